@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """A GStreamer RTSP server that plays one clip to each client from its start, without transcoding.
 
-Run by `tests.rtsp.RtspServer` under Debian's /usr/bin/python3 (which has `gi`). It prints READY when it listens, and reads
-commands from standard input, one a line: `stall` (media stops, RTCP and the connection go on), `resume`.
+Run by `tests.rtsp.RtspServer` under Debian's /usr/bin/python3 (which has `gi`). It prints READY when it listens, and
+reads commands from standard input, one a line: `stall` (media stops, RTCP and the connection go on), `resume`.
 """
 
 import argparse
@@ -35,9 +35,8 @@ def launch_line(arguments):
         if codec == "none":
             continue
         chain = PAYLOADERS[codec].format(valve=f"valve name=v{number}")
-        loss = f"identity drop-probability={arguments.loss} ! " if arguments.loss else ""
-        # The last element has to be a payloader by name: rtsp-server takes it from `pay%d`. A lossy one drops behind it.
-        if loss:
+        # rtsp-server takes the element of that name for the payloader; packets get lost behind the real one.
+        if arguments.loss:
             chain = f"{chain} ! identity name=pay{number} drop-probability={arguments.loss}"
         else:
             chain = f"{chain} name=pay{number}"

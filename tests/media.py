@@ -1,6 +1,6 @@
-"""Makes test media with PyAV: tones, noise bursts, moving pictures, in any codec and container, the same for the same seed.
+"""Makes test media with PyAV: tones, bursts, moving pictures, any codec and container, the same for the same seed.
 
->>> make_clip(tmp / "clip.mp4", seconds=4, audio="aac", video="h264")        # pink tones and a moving ball
+>>> make_clip(tmp / "clip.mp4", seconds=4, audio="aac", video="h264")        # gated tones, a moving square
 >>> make_clip(tmp / "bark.mkv", seconds=4, audio="opus", samples=my_float32) # own samples, (n,) or (channels, n)
 >>> make_clip(tmp / "hole.mov", seconds=4, audio="pcmu", rate_hz=8000, retime=lambda t: None if 1 <= t < 1.5 else t)
 """
@@ -93,11 +93,12 @@ def make_clip(
 ) -> Path:
     """Write a clip and return its path; the container follows the suffix, or `format`.
 
-    `audio` and `video` are FFmpeg encoder names or the short names above (`aac`, `opus`, `pcmu`, `pcma`, `mp3`, `flac`, `pcm`,
-    `h264`, `h265`, `mjpeg`, `mpeg4`, `vp8`, ...), or None for no such stream. `samples` are float32 at `rate_hz`, -1 to 1, (n,)
-    or (channels, n) and then decide the length of the audio; without them `sounds` makes some. `size` is (width, height).
-    `retime` maps the time in seconds of an audio packet to the time that is written, or to None to leave the packet out (a hole);
-    `picture_retime` does so for video and is `retime` unless given. `options` go to the muxer.
+    `audio` and `video` are FFmpeg encoder names or the short names above (`aac`, `opus`, `pcmu`, `pcma`, `mp3`,
+    `flac`, `pcm`, `h264`, `h265`, `mjpeg`, `mpeg4`, `vp8`, ...), or None for no such stream. `samples` are float32 at
+    `rate_hz`, -1 to 1, (n,) or (channels, n) and then decide the length of the audio; without them `sounds` makes some.
+    `size` is (width, height). `retime` maps the time in seconds of an audio packet to the time that is written, or to
+    None to leave the packet out (a hole); `picture_retime` does so for video and is `retime` unless given. `options` go
+    to the muxer.
     """
     path = Path(path)
     with av.open(str(path), "w", format=format, options=options or {}) as container:
@@ -170,7 +171,6 @@ def _retimed(packets: list[av.Packet], retime: Retime | None) -> list[tuple[Frac
             continue
         base = Fraction(packet.time_base)
         if retime is not None:
-            # The middle of a rounded time unit, so that a limit such as 1.0 s is the same for all codecs.
             moved = retime(float(packet.pts * base))
             if moved is None:
                 continue

@@ -4,13 +4,13 @@
 ...     open_media(server.url("user", "pass"), ...)
 ...     server.kill(); server.restart()
 
-It plays the clip to each client from its start, in real time and without transcoding: H.264 or H.265, AAC, Opus, PCMU or PCMA
-in .mp4, .mov or .mkv (PCMU and PCMA in .mov: FFmpeg puts them into no other of these). Tests that need it ask `missing()` first, or use the mark `needs_rtsp`.
+It plays the clip to each client from its start, in real time and without transcoding: H.264 or H.265, AAC, Opus, PCMU
+or PCMA in .mp4, .mov or .mkv (PCMU and PCMA in .mov: PyAV puts them into no other of these). Tests that need it are
+marked `needs_rtsp`; `missing()` says what this machine lacks.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import socket
@@ -30,7 +30,8 @@ _SCRIPT = Path(__file__).with_name("gst_server.py")
 _PROBE = (
     "import gi; gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0');"
     "from gi.repository import Gst, GstRtspServer; Gst.init(None);"
-    "names = 'qtdemux matroskademux h264parse h265parse aacparse opusparse rtph264pay rtph265pay rtpmp4gpay rtpopuspay rtppcmupay';"
+    "names = 'qtdemux matroskademux h264parse h265parse aacparse opusparse rtph264pay rtph265pay rtpmp4gpay '"
+    "'rtpopuspay rtppcmupay rtppcmapay';"
     "print(' '.join(n for n in names.split() if not Gst.ElementFactory.find(n)))"
 )
 INSTALL = (
@@ -74,8 +75,8 @@ def make_certificate(folder: Path) -> Path:
 class RtspServer:
     """Serves `clip` at `url()` while the `with` block lasts.
 
-    `auth` asks for `user` and `password`; `tls` is a PEM file (`make_certificate`) and makes it RTSPS; `loss` is the share of
-    RTP packets that are dropped; `stall_after_s` stops the media that long after a client connected.
+    `auth` asks for `user` and `password`; `tls` is a PEM file (`make_certificate`) and makes it RTSPS; `loss` is the
+    share of RTP packets that are dropped; `stall_after_s` stops the media that long after a client connected.
     """
 
     def __init__(
