@@ -27,6 +27,7 @@ class ClassDecoding:
     onset_threshold: float  # an event begins at the first filtered posterior that reaches it
     offset_threshold: float  # and ends before the first one below it; at most `onset_threshold`
     median_cells: int  # length of the median filter, odd; 1: none
+    tag_threshold: float = 0.5  # a clip has the class if its clip posterior reaches it
 
     def __post_init__(self) -> None:
         if not 0.0 < self.offset_threshold <= self.onset_threshold <= 1.0:
@@ -34,6 +35,8 @@ class ClassDecoding:
                 f"thresholds must be 0 < offset_threshold <= onset_threshold <= 1, "
                 f"not {self.offset_threshold} and {self.onset_threshold}"
             )
+        if not 0.0 < self.tag_threshold <= 1.0:
+            raise ValueError(f"tag_threshold must be above 0 and at most 1, not {self.tag_threshold}")
         if self.median_cells < 1 or self.median_cells % 2 == 0:
             raise ValueError(f"median_cells must be odd and at least 1, not {self.median_cells}")
 
