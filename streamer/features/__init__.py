@@ -1,0 +1,15 @@
+"""The extractors: one file each, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from streamer.features import spectral
+from streamer.features.base import ExtractorFactory
+from streamer.features.weights import WeightsStore
+
+EXTRACTORS: dict[str, Callable[[Mapping[str, Any], WeightsStore], ExtractorFactory]] = {
+    "spectral": spectral.factory,
+}
+"""Modality -> what makes its extractors from a bundle's spec."""

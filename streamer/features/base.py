@@ -1,0 +1,36 @@
+"""What an extractor is. Adding one is a file in this folder and a line in `EXTRACTORS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from streamer.types import Cells, Chunk, Frame
+
+
+class Extractor(Protocol):
+    """The state of one modality in one epoch of one stream: `push` and `flush`, cells come out in order.
+
+    Every cell from 0 on comes out exactly once, whatever the chunking; a cell that could not be
+    computed (a hole in the media, no picture) comes out with `valid` False.
+    """
+
+    def push(self, item: Chunk | Frame) -> Cells:
+        """Take in media (the kind and rate that the extractor's factory asks for), give out the cells that are done."""
+
+    def flush(self, cells: int) -> Cells:
+        """The media has ended: give out all cells below `cells` that have not come out yet."""
+
+
+class ExtractorFactory(Protocol):
+    """What all streams share of one modality: parameters, networks, weights. Makes extractors."""
+
+    name: str  # the modality
+    shape: tuple[int, ...]  # of one cell's values
+    rate_hz: int | None  # audio rate it wants; None: it wants pictures
+
+    def spec(self) -> Mapping[str, Any]:
+        """The JSON-able parameters that a bundle stores, weights' SHA-256 included."""
+
+    def new(self) -> Extractor:
+        """An extractor at the start of an epoch."""

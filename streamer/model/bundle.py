@@ -1,0 +1,210 @@
+"""A model bundle: a folder with `bundle.json` and `model.safetensors`, all that a daemon needs to detect.
+
+`train` writes bundles and the daemon reads them. Nothing in one is code: JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from streamer.errors import BundleError
+from streamer.events import ClassDecoding, Decoding
+from streamer.features import EXTRACTORS
+from streamer.features.base import ExtractorFactory
+from streamer.features.weights import WeightsStore
+from streamer.model.crnn import Crnn
+from streamer.types import WINDOW_CELLS
+
+SCHEMA = 1
+_JSON, _TENSORS = "bundle.json", "model.safetensors"
+
+
+class _ClassEntry(msgspec.Struct, forbid_unknown_fields=True):
+    onset_threshold: float
+    offset_threshold: float
+    median_cells: int
+    tag_threshold: float
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """`bundle.json`, field by field."""
+
+    schema: int
+    name: str
+    classes: list[str]
+    features: dict[str, dict[str, Any]]  # modality -> its extractor's spec
+    window_cells: int
+    decoding: dict[str, _ClassEntry]  # class -> thresholds and median filter
+    tensors_sha256: str
+    provenance: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model with everything that its features and its decoding need.
+
+    `provenance` says what it was trained on and how, `scores` what was measured, with n and command.
+    """
+
+    name: str
+    feature_specs: Mapping[str, Mapping[str, Any]]  # modality -> its extractor's spec
+    decoding: Decoding
+    tensors: Mapping[str, Tensor]  # the network's state
+    window_cells: int = WINDOW_CELLS
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of the network's outputs."""
+        return self.decoding.classes
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the network takes."""
+        return tuple(self.feature_specs)
+
+    def network(self) -> Crnn:
+        """The network with its weights, ready to detect.
+
+        Raises:
+            BundleError: the tensors are not this network's.
+
+        """
+        try:
+            network = Crnn(self.feature_specs, len(self.classes))
+            network.load_state_dict(dict(self.tensors))
+        except (ValueError, RuntimeError) as error:
+            detail = " ".join(str(error).split())
+            raise BundleError(f"bundle {self.name}: its tensors are not those of its network: {detail[:300]}") from None
+        return network.eval().requires_grad_(False)
+
+    def factories(self, weights: WeightsStore) -> dict[str, ExtractorFactory]:
+        """The extractor factories of the modalities; loads pretrained networks from `weights`.
+
+        Raises:
+            BundleError: a modality or a field of its spec is not known here.
+            WeightsError: a pretrained network's weights are missing or are not those it was trained with.
+
+        """
+        made: dict[str, ExtractorFactory] = {}
+        for name, spec in self.feature_specs.items():
+            if name not in EXTRACTORS:
+                raise BundleError(f"bundle {self.name}: needs the modality {name!r}, this version has {', '.join(EXTRACTORS)}")
+            try:
+                made[name] = EXTRACTORS[name](spec, weights)
+            except (TypeError, ValueError) as error:
+                raise BundleError(f"bundle {self.name}: the spec of {name} is not understood: {error}") from None
+        return made
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Read the bundle in the folder `path`.
+
+        Raises:
+            BundleError: it is missing, damaged, of a newer schema, or not a bundle.
+
+        """
+        if not path.is_dir():
+            hint = "is a file; name the folder that holds bundle.json" if path.exists() else "there is no such folder"
+            raise BundleError(f"bundle {path}: {hint}")
+        document = _read_document(path)
+        try:
+            data = (path / _TENSORS).read_bytes()
+        except OSError as error:
+            raise BundleError(f"bundle {path}: {_TENSORS} can't be read: {error.strerror}; copy the whole folder") from None
+        if hashlib.sha256(data).hexdigest() != document.tensors_sha256:
+            raise BundleError(f"bundle {path}: {_TENSORS} is not the file that {_JSON} was written with; copy both again")
+        try:
+            tensors = load_tensors(data)
+        except SafetensorError as error:
+            raise BundleError(f"bundle {path}: {_TENSORS} is damaged: {error}") from None
+        missing = set(document.classes) ^ set(document.decoding)
+        if missing:
+            raise BundleError(f"bundle {path}: classes and decoding do not name the same classes: {', '.join(sorted(missing))}")
+        try:
+            entries = [msgspec.structs.asdict(document.decoding[name]) for name in document.classes]
+            decoding = Decoding(tuple(document.classes), tuple(ClassDecoding(**entry) for entry in entries))
+        except ValueError as error:
+            raise BundleError(f"bundle {path}: decoding: {error}") from None
+        if document.window_cells < 1:
+            raise BundleError(f"bundle {path}: window_cells must be at least 1, not {document.window_cells}")
+        if not document.features:
+            raise BundleError(f"bundle {path}: names no modality under features")
+        return cls(
+            document.name,
+            document.features,
+            decoding,
+            tensors,
+            document.window_cells,
+            document.provenance,
+            document.scores,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the bundle into the folder `path`, each file whole or not at all.
+
+        Raises:
+            BundleError: the folder can't be written.
+
+        """
+        data = save_tensors({name: tensor.contiguous() for name, tensor in self.tensors.items()})
+        document = _Document(
+            schema=SCHEMA,
+            name=self.name,
+            classes=list(self.classes),
+            features={name: dict(spec) for name, spec in self.feature_specs.items()},
+            window_cells=self.window_cells,
+            decoding={
+                name: _ClassEntry(one.onset_threshold, one.offset_threshold, one.median_cells, one.tag_threshold)
+                for name, one in zip(self.classes, self.decoding.per_class, strict=True)
+            },
+            tensors_sha256=hashlib.sha256(data).hexdigest(),
+            provenance=dict(self.provenance),
+            scores=dict(self.scores),
+        )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _replace(path / _TENSORS, data)
+            _replace(path / _JSON, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+        except OSError as error:
+            raise BundleError(f"bundle {path}: can't be written: {error.strerror}") from None
+
+
+def _read_document(path: Path) -> _Document:
+    try:
+        text = (path / _JSON).read_bytes()
+        schema = msgspec.json.decode(text, type=dict[str, Any]).get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise BundleError(f"bundle {path}: has schema {schema}, this version reads up to {SCHEMA}: update earwitness")
+        return msgspec.json.decode(text, type=_Document)
+    except OSError as error:
+        raise BundleError(f"bundle {path}: {_JSON} can't be read: {error.strerror}; is this a bundle's folder?") from None
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"bundle {path}: {_JSON} is not a bundle's: {error}") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def initial_tensors(feature_specs: Mapping[str, Mapping[str, Any]], classes: int, seed: int) -> dict[str, Tensor]:
+    """The state of a network that has not been trained, the same for the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return dict(Crnn(feature_specs, classes).state_dict())

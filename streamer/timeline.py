@@ -1,0 +1,56 @@
+"""The clock of one epoch: maps master-clock samples to seconds and to UTC."""
+
+from __future__ import annotations
+
+from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource
+
+_RANK: dict[ClockSource, int] = {"file": 0, "arrival": 1, "rtcp": 2}
+
+
+def seconds(samples: int) -> float:
+    """Master-clock samples as seconds."""
+    return samples / SAMPLE_RATE_HZ
+
+
+def samples(time_s: float) -> int:
+    """Seconds as master-clock samples, to the nearest."""
+    return round(time_s * SAMPLE_RATE_HZ)
+
+
+class Timeline:
+    """UTC of the samples of one epoch, by the best anchor seen so far.
+
+    An `rtcp` anchor outranks `arrival`, which outranks `file`. Of two arrival anchors the one that
+    says the earlier UTC for the same sample wins: delay on the way only ever makes arrival late.
+    The arrival clock is kept beside the best one, because latency is measured on this machine.
+    """
+
+    def __init__(self) -> None:
+        self._best: Anchor | None = None
+        self._arrival: Anchor | None = None
+
+    def push(self, anchor: Anchor) -> None:
+        """Take in what another anchor says."""
+        if anchor.source == "arrival":
+            if self._arrival is None or _zero_s(anchor) < _zero_s(self._arrival):
+                self._arrival = anchor
+            anchor = self._arrival
+        if self._best is None or _RANK[anchor.source] >= _RANK[self._best.source]:
+            self._best = anchor
+
+    @property
+    def source(self) -> ClockSource | None:
+        """Which clock `utc_s` speaks for; None before the first anchor."""
+        return self._best.source if self._best else None
+
+    def utc_s(self, sample: int) -> float | None:
+        """Unix seconds of `sample`; None before the first anchor."""
+        return _zero_s(self._best) + seconds(sample) if self._best else None
+
+    def arrival_utc_s(self, sample: int) -> float | None:
+        """Unix seconds of `sample` by this machine's clock; None for a source that is not live."""
+        return _zero_s(self._arrival) + seconds(sample) if self._arrival else None
+
+
+def _zero_s(anchor: Anchor) -> float:
+    return anchor.utc_s - seconds(anchor.at)

@@ -1,0 +1,159 @@
+"""The values that flow through the core. Everything here is frozen and counted in integers.
+
+Positions are samples of a stream's master clock (`SAMPLE_RATE_HZ`), counted from the first media
+timestamp of its epoch, or cells of `CELL` samples on the same clock. Seconds exist only in config,
+in `timeline` and on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 22_100
+"""Master clock and spectral input rate (paper section 3.1: 22.1 kHz, hop 366, 604 frames)."""
+HOP = 366
+"""Samples between two spectral frames."""
+FRAMES_PER_CELL = 4
+"""Spectral frames in a cell: the CRNN pools time by four."""
+CELL = HOP * FRAMES_PER_CELL
+"""Samples in a cell (66.24 ms), the model's output step."""
+WINDOW_CELLS = 151
+"""Cells in the paper's 10 s window."""
+PICTURE_SIDE = 224
+"""Pixels on each side of a `Frame`."""
+
+Floats: TypeAlias = NDArray[np.float32]
+Bools: TypeAlias = NDArray[np.bool_]
+ClockSource: TypeAlias = Literal["rtcp", "arrival", "file"]
+EndReason: TypeAlias = Literal["silence", "gap", "max_duration", "shutdown"]
+
+
+def cells_in(samples: int) -> int:
+    """Cells in the first `samples` samples of an epoch.
+
+    A cell counts when all four of its spectral frame centres lie inside: centred frames with floor
+    pooling, as in the paper, so 221 000 samples (10 s) are 151 cells.
+    """
+    return (samples // HOP + 1) // FRAMES_PER_CELL
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An unbroken run of mono audio.
+
+    `start` is the position of `samples[0]` counted at `rate_hz` from the epoch's zero. A `start`
+    beyond the end of the chunk before it (at the same rate) is a hole; it never lies before it.
+    """
+
+    rate_hz: int
+    start: int
+    samples: Floats  # (n,), -1 to 1
+
+    @property
+    def end(self) -> int:
+        """Position behind the last sample, at `rate_hz`."""
+        return self.start + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture: short side scaled to 256, centre-cropped."""
+
+    at: int  # master-clock sample at which it is shown
+    pixels: NDArray[np.uint8]  # (224, 224, 3), RGB
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One point where the master clock of an epoch is known in UTC; a newer one replaces it."""
+
+    at: int  # master-clock sample
+    utc_s: float  # Unix seconds
+    source: ClockSource
+
+
+@dataclass(frozen=True, slots=True)
+class Discontinuity:
+    """The epoch ends here, and the next item begins a new one at position 0."""
+
+    reason: str  # "pts_jump" or "hole"
+
+
+MediaItem: TypeAlias = Chunk | Frame | Anchor | Discontinuity
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Consecutive cells of one modality, as an extractor gives them out."""
+
+    start: int  # index of the first cell in the epoch
+    values: Floats  # (n, ...)
+    valid: Bools  # (n,); False: could not be computed, the values there are zero
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the model looks at once: all modalities over the same cells, `n` of them.
+
+    `emit_start` and `emit_stop` are the epoch's cells whose scores are final in this window.
+    """
+
+    stream: str
+    epoch: int
+    start: int
+    features: Mapping[str, Floats]  # modality -> (n, ...)
+    valid: Mapping[str, Bools]  # modality -> (n,)
+    emit_start: int
+    emit_stop: int
+
+    def __len__(self) -> int:
+        return len(next(iter(self.valid.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameScores:
+    """Posteriors of consecutive cells, each cell of an epoch once, and the window's clip tags."""
+
+    stream: str
+    epoch: int
+    start: int
+    scores: Floats  # (n, classes), 0 to 1; zero where not covered
+    covered: Bools  # (n,); False: no modality had this cell
+    tags: Floats  # (classes,), the clip-level posteriors of the whole window
+    tags_start: int  # first cell of the window that the tags speak of
+    tags_stop: int  # the cell behind its last one
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """An event has begun, for certain."""
+
+    event_id: str
+    stream: str
+    epoch: int
+    label: str
+    onset: int  # master-clock sample
+    score: float  # filtered posterior of the cell that crossed the threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """The same event has ended; `onset` is final here."""
+
+    event_id: str
+    stream: str
+    epoch: int
+    label: str
+    onset: int  # master-clock sample
+    offset: int  # master-clock sample behind the last active one
+    confidence: float  # mean raw posterior of the event's cells, 0 to 1
+    peak: float  # highest raw posterior, 0 to 1
+    end_reason: EndReason

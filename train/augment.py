@@ -1,0 +1,104 @@
+"""What widens a small corpus, on batches of raw cells: linear mel magnitudes, so sounds add and filters multiply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.config import FitConfig
+
+
+@dataclass(slots=True)
+class Batch:
+    """Clips of every kind, the strong ones first, then the weak ones, then the unlabeled ones."""
+
+    features: dict[str, Tensor]  # modality -> (B, T, ...)
+    valid: dict[str, Tensor]  # modality -> (B, T) bool
+    strong: Tensor  # (S, T, classes)
+    weak: Tensor  # (W, classes)
+
+
+def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:
+    """The batch with every augmentation that `config` asks for; both networks see these clips."""
+    strong_clips = len(batch.strong)
+    if "spectral" in batch.features:
+        magnitudes = batch.features["spectral"]
+        if config.shift:
+            for row in range(len(magnitudes)):
+                _shift(batch, row, int(rng.integers(magnitudes.shape[1])), strong_clips)
+        if config.mixup and set(batch.features) == {"spectral"}:
+            _mixup(batch, config.mixup, strong_clips, rng)
+        if config.filter_db:
+            batch.features["spectral"] = batch.features["spectral"] * _filters(magnitudes, config.filter_db, rng)
+    if rng.random() < config.crop:
+        _crop(batch, rng)
+    return batch
+
+
+def blanked(batch: Batch, config: FitConfig, rng: np.random.Generator) -> dict[str, Tensor]:
+    """The student's view: features with some neighbouring mel bins and cells blanked (SpecAugment)."""
+    features = dict(batch.features)
+    if "spectral" in features and (config.mask_mels or config.mask_cells):
+        magnitudes = features["spectral"].clone()
+        for clip in magnitudes:
+            if config.mask_mels:
+                width = int(rng.integers(config.mask_mels + 1))
+                first = int(rng.integers(clip.shape[2] - width + 1))
+                clip[:, :, first : first + width] = 0
+            if config.mask_cells:
+                width = min(int(rng.integers(config.mask_cells + 1)), len(clip))
+                first = int(rng.integers(len(clip) - width + 1))
+                clip[first : first + width] = 0
+        features["spectral"] = magnitudes
+    return features
+
+
+def _shift(batch: Batch, row: int, cells: int, strong_clips: int) -> None:
+    for name in batch.features:
+        batch.features[name][row] = batch.features[name][row].roll(cells, 0)
+        batch.valid[name][row] = batch.valid[name][row].roll(cells, 0)
+    if row < strong_clips:
+        batch.strong[row] = batch.strong[row].roll(cells, 0)
+
+
+def _mixup(batch: Batch, share: float, strong_clips: int, rng: np.random.Generator) -> None:
+    """Add another clip's power at a random level to some strong clips; the labels of both hold."""
+    magnitudes = batch.features["spectral"]
+    partners = torch.from_numpy(rng.permutation(strong_clips))
+    chosen = torch.from_numpy((rng.random(strong_clips) < share).astype(np.float32))
+    peaks = magnitudes[:strong_clips].amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    gains_db = torch.from_numpy(rng.uniform(-8, 8, strong_clips).astype(np.float32))
+    gains = chosen[:, None, None, None] * peaks / peaks[partners] * (10 ** (gains_db / 20))[:, None, None, None]
+    other = magnitudes[partners] * gains
+    batch.features["spectral"] = torch.cat(
+        [(magnitudes[:strong_clips].square() + other.square()).sqrt(), magnitudes[strong_clips:]]
+    )
+    batch.strong = torch.maximum(batch.strong, batch.strong[partners] * chosen[:, None, None])
+
+
+def _filters(magnitudes: Tensor, most_db: float, rng: np.random.Generator) -> Tensor:
+    """A smooth random frequency response for each clip, (B, 1, 1, mels)."""
+    clips, mels = magnitudes.shape[0], magnitudes.shape[3]
+    curves = []
+    for _ in range(clips):
+        bands = int(rng.integers(2, 7))
+        places = np.sort(np.concatenate([[0, mels - 1], rng.integers(0, mels, bands - 1)]))
+        curve = np.interp(np.arange(mels), places, rng.uniform(-most_db, most_db, len(places)))
+        if rng.random() < 0.25:  # a narrow-band microphone or codec
+            cut = int(rng.integers(mels // 2, mels))
+            curve[cut:] -= np.minimum(np.arange(mels - cut) * 6.0, 60.0)
+        curves.append(curve)
+    return torch.from_numpy((10 ** (np.array(curves) / 20)).astype(np.float32))[:, None, None, :]
+
+
+def _crop(batch: Batch, rng: np.random.Generator) -> None:
+    cells = next(iter(batch.valid.values())).shape[1]
+    width = int(rng.integers(min(23, cells), cells + 1))
+    first = int(rng.integers(cells - width + 1))
+    batch.features = {name: values[:, first : first + width] for name, values in batch.features.items()}
+    batch.valid = {name: valid[:, first : first + width] for name, valid in batch.valid.items()}
+    batch.strong = batch.strong[:, first : first + width]
+    batch.weak = batch.weak[:0]  # the labels of a whole clip do not hold for a part of it

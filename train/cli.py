@@ -1,0 +1,142 @@
+"""`earwitness-train`: corpus, features, fit, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from streamer.errors import EarwitnessError
+from streamer.features import EXTRACTORS
+from streamer.features.base import ExtractorFactory
+from streamer.features.weights import WeightsStore
+from streamer.model import Bundle
+from streamer.scoring import Report, read_truth
+from train import config, evaluate, export, loop
+from train.data import cache, corpus
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it succeeded."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except EarwitnessError as error:
+        print(f"earwitness-train: error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="earwitness-train", description="Makes models for earwitness.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    mix = _command(commands, "corpus", "mix recordings into clips", "earwitness-train corpus recordings data/corpus --seed 1")
+    mix.add_argument("source", type=Path, help="folder with manifest.tsv and the recordings")
+    mix.add_argument("out", type=Path, help="folder to make")
+    mix.add_argument("--config", type=Path, help="YAML, see configs/train/corpus.yaml")
+    mix.add_argument("--seed", type=int, help="instead of the configuration's")
+    mix.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    mix.set_defaults(run=_corpus)
+
+    features = _command(commands, "features", "compute a corpus's features once", "earwitness-train features data/corpus data/features")
+    features.add_argument("corpus", type=Path)
+    features.add_argument("out", type=Path)
+    features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
+    features.add_argument("--weights", type=Path, default=Path("weights"), help="folder of pretrained networks")
+    features.set_defaults(run=_features)
+
+    fit = _command(
+        commands, "fit", "train", "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral.yaml"
+    )
+    fit.add_argument("corpus", type=Path)
+    fit.add_argument("features", type=Path)
+    fit.add_argument("out", type=Path, help="folder for checkpoints and logs; a run that is there goes on")
+    fit.add_argument("--config", type=Path, help="YAML; its fields are in train/config.py")
+    fit.add_argument("--threads", type=int, help="of torch, instead of the configuration's")
+    fit.set_defaults(run=_fit)
+
+    judge = _command(commands, "evaluate", "score a bundle on a part", "earwitness-train evaluate data/corpus data/features --part test")
+    judge.add_argument("corpus", type=Path)
+    judge.add_argument("features", type=Path)
+    judge.add_argument("--model", type=Path, required=True, help="folder of the bundle")
+    judge.add_argument("--part", default="test", choices=["validation", "test"])
+    judge.set_defaults(run=_evaluate)
+
+    pack = _command(commands, "export", "tune thresholds on validation, measure on test, write a bundle", "earwitness-train export data/corpus data/features runs/one model")
+    pack.add_argument("corpus", type=Path)
+    pack.add_argument("features", type=Path)
+    pack.add_argument("fit", type=Path, help="folder of `fit`")
+    pack.add_argument("out", type=Path, help="folder of the bundle to write")
+    pack.add_argument("--name", default="earwitness")
+    pack.set_defaults(run=_export)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, example: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=help, description=help, epilog=f"example: {example}")
+
+
+def _corpus(args: argparse.Namespace) -> None:
+    settings = config.load(args.config, config.CorpusConfig)
+    if args.seed is not None:
+        settings = settings.model_copy(update={"seed": args.seed})
+    corpus.make(args.source, args.out, settings, max(1, args.workers))
+
+
+def _features(args: argparse.Namespace) -> None:
+    factories: Mapping[str, ExtractorFactory] = {
+        name: EXTRACTORS[name]({}, WeightsStore(args.weights, {})) for name in args.modalities
+    }
+    audio = args.corpus / "audio"
+    if not audio.is_dir():
+        raise EarwitnessError(f"{args.corpus}: has no folder audio: make it with `earwitness-train corpus`")
+    for folder in sorted(path for path in audio.iterdir() if path.is_dir()):
+        cache.make(folder, args.out / folder.name, factories)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    settings = config.load(args.config, config.FitConfig)
+    if args.threads is not None:
+        settings = settings.model_copy(update={"threads": args.threads})
+    loop.fit(args.corpus, args.features, args.out, _classes(args.corpus), settings)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    bundle = Bundle.load(args.model)
+    part = cache.read(args.features / args.part, bundle.modalities)
+    clips = evaluate.posteriors(bundle.network(), part, progress=True)
+    _print(evaluate.score(clips, read_truth(args.corpus / "metadata" / f"{args.part}.tsv"), bundle.decoding))
+
+
+def _export(args: argparse.Namespace) -> None:
+    classes = _classes(args.corpus)
+    modalities = tuple(json.loads((args.fit / "fit.json").read_text())["config"]["modalities"])
+    network, step = export.load_network(args.fit / "best.pt", len(classes), modalities)
+    parts = {name: cache.read(args.features / name, modalities) for name in ("validation", "test")}
+    truths = {name: read_truth(args.corpus / "metadata" / f"{name}.tsv") for name in parts}
+    clips = {name: evaluate.posteriors(network, part, progress=True) for name, part in parts.items()}
+    decoding = evaluate.tune(clips["validation"], truths["validation"], classes)
+    reports = {name: evaluate.score(clips[name], truths[name], decoding) for name in parts}
+    scores = {name: {"mode": "offline", **report.json()} for name, report in reports.items()}
+    made = export.bundle(
+        args.name, network, decoding, parts["test"], export.provenance(args.corpus, args.fit, step), scores
+    )
+    made.save(args.out)
+    _print(reports["test"])
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads((folder / "corpus.json").read_text())["config"]["classes"])
+    except (OSError, ValueError, KeyError) as error:
+        raise EarwitnessError(f"{folder}: is not a corpus of `earwitness-train corpus`: {error}") from None
+
+
+def _print(report: Report) -> None:
+    print(report.table())  # noqa: T201

@@ -1,0 +1,117 @@
+"""The training side's configuration: YAML files in `configs/train`, parsed once. Defaults live here alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamer.errors import ConfigError
+
+Part = Literal["train", "weak", "unlabeled", "validation", "test"]
+CLASSES = (
+    "Alarm_bell_ringing",
+    "Blender",
+    "Cat",
+    "Dishes",
+    "Dog",
+    "Electric_shaver_toothbrush",
+    "Frying",
+    "Running_water",
+    "Speech",
+    "Vacuum_cleaner",
+)
+"""The ten classes of DCASE 2018 task 4, in its order."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusConfig(_Strict):
+    """How `earwitness-train corpus` mixes recordings into clips."""
+
+    seed: int = Field(0, description="everything random follows from it; the same seed gives the same corpus")
+    classes: tuple[str, ...] = Field(CLASSES, description="the foreground classes, in the order of the model's outputs")
+    uses: tuple[str, ...] = Field(("ship", "train"), description="which `use` values of the manifest to take recordings from")
+    clips: dict[Part, int] = Field(
+        {"train": 6000, "weak": 500, "unlabeled": 500, "validation": 400, "test": 500},
+        description="clips of each part; train, weak and unlabeled share the training recordings",
+    )
+    validation_share: float = Field(0.12, gt=0, lt=0.5, description="of each class's groups, at least one")
+    test_share: float = Field(0.18, gt=0, lt=0.5, description="of each class's groups, at least one")
+    clip_s: float = Field(10.0, gt=1.0, description="length of a clip")
+    events: dict[int, float] = Field(
+        {0: 0.04, 1: 0.26, 2: 0.30, 3: 0.22, 4: 0.12, 5: 0.06}, description="how often a clip has so many events"
+    )
+    polyphony: int = Field(3, ge=1, description="most events that sound at once")
+    peak_dbfs: tuple[float, float] = Field((-25.0, -3.0), description="range of a finished clip's peak")
+    snr_db: tuple[float, float] = Field((0.0, 22.0), description="range of an event's level over the background's")
+    snr_train_db: tuple[float, float] = Field((-4.0, 25.0), description="the same for clips to train on")
+    distractors: dict[int, float] = Field(
+        {0: 0.6, 1: 0.3, 2: 0.1}, description="how often so many background recordings sound like events, unlabelled"
+    )
+    extend: float = Field(0.3, ge=0, le=1, description="how often a steady sound is looped to last longer than its recording")
+    event_s: tuple[float, float] = Field((0.25, 10.0), description="shortest and longest event")
+    gap_s: float = Field(0.5, gt=0, description="silences in a recording shorter than this do not end an event")
+    active_db: float = Field(25.0, gt=0, description="a recording's sound is active down to this far below its loud parts")
+    speed: float = Field(0.12, ge=0, lt=0.5, description="training clips: recordings are played up to this much faster or slower")
+    room: float = Field(0.25, ge=0, le=1, description="training clips: how often an event gets a room's reverberation")
+
+
+class FitConfig(_Strict):
+    """How `earwitness-train fit` trains."""
+
+    seed: int = 0
+    modalities: tuple[str, ...] = Field(("spectral",), description="some of spectral, vggish, vgg16")
+    steps: int = Field(12_500, ge=1, description="optimiser steps")
+    batch: dict[Literal["strong", "weak", "unlabeled"], int] = Field(
+        {"strong": 18, "weak": 3, "unlabeled": 3}, description="clips of each kind in a batch"
+    )
+    learning_rate: float = Field(0.001, gt=0, description="the highest one (paper section 3.3)")
+    ramp_steps: int = Field(12_500, ge=1, description="exp(-5 (1 - t / ramp)^2) up to here (paper section 3.3)")
+    decay: float = Field(0.99995, gt=0, le=1, description="factor a step on the learning rate behind the ramp")
+    weight_decay: float = Field(0.0, ge=0)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    ema: float = Field(0.999, gt=0, lt=1, description="how much of itself the teacher keeps a step")
+    ema_warmup: bool = Field(False, description="min(1 - 1 / (step + 1), ema) instead of ema from the start")
+    consistency_frames: float = Field(2.0, ge=0, description="weight of the frame-level consistency cost")
+    consistency_clip: float = Field(1.0, ge=0, description="weight of the clip-level consistency cost")
+    consistency_ramp: bool = Field(False, description="let the weights rise with the learning rate's ramp")
+    clip_cost: float = Field(1.0, ge=0, description="weight of the clip-level cost on strong clips; weak clips always have 1")
+    mixup: float = Field(0.0, ge=0, le=1, description="how often two strong clips are added to one")
+    filter_db: float = Field(0.0, ge=0, description="random equaliser on training clips, up to so many dB up and down")
+    shift: bool = Field(False, description="rotate training clips in time")
+    mask_mels: int = Field(0, ge=0, description="most neighbouring mel bins to blank in a training clip")
+    mask_cells: int = Field(0, ge=0, description="most neighbouring cells to blank in a training clip's input")
+    crop: float = Field(0.0, ge=0, le=1, description="how often a batch is cut to a random shorter window, as at a stream's start")
+    reduced_precision: bool = Field(False, description="convolutions in bfloat16 while training")
+    validate_every: int = Field(250, ge=1, description="steps between validations")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")
+    threads: int = Field(0, ge=0, description="of torch; 0 leaves torch's choice")
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(path: Path | None, schema: type[C]) -> C:
+    """Parse a YAML file, or the defaults if there is none.
+
+    Raises:
+        ConfigError: it can't be read, is not YAML, or a field is not known or has a wrong value.
+
+    """
+    if path is None:
+        return schema()
+    try:
+        return schema.model_validate(yaml.safe_load(path.read_text()) or {})
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {place}: {first['msg']}; see configs/train for what there is") from None

@@ -1,0 +1,127 @@
+"""Posteriors of stored clips, their scores, and the thresholds that suit them best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from streamer.events import ClassDecoding, Decoding, decode_clip
+from streamer.model import Crnn
+from streamer.scoring import ClipPrediction, Report, Truth, evaluate, labelled
+from streamer.timeline import seconds
+from streamer.types import CELL, Floats
+from train.data.cache import CachedPart
+
+MEDIAN_CELLS = 7
+"""0.46 s (paper section 3.3)."""
+_MEDIANS = (1, 3, 5, 7, 9, 13)
+_ONSET_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.1), 2).tolist())
+_OFFSET_SHARES = (0.4, 0.7, 1.0)
+_TAG_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.05), 2).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPosteriors:
+    """What a network says of one clip."""
+
+    name: str
+    frames: Floats  # (cells, classes)
+    clip: Floats  # (classes,)
+
+    @property
+    def duration_s(self) -> float:
+        """Of its cells."""
+        return seconds(CELL * len(self.frames))
+
+
+def default_decoding(classes: Sequence[str]) -> Decoding:
+    """The paper's: a threshold of 0.5 and a median filter of 7 cells for every class."""
+    return Decoding(tuple(classes), tuple(ClassDecoding(0.5, 0.5, MEDIAN_CELLS) for _ in classes))
+
+
+@torch.inference_mode()
+def posteriors(network: Crnn, part: CachedPart, batch: int = 16, *, progress: bool = False) -> list[ClipPosteriors]:
+    """Every clip of a part through the network, as one window each, clips of the same length together."""
+    order = sorted(range(len(part.names)), key=lambda row: (int(part.cells[row]), row))
+    batches: list[list[int]] = []
+    for row in order:
+        if batches and len(batches[-1]) < batch and part.cells[batches[-1][0]] == part.cells[row]:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    made: dict[int, ClipPosteriors] = {}
+    for rows in tqdm(batches, desc="detecting", unit="batch", disable=not progress):
+        cells = int(part.cells[rows[0]])
+        features = {name: torch.from_numpy(values[rows, :cells]) for name, values in part.features.items()}
+        valid = {name: torch.from_numpy(flags[rows, :cells]) for name, flags in part.valid.items()}
+        out = network(features, valid)
+        for index, row in enumerate(rows):
+            made[row] = ClipPosteriors(part.names[row], out.frames[index].numpy(), out.clip[index].numpy())
+    return [made[row] for row in range(len(part.names))]
+
+
+def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, ClipPrediction]:
+    """Events and tags of clips by the one event decoder."""
+    tag_thresholds = np.array([one.tag_threshold for one in decoding.per_class])
+    return {
+        clip.name: ClipPrediction(
+            labelled(decode_clip(clip.name, clip.frames, decoding)),
+            frozenset(np.array(decoding.classes)[clip.clip >= tag_thresholds].tolist()),
+        )
+        for clip in clips
+    }
+
+
+def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> Report:
+    """Clip, segment and event F1 of clips.
+
+    Raises:
+        TruthError: the truth does not speak of a clip.
+
+    """
+    durations_s = {clip.name: clip.duration_s for clip in clips}
+    return evaluate(truth, predict(clips, decoding), decoding.classes, durations_s)
+
+
+def tune(clips: Sequence[ClipPosteriors], truth: Truth, classes: Sequence[str]) -> Decoding:
+    """The thresholds and median filter of each class that score best on these clips (validation, never test).
+
+    A class's events count with the mean of its event and segment F1, smoothed over neighbouring
+    thresholds so that no lucky grid point wins; its tags with its clip F1.
+    """
+    grid = [
+        ClassDecoding(onset, max(0.05, round(onset * share, 3)), median)
+        for median in _MEDIANS
+        for onset in _ONSET_THRESHOLDS
+        for share in _OFFSET_SHARES
+    ]
+    shape = (len(_MEDIANS), len(_ONSET_THRESHOLDS), len(_OFFSET_SHARES))
+    found = np.zeros((len(grid), len(classes)))
+    for index, one in enumerate(tqdm(grid, desc="tuning events", unit="setting")):
+        report = score(clips, truth, Decoding(tuple(classes), tuple(one for _ in classes)))
+        found[index] = [((row.event.f1 or 0) + (row.segment.f1 or 0)) / 2 for row in report.classes]
+    chosen: list[ClassDecoding] = []
+    for column in range(len(classes)):
+        smooth = _smoothed(found[:, column].reshape(shape))
+        chosen.append(grid[int(smooth.argmax())])
+    tags = np.zeros((len(_TAG_THRESHOLDS), len(classes)))
+    for index, threshold in enumerate(_TAG_THRESHOLDS):
+        tagged = Decoding(tuple(classes), tuple(replace(one, tag_threshold=threshold) for one in chosen))
+        tags[index] = [row.clip.f1 or 0 for row in score(clips, truth, tagged).classes]
+    smooth_tags = (np.pad(tags, ((1, 1), (0, 0)), mode="edge")[np.arange(len(tags))[:, None] + np.arange(3)]).mean(axis=1)
+    best = [_TAG_THRESHOLDS[int(row)] for row in smooth_tags.argmax(axis=0)]
+    return Decoding(
+        tuple(classes), tuple(replace(one, tag_threshold=threshold) for one, threshold in zip(chosen, best, strict=True))
+    )
+
+
+def _smoothed(scores: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Mean of each setting and its neighbours in threshold, (medians, thresholds, shares)."""
+    padded = np.pad(scores, ((0, 0), (1, 1), (0, 0)), mode="edge")
+    return (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+
+

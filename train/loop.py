@@ -1,0 +1,208 @@
+"""`earwitness-train fit`: the training loop, from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from streamer.errors import EarwitnessError
+from streamer.model import Crnn
+from streamer.scoring import read_truth
+from streamer.types import Floats
+from train.augment import Batch, augment, blanked
+from train.config import FitConfig
+from train.data import cache, targets
+from train.evaluate import default_decoding, posteriors, score
+from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
+
+_log = logging.getLogger(__name__)
+_KINDS = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """A part with its targets: (clips, cells, classes), (clips, classes), or none."""
+
+    part: cache.CachedPart
+    target: Floats
+
+
+def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], config: FitConfig) -> None:
+    """Train a mean teacher and its student; the best teacher by validation is `out/best.pt`.
+
+    Continues from `out/checkpoint.pt` where there is one. `out` also gets TensorBoard's events and
+    `log.jsonl`, a line a validation.
+
+    Raises:
+        EarwitnessError: features or annotations are missing, or the checkpoint is of another configuration.
+
+    """
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    data = {kind: _read(corpus, features, part, classes, config) for kind, part in _KINDS.items() if config.batch.get(kind, 0)}  # type: ignore[call-overload]
+    validation = cache.read(features / "validation", config.modalities)
+    truth = read_truth(corpus / "metadata" / "validation.tsv")
+
+    student = Crnn(config.modalities, len(classes), config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.reduced_precision = config.reduced_precision
+    _standardise(student, data["strong"].part)
+    teacher = new_teacher(student)
+    optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "fit.json").write_text(json.dumps({"config": config.model_dump(mode="json"), "classes": classes}, indent=1) + "\n")
+    step, best = _resume(out / "checkpoint.pt", student, teacher, optimiser, rng, config)
+    board = SummaryWriter(out)  # type: ignore[no-untyped-call]
+    started = time.monotonic()
+    bar = tqdm(total=config.steps, initial=step, desc="fit", unit="step", mininterval=5)
+    while step < config.steps:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, config)
+        batch = augment(_draw(data, config, rng), config, rng)
+        valid = torch.stack(list(batch.valid.values())).any(dim=0)
+
+        student.train()
+        said = student(blanked(batch, config, rng), batch.valid)
+        with torch.no_grad():
+            taught = teacher(batch.features, batch.valid)
+        parts = costs(said, taught, batch, valid, config)
+        trust = ramp(step, config) if config.consistency_ramp else 1.0
+        cost = (
+            parts["frames"]
+            + parts["clips"]
+            + trust * config.consistency_frames * parts["consistency_frames"]
+            + trust * config.consistency_clip * parts["consistency_clips"]
+        )
+        optimiser.zero_grad()
+        cost.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimiser.step()
+        follow(teacher, student, step, config)
+        step += 1
+
+        bar.update(1)
+        bar.set_postfix(cost=f"{float(cost):.3f}", refresh=False)
+        if not torch.isfinite(cost):
+            raise EarwitnessError(f"{out}: the cost became {float(cost)} at step {step}: lower learning_rate and start again")
+        if step % 10 == 0:
+            for name, value in {**parts, "total": cost, "learning_rate": torch.tensor(learning_rate(step, config))}.items():
+                board.add_scalar(f"cost/{name}", float(value), step)  # type: ignore[no-untyped-call]
+        if step % config.validate_every == 0 or step == config.steps:
+            teacher.reduced_precision = False
+            report = score(posteriors(teacher, validation), truth, default_decoding(classes))
+            teacher.reduced_precision = config.reduced_precision
+            figures = {"clip_f1": report.clip_f1, "segment_f1": report.segment_f1, "event_f1": report.event_f1}
+            for name, value in figures.items():
+                board.add_scalar(f"validation/{name}", value, step)  # type: ignore[no-untyped-call]
+            merit = sum(figures.values()) / 3
+            row = {"step": step, "seconds": round(time.monotonic() - started), "cost": float(cost), **figures}
+            with (out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            tqdm.write(f"step {step}: " + ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items()))
+            if merit > best:
+                best = merit
+                _save(out / "best.pt", {"teacher": teacher.state_dict(), "step": step, "validation": figures})
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            state = {
+                "student": student.state_dict(),
+                "teacher": teacher.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "best": best,
+                "rng": json.dumps(rng.bit_generator.state),
+                "torch_rng": torch.get_rng_state(),
+                "modalities": list(config.modalities),
+            }
+            _save(out / "checkpoint.pt", state)
+    bar.close()
+    board.close()  # type: ignore[no-untyped-call]
+
+
+def _read(corpus: Path, features: Path, part: str, classes: tuple[str, ...], config: FitConfig) -> _Labelled:
+    cached = cache.read(features / part, config.modalities)
+    metadata = corpus / "metadata" / f"{part}.tsv"
+    cells = next(iter(cached.valid.values())).shape[1]
+    if part == "train":
+        return _Labelled(cached, targets.strong(metadata, cached.names, classes, cells))
+    if part == "weak":
+        return _Labelled(cached, targets.weak(metadata, cached.names, classes))
+    return _Labelled(cached, np.zeros((len(cached.names), 0), np.float32))
+
+
+def _draw(data: Mapping[str, _Labelled], config: FitConfig, rng: np.random.Generator) -> Batch:
+    """Random clips of every kind, the strong ones first."""
+    features: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
+    valid: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
+    drawn: dict[str, Tensor] = {}
+    for kind, one in data.items():
+        rows = np.sort(rng.choice(len(one.part.names), config.batch[kind], replace=len(one.part.names) < config.batch[kind]))  # type: ignore[index]
+        for name in config.modalities:
+            features[name].append(torch.from_numpy(one.part.features[name][rows]))
+            valid[name].append(torch.from_numpy(one.part.valid[name][rows]))
+        drawn[kind] = torch.from_numpy(one.target[rows])
+    classes = drawn["strong"].shape[2]
+    return Batch(
+        {name: torch.cat(parts) for name, parts in features.items()},
+        {name: torch.cat(parts) for name, parts in valid.items()},
+        drawn["strong"],
+        drawn.get("weak", torch.zeros(0, classes)),
+    )
+
+
+def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) -> None:
+    """Set each input's mean and standard deviation per bin, over valid cells of the training clips."""
+    rows = np.linspace(0, len(part.names) - 1, min(most_clips, len(part.names))).astype(int)
+    for name in network.modalities:
+        total, square, count = 0.0, 0.0, 0
+        for row in rows:
+            values = torch.from_numpy(part.features[name][row : row + 1])
+            valid = torch.from_numpy(part.valid[name][row : row + 1])
+            if name == "spectral":
+                assert network.spectral_input is not None
+                cells = network.spectral_input.log(values, valid)[valid].flatten(0, 1).double()
+            else:
+                cells = values[valid].double()
+            total, square, count = total + cells.sum(0), square + cells.square().sum(0), count + len(cells)
+        module = network.spectral_input if name == "spectral" else network.embeddings[name]
+        assert module is not None
+        mean = torch.as_tensor(total) / count
+        module.mean.copy_(mean)  # type: ignore[operator, union-attr]
+        module.std.copy_((torch.as_tensor(square) / count - mean.square()).clamp_min(1e-8).sqrt())  # type: ignore[operator, union-attr]
+
+
+def _resume(
+    path: Path, student: Crnn, teacher: Crnn, optimiser: torch.optim.Optimizer, rng: np.random.Generator, config: FitConfig
+) -> tuple[int, float]:
+    """Load a checkpoint into the networks; (0, 0.0) if there is none."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    if state["modalities"] != list(config.modalities):
+        raise EarwitnessError(f"{path}: was trained on {', '.join(state['modalities'])}: name another folder or delete it")
+    student.load_state_dict(state["student"])
+    teacher.load_state_dict(state["teacher"])
+    optimiser.load_state_dict(state["optimiser"])
+    rng.bit_generator.state = json.loads(state["rng"])
+    torch.set_rng_state(state["torch_rng"])
+    _log.info("continuing at step %d", state["step"])
+    return int(state["step"]), float(state["best"])
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    torch.save(state, part)
+    os.replace(part, path)
