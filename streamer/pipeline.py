@@ -1,0 +1,301 @@
+"""One stream's way from media to events: extractors, windows, event tracker, epoch by epoch, without I/O.
+
+The network is not in here, because windows of all streams share a batch: `push` gives out windows,
+whoever owns the `Detector` scores them, `drain` takes the scores back and gives out what is known now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from streamer.detect import Detector
+from streamer.errors import SourceError
+from streamer.events import Decoding, EventTracker
+from streamer.features.base import Extractor, ExtractorFactory
+from streamer.timeline import Timeline, samples
+from streamer.types import (
+    CELL,
+    SAMPLE_RATE_HZ,
+    Anchor,
+    Cells,
+    Chunk,
+    Discontinuity,
+    EndReason,
+    Frame,
+    FrameScores,
+    MediaItem,
+    Offset,
+    Onset,
+    Window,
+    cells_in,
+)
+from streamer.windows import Coverage, Windower
+
+Output: TypeAlias = Onset | Offset | FrameScores
+
+_UNLIMITED = 2**40
+"""Cells that no recording has."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How a stream is cut into windows. Cells are 66.24 ms."""
+
+    hop_cells: int = 8  # between windows: 0.53 s
+    lookahead_cells: int = 15  # right context of every decided cell: 1 s
+    skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
+    max_event_s: float = 120.0  # a longer event is closed, and goes on as a new one
+
+
+WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLIMITED, max_event_s=float("inf"))
+"""Settings, with `WHOLE_CLIP_WINDOW`, that make one window of an epoch of any length: offline evaluation."""
+WHOLE_CLIP_WINDOW = _UNLIMITED
+
+
+class Stopwatch(Protocol):
+    """Times the stages of the work for a core that reads no clock."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """A context that lasts as long as one piece of work of the stage `name` (a modality)."""
+
+
+class _NoStopwatch:
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        del name
+        return nullcontext()
+
+
+@runtime_checkable
+class _Sheddable(Protocol):
+    """An extractor that can look at fewer pictures."""
+
+    stride: int
+
+
+class StreamPipeline:
+    """All core state of one stream. Not for two threads at once.
+
+    Windows that `push` and `finish` gave out must be scored and drained before the next `push`. After
+    `finish`, and after the push of a `Discontinuity`, `drain` is due even without windows: it closes
+    what is still open.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        factories: Mapping[str, ExtractorFactory],
+        decoding: Decoding,
+        window_cells: int,
+        settings: StreamSettings,
+        new_id: Callable[[], str],
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` gives each event its id."""
+        self._stream = stream
+        self._factories = dict(factories)
+        self._decoding = decoding
+        self._window_cells = window_cells
+        self._settings = settings
+        self._new_id = new_id
+        self._stopwatch = stopwatch or _NoStopwatch()
+        self._present = tuple(factories)
+        self._picture_stride = 1
+        self._past = Coverage()
+        self._epoch = 0
+        self._undrained: int | None = None  # windows whose scores are waited for; None: no drain is due
+        self._ended: EndReason | None = None  # why the epoch ended; None: it goes on
+        self._begin()
+
+    def _begin(self) -> None:
+        """Everything that lives for one epoch."""
+        self._timeline = Timeline()
+        self._extractors: dict[str, Extractor] = {name: self._factories[name].new() for name in self._present}
+        self._shed()
+        self._windower = Windower(
+            self._stream,
+            self._epoch,
+            {name: factory.shape for name, factory in self._factories.items()},
+            self._present,
+            window_cells=self._window_cells,
+            hop_cells=self._settings.hop_cells,
+            lookahead_cells=self._settings.lookahead_cells,
+            skew_cells=self._settings.skew_cells,
+        )
+        self._tracker = EventTracker(
+            self._stream,
+            self._epoch,
+            self._decoding,
+            max_event_cells=_cells(self._settings.max_event_s),
+            new_id=self._new_id,
+        )
+        self._audio_ends: dict[int, int] = {}  # rate -> position behind the last sample
+        self._last_picture: int | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch; it rises when one that held any media has ended."""
+        return self._epoch
+
+    @property
+    def timeline(self) -> Timeline:
+        """The clock of the epoch, until the first push of the next one: its last events need it."""
+        return self._timeline
+
+    @property
+    def open_events(self) -> tuple[Onset, ...]:
+        """The events that have begun and not ended."""
+        return self._tracker.open_events
+
+    @property
+    def coverage(self) -> Coverage:
+        """How much of the stream could be looked at, over all its epochs."""
+        return self._past.plus(self._windower.coverage) if self._ended is None else self._past
+
+    @property
+    def picture_stride(self) -> int:
+        """Every how many cells a picture is looked at: 1 all, 0 none. Extractors that can't shed ignore it."""
+        return self._picture_stride
+
+    @picture_stride.setter
+    def picture_stride(self, stride: int) -> None:
+        self._picture_stride = stride
+        self._shed()
+
+    def source_has(self, *, audio: bool, pictures: bool) -> None:
+        """Say what the source has, before the first push of an epoch; without it, all that the model takes.
+
+        Raises:
+            SourceError: none of it is what the model takes.
+            RuntimeError: the epoch has begun.
+
+        """
+        if self._ended is None and self._has_media():
+            raise RuntimeError(f"{self._stream}: what the source has can't change within an epoch")
+        present = tuple(
+            name for name, factory in self._factories.items() if (pictures if factory.rate_hz is None else audio)
+        )
+        if not present:
+            needs_audio = any(factory.rate_hz is not None for factory in self._factories.values())
+            raise SourceError(
+                "no_audio" if needs_audio else "no_video",
+                f"{self._stream}: the source has none of what the model takes ({', '.join(self._factories)}); "
+                f"choose a source with {'sound' if needs_audio else 'a picture'} or another model",
+            )
+        self._present = present
+        if self._ended is None:
+            self._begin()
+
+    def push(self, item: MediaItem) -> list[Window]:
+        """Take in the next media of the stream and give out the windows that are due.
+
+        A `Discontinuity` ends the epoch with `gap`. Raises `RuntimeError` if windows are not drained.
+        """
+        if isinstance(item, Discontinuity):
+            return self.finish("gap")
+        self._check_drained()
+        if self._ended is not None:
+            self._ended = None
+            self._begin()
+        windows: list[Window] = []
+        match item:
+            case Anchor():
+                self._timeline.push(item)
+            case Chunk():
+                if len(item.samples) == 0:
+                    return []
+                self._audio_ends[item.rate_hz] = item.end
+                for name in self._wanting(item.rate_hz):
+                    windows += self._windower.push(name, self._extracted(name, item))
+            case Frame():
+                self._last_picture = item.at
+                for name in self._wanting(None):
+                    windows += self._windower.push(name, self._extracted(name, item))
+        self._undrained = len(windows) or None
+        return windows
+
+    def finish(self, reason: EndReason) -> list[Window]:
+        """The epoch has ended: give out windows that decide all its remaining cells.
+
+        An epoch without media ends without a trace. Raises `RuntimeError` if windows are not drained.
+        """
+        self._check_drained()
+        if self._ended is not None:
+            return []
+        if not self._has_media():
+            self._begin()  # anchors of a connection that gave nothing say nothing of the next one
+            return []
+        cells = max(self._cells_at_end(), self._windower.ready)
+        last: dict[str, Cells] = {}
+        for name, extractor in self._extractors.items():
+            with self._stopwatch.stage(name):
+                last[name] = extractor.flush(cells)
+        windows = self._windower.flush(cells, last)
+        self._past = self.coverage
+        self._ended = reason
+        self._epoch += 1
+        self._undrained = len(windows)
+        return windows
+
+    def drain(self, scores: Sequence[FrameScores]) -> list[Output]:
+        """Take in the scores of all windows given out since the last drain, in their order.
+
+        Gives out each window's scores, and behind them the events that they made certain.
+        """
+        if len(scores) != (self._undrained or 0):
+            raise RuntimeError(f"{self._stream}: {self._undrained or 0} windows wait for scores, not {len(scores)}")
+        out: list[Output] = []
+        for one in scores:
+            out.append(one)
+            out += self._tracker.push(one)
+        if self._ended is not None:
+            out += self._tracker.flush(self._ended)
+        self._undrained = None
+        return out
+
+    def _check_drained(self) -> None:
+        if self._undrained is not None:
+            raise RuntimeError(f"{self._stream}: drain the windows that were given out before going on")
+
+    def _has_media(self) -> bool:
+        return bool(self._audio_ends) or self._last_picture is not None
+
+    def _wanting(self, rate_hz: int | None) -> list[str]:
+        return [name for name in self._extractors if self._factories[name].rate_hz == rate_hz]
+
+    def _extracted(self, name: str, item: Chunk | Frame) -> Cells:
+        with self._stopwatch.stage(name):
+            return self._extractors[name].push(item)
+
+    def _cells_at_end(self) -> int:
+        """Cells of the epoch: those of its audio, or up to the one that shows the last picture."""
+        if SAMPLE_RATE_HZ in self._audio_ends:
+            return cells_in(self._audio_ends[SAMPLE_RATE_HZ])
+        if self._audio_ends:
+            rate_hz, end = next(iter(self._audio_ends.items()))
+            return cells_in(end * SAMPLE_RATE_HZ // rate_hz)
+        assert self._last_picture is not None
+        return self._last_picture // CELL + 1
+
+    def _shed(self) -> None:
+        for extractor in self._extractors.values():
+            if isinstance(extractor, _Sheddable):
+                extractor.stride = self._picture_stride
+
+
+def run(
+    items: Iterable[MediaItem], pipeline: StreamPipeline, detector: Detector, end: EndReason = "silence"
+) -> Iterator[Output]:
+    """Put a recording through a stream's pipeline, as fast as it goes; open events end with `end`.
+
+    The caller iterates: what is wrong with the media (`SourceError`) comes up where it is met.
+    """
+    for item in items:
+        yield from pipeline.drain(detector.scores(pipeline.push(item)))
+    yield from pipeline.drain(detector.scores(pipeline.finish(end)))
+
+
+def _cells(duration_s: float) -> int:
+    return _UNLIMITED if duration_s == float("inf") else max(samples(duration_s) // CELL, 1)

@@ -1,0 +1,186 @@
+"""Cells of all modalities become windows: the newest cells, every `hop`, with what each window decides.
+
+The windower works on one epoch. Its `ready` cell count is what the windows may speak of: the least
+count over the modalities that the source has, save those that lag too far behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamer.types import Bools, Cells, Floats, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the media could be looked at, counted in cells when they are decided."""
+
+    cells: int = 0
+    covered: int = 0  # at least one modality had the cell
+    masked: Mapping[str, int] = field(default_factory=dict)  # modality -> cells that it did not have
+    late_dropped: Mapping[str, int] = field(default_factory=dict)  # modality -> cells that came after their window
+
+    def plus(self, other: Coverage) -> Coverage:
+        """The sum of both."""
+        return Coverage(
+            self.cells + other.cells,
+            self.covered + other.covered,
+            _sum(self.masked, other.masked),
+            _sum(self.late_dropped, other.late_dropped),
+        )
+
+
+class Windower:
+    """The windows of one epoch: `push` cells of each modality in order, `flush` once at the end.
+
+    A window is made at each multiple of `hop_cells`, of the newest `window_cells` cells (fewer at the
+    beginning), and decides every cell that is not decided yet and has `lookahead_cells` behind it; a
+    window that would decide nothing is not made. Every cell is decided exactly once.
+
+    A modality that is more than `skew_cells` behind the furthest one no longer holds the others up:
+    windows go on with it masked, and its cells that windows already spoke of are dropped when they
+    come, so a cell is either there in all windows or in none. A modality that the source lacks is
+    masked throughout.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        epoch: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        present: Collection[str],
+        *,
+        window_cells: int,
+        hop_cells: int,
+        lookahead_cells: int,
+        skew_cells: int,
+    ) -> None:
+        """`shapes`: each modality's shape of one cell; `present`: those of them that the source has.
+
+        Raises:
+            ValueError: nothing is present, or a window is shorter than a hop and its lookahead.
+
+        """
+        if not present or set(present) - set(shapes):
+            raise ValueError(f"present must be some of {', '.join(shapes)}, not {', '.join(present) or 'none'}")
+        if hop_cells < 1 or lookahead_cells < 0 or skew_cells < 0 or window_cells < hop_cells + lookahead_cells:
+            raise ValueError(
+                f"a window of {window_cells} cells can't move by {hop_cells} and look {lookahead_cells} ahead"
+            )
+        self._stream = stream
+        self._epoch = epoch
+        self._shapes = dict(shapes)
+        self._window_cells = window_cells
+        self._hop_cells = hop_cells
+        self._lookahead_cells = lookahead_cells
+        self._skew_cells = skew_cells
+        self._arrived = dict.fromkeys((name for name in shapes if name in present), 0)
+        self._blocks: dict[str, deque[Cells]] = {name: deque() for name in self._arrived}
+        self._ready = 0
+        self._due = hop_cells  # the cell count at which the next window is made
+        self._decided = 0
+        self._covered = 0
+        self._masked = dict.fromkeys(shapes, 0)
+        self._late_dropped = dict.fromkeys(shapes, 0)
+
+    @property
+    def ready(self) -> int:
+        """Cells that windows may speak of; it never falls."""
+        return self._ready
+
+    @property
+    def coverage(self) -> Coverage:
+        """The counts of this epoch so far."""
+        return Coverage(self._decided, self._covered, dict(self._masked), dict(self._late_dropped))
+
+    def push(self, modality: str, cells: Cells) -> list[Window]:
+        """Take in the modality's next cells and give out the windows that are due.
+
+        Raises:
+            ValueError: the source was said not to have the modality, or the cells are not its next ones.
+
+        """
+        if len(cells) == 0:
+            return []
+        self._keep(modality, cells)
+        furthest = max(self._arrived.values())
+        in_step = min(count for count in self._arrived.values() if count >= furthest - self._skew_cells)
+        self._ready = max(self._ready, in_step)
+        return self._windows_until(self._ready)
+
+    def flush(self, cells: int, last: Mapping[str, Cells]) -> list[Window]:
+        """The epoch has ended with `cells` cells: give out windows that decide all of them.
+
+        `last` holds the cells that each extractor's flush gave out. They come together, because one
+        modality's end must not make another one late.
+
+        Raises:
+            ValueError: windows already spoke of cells behind that end.
+
+        """
+        if cells < self._ready:
+            raise ValueError(f"an epoch of {cells} cells can't end before cell {self._ready}")
+        for name, block in last.items():
+            self._keep(name, block)
+        self._ready = cells
+        windows = self._windows_until(cells - 1)
+        if self._decided < cells:
+            windows.append(self._window(cells, cells))
+        return windows
+
+    def _keep(self, modality: str, cells: Cells) -> None:
+        if modality not in self._arrived:
+            raise ValueError(f"the source was said to have no {modality}")
+        if cells.start != self._arrived[modality]:
+            raise ValueError(f"cells of {modality} from {cells.start} on do not follow {self._arrived[modality]} cells")
+        self._arrived[modality] += len(cells)
+        late = min(max(self._ready - cells.start, 0), len(cells))
+        self._late_dropped[modality] += late
+        if late < len(cells):
+            self._blocks[modality].append(Cells(cells.start + late, cells.values[late:], cells.valid[late:]))
+
+    def _windows_until(self, count: int) -> list[Window]:
+        windows = []
+        while self._due <= count:
+            if self._due - self._lookahead_cells > self._decided:
+                windows.append(self._window(self._due, self._due - self._lookahead_cells))
+            # Not of the next one that is due: the flush may make one in between.
+            self._forget(self._due - self._window_cells)
+            self._due += self._hop_cells
+        return windows
+
+    def _window(self, stop: int, decide: int) -> Window:
+        start = max(stop - self._window_cells, 0)
+        features: dict[str, Floats] = {}
+        valid: dict[str, Bools] = {}
+        for name, shape in self._shapes.items():
+            features[name] = np.zeros((stop - start, *shape), np.float32)
+            valid[name] = np.zeros(stop - start, np.bool_)
+            for block in self._blocks.get(name, ()):
+                first, last = max(block.start, start), min(block.start + len(block), stop)
+                if first < last:
+                    features[name][first - start : last - start] = block.values[
+                        first - block.start : last - block.start
+                    ]
+                    valid[name][first - start : last - start] = block.valid[first - block.start : last - block.start]
+        decided = slice(self._decided - start, decide - start)
+        self._covered += int(np.any([mask[decided] for mask in valid.values()], axis=0).sum())
+        for name, mask in valid.items():
+            self._masked[name] += int((~mask[decided]).sum())
+        window = Window(self._stream, self._epoch, start, features, valid, self._decided, decide)
+        self._decided = decide
+        return window
+
+    def _forget(self, cell: int) -> None:
+        """Let go of what no window from now on can look at: all in front of `cell`."""
+        for blocks in self._blocks.values():
+            while blocks and blocks[0].start + len(blocks[0]) <= cell:
+                blocks.popleft()
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
