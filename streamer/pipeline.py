@@ -47,7 +47,7 @@ class StreamSettings:
     hop_cells: int = 8  # between windows: 0.53 s
     lookahead_cells: int = 15  # right context of every decided cell: 1 s
     skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
-    max_event_s: float = 120.0  # a longer event is closed, and goes on as a new one
+    max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
 
 
 WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLIMITED, max_event_s=float("inf"))
