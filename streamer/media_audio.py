@@ -1,0 +1,105 @@
+"""Decoded audio to `Chunk`s: mono mix, resampling, and positions on the epoch's clock in exact rational arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.types import Chunk, Floats
+
+JITTER_S = Fraction(25, 1000)
+"""Timestamps that are off by less are taken for jitter (RTCP corrections, rounding to ms, one lost 20 ms packet)."""
+
+
+def mono(frame: av.AudioFrame) -> Floats:
+    """The mean of all channels of a decoded frame, whatever their layout: (n,), -1 to 1.
+
+    The plain mean, not FFmpeg's mix, because that knows no layout for many channel counts and its level depends on the
+    sample format.
+    """
+    raw: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        raw = raw.reshape(frame.samples, -1).T
+    values: Floats = raw.astype(np.float32)
+    if raw.dtype.kind != "f":
+        full = 1 << (8 * raw.dtype.itemsize - 1)
+        values = (values - (full if raw.dtype.kind == "u" else 0)) / np.float32(full)
+    mixed: Floats = values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
+    # A damaged float stream can hold NaN, and one of them would spoil a whole window.
+    return np.nan_to_num(mixed, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+
+
+class AudioTrack:
+    """The audio of one epoch: mono samples at media times in, `Chunk`s at each wanted rate out.
+
+    Samples run on without a break while timestamps agree within `JITTER_S`; a later timestamp leaves a hole, an earlier
+    one an overlap, of which the second copy is dropped (`overlap_samples`, counted at the source's rate).
+    """
+
+    def __init__(self, rates_hz: frozenset[int], zero: Fraction) -> None:
+        self.overlap_samples = 0
+        self._zero = zero
+        self._next = dict.fromkeys(sorted(rates_hz), 0)
+        self._runs: dict[int, av.AudioResampler] = {}
+        self._rate_hz = 0
+        self._run_start = zero  # media time of the run's first sample
+        self._run_samples = 0
+
+    @property
+    def end(self) -> Fraction | None:
+        """Media time in seconds at which the next sample is due; None before the first."""
+        return self._run_start + Fraction(self._run_samples, self._rate_hz) if self._rate_hz else None
+
+    def push(self, time: Fraction | None, rate_hz: int, samples: Floats) -> Iterator[Chunk]:
+        """Take in samples (n,) whose first is due at `time` (media seconds; None: right after the last)."""
+        end = self.end
+        due = self._zero if end is None else end
+        late = Fraction(0) if time is None else time - due
+        skip = 0
+        if late < -JITTER_S or (end is None and late < 0):
+            skip = min(round(-late * rate_hz), len(samples))
+            self.overlap_samples += skip
+        if end is None or late > JITTER_S or rate_hz != self._rate_hz:
+            yield from self.flush()
+            self._begin(due + late if end is None or late > JITTER_S else due, rate_hz, skip)
+        if skip == len(samples):
+            return
+        samples = samples[skip:]
+        self._run_samples += len(samples)
+        yield from self._resample(samples)
+
+    def flush(self) -> Iterator[Chunk]:
+        """The run ends here: what the resamplers still hold."""
+        for out_hz, resampler in self._runs.items():
+            for frame in resampler.resample(None):
+                yield from self._chunk(out_hz, frame.to_ndarray()[0])
+        self._runs = {}
+
+    def _begin(self, time: Fraction, rate_hz: int, skip: int) -> None:
+        self._rate_hz = rate_hz
+        self._run_start = max(time + Fraction(skip, rate_hz), self._zero)
+        self._run_samples = 0
+        for out_hz, position in self._next.items():
+            self._next[out_hz] = max(position, round((self._run_start - self._zero) * out_hz))
+            if out_hz != rate_hz:
+                self._runs[out_hz] = av.AudioResampler(format="flt", layout="mono", rate=out_hz)
+
+    def _resample(self, samples: Floats) -> Iterator[Chunk]:
+        for out_hz in self._next:
+            if out_hz == self._rate_hz:
+                yield from self._chunk(out_hz, samples)
+                continue
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
+            frame.sample_rate = self._rate_hz
+            for out in self._runs[out_hz].resample(frame):
+                yield from self._chunk(out_hz, out.to_ndarray()[0])
+
+    def _chunk(self, rate_hz: int, samples: Floats) -> Iterator[Chunk]:
+        if len(samples):
+            yield Chunk(rate_hz, self._next[rate_hz], samples)
+            self._next[rate_hz] += len(samples)

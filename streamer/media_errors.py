@@ -1,0 +1,172 @@
+"""What went wrong with a source, in one line that says what to do. Nothing of FFmpeg's own text is passed on: it may
+hold the URL with its password.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import av
+
+from streamer.errors import SourceError, redacted
+
+_UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
+_BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+_TLS_SCHEMES = {"rtsps", "https", "rtmps", "tls"}
+
+
+def scheme_of(url: str) -> str:
+    """The lower-case scheme of a URL; empty for a path or a device name."""
+    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
+    return match[1].lower() if match else ""
+
+
+def shown(url: str) -> str:
+    """`url` fit to print, even where a raw `/` or `@` in its password hides where the password ends."""
+    scheme = scheme_of(url)
+    if scheme and "@" in url and _bad_authority(url):
+        return f"{scheme}://***@{redacted(url).rpartition('@')[2]}"
+    return redacted(url)
+
+
+def check_url(url: str) -> None:
+    """Raise `SourceError` for a URL that FFmpeg would take apart in another way than it was meant."""
+    if scheme_of(url) and "@" in url and _bad_authority(url):
+        raise SourceError(
+            "protocol",
+            f"{shown(url)}: the user or password has a character that must be written as %2F (/), %3F (?) or %23 (#)",
+        )
+
+
+def opening_failed(error: Exception, url: str, *, device: bool, timed_out: bool, timeout_s: float) -> SourceError:
+    """The `SourceError` for an exception that came out of opening `url`."""
+    if device:
+        return _device_failed(error, url)
+    if not scheme_of(url):
+        return _file_failed(error, url)
+    name = shown(url)
+    if timed_out:
+        text = f"{name}: no answer within {timeout_s:g} s: check host, port and network"
+        return SourceError("timeout", text)
+    return _network_failed(error, url, name)
+
+
+def reading_failed(error: Exception, url: str, *, timed_out: bool, timeout_s: float) -> SourceError:
+    """The `SourceError` for an exception that came out of reading an open source."""
+    name = shown(url)
+    if timed_out or isinstance(error, av.error.ExitError | TimeoutError):
+        return SourceError("timeout", f"{name}: nothing came for {timeout_s:g} s")
+    if isinstance(error, av.error.InvalidDataError):
+        return SourceError("invalid_data", f"{name}: what comes can't be read as media any more")
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        return SourceError("auth", f"{name}: the server no longer accepts the user or password: check them")
+    if isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno == errno.EIO):
+        return SourceError("eof", f"{name}: the connection broke")
+    return SourceError("other", f"{name}: reading failed ({_plain(error)})")
+
+
+def _network_failed(error: Exception, url: str, name: str) -> SourceError:
+    parts = urlsplit(url)
+    if isinstance(error, av.error.HTTPUnauthorizedError):
+        if "@" in parts.netloc:
+            return SourceError("auth", f"camera refused the user or password of {name}: check them")
+        return SourceError(
+            "auth", f"{name} wants a user and a password: write them as {parts.scheme}://USER:PASSWORD@HOST"
+        )
+    if isinstance(error, av.error.HTTPForbiddenError):
+        return SourceError("auth", f"{name}: access is forbidden: check user, password and what that user may see")
+    if isinstance(error, av.error.HTTPNotFoundError):
+        return SourceError("not_found", f"{name}: the server has nothing there: check the path")
+    if isinstance(error, av.error.HTTPClientError | av.error.HTTPError):
+        return SourceError("protocol", f"{name}: the server answered with an error ({_plain(error)})")
+    if isinstance(error, ConnectionRefusedError):
+        return SourceError("refused", f"{name}: nothing listens there: check host and port, and that the server runs")
+    if isinstance(error, OSError) and error.errno in _UNREACHABLE:
+        return SourceError("unreachable", f"{name}: the host can't be reached from here: check address and network")
+    if isinstance(error, _BROKEN):
+        return SourceError("protocol", f"{name}: the server closed the connection at once: check scheme, port and path")
+    if isinstance(error, TimeoutError | av.error.ExitError):
+        return SourceError("timeout", f"{name}: no answer in time: check host, port and network")
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        return SourceError(
+            "protocol", f"{name}: FFmpeg here can't do '{parts.scheme}': use rtsp, rtmp, http(s) or a file"
+        )
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        # FFmpeg says the same for an unknown host name and for a failed TLS handshake.
+        return _name_or_tls(url, name)
+    if isinstance(error, FileNotFoundError):
+        return SourceError("not_found", f"{name}: there is nothing: check the path")
+    if isinstance(error, av.error.InvalidDataError | PermissionError):
+        text = f"{name}: what answers there sends no media that FFmpeg can read: check scheme, port and path"
+        return SourceError("invalid_data", text)
+    if isinstance(error, ValueError | av.error.ArgumentError):
+        return SourceError("protocol", f"{name}: the URL or an FFmpeg option's value is not valid ({_plain(error)})")
+    return SourceError("other", f"{name}: can't be opened ({_plain(error)})")
+
+
+def _name_or_tls(url: str, name: str) -> SourceError:
+    parts = urlsplit(url)
+    try:
+        socket.getaddrinfo(parts.hostname, None)
+    except (OSError, UnicodeError):
+        return SourceError("unreachable", f"{name}: the host name {parts.hostname} can't be resolved: check it")
+    if parts.scheme.lower() in _TLS_SCHEMES:
+        text = f"{name}: no TLS connection: check that this port speaks TLS, and the certificate if you verify it"
+        return SourceError("tls", text)
+    return SourceError("unreachable", f"{name}: the connection failed: check host, port and network")
+
+
+def _file_failed(error: Exception, path: str) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceError("not_found", f"{path}: no such file")
+    if isinstance(error, PermissionError):
+        return SourceError("other", f"{path}: may not be read: check its permissions")
+    if isinstance(error, av.error.ArgumentError):
+        return SourceError("protocol", f"{path}: an FFmpeg option's value is not valid")
+    if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
+        return SourceError("protocol", f"{path}: can't be opened ({_plain(error)})")
+    if isinstance(error, av.error.InvalidDataError):
+        return SourceError("invalid_data", _what_file(Path(path)))
+    return SourceError("other", f"{path}: can't be opened ({_plain(error)})")
+
+
+def _what_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        head = b""
+    if head[4:8] == b"ftyp":
+        return f"{path}: the file is cut short (an MP4 whose index is missing): copy or record it again"
+    kind = "a text file" if head and not set(head) & set(range(9)) and b"\n" in head else "nothing that FFmpeg can read"
+    return f"{path}: not an audio or video file ({kind})"
+
+
+def _device_failed(error: Exception, name: str) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceError("device", f"{name}: no such device: is it plugged in?")
+    if isinstance(error, PermissionError):
+        return SourceError("device", f"{name}: may not be used: add this user to the group `video` or `audio`")
+    if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
+        return SourceError("device", f"{name}: this FFmpeg has no such device format: use alsa or v4l2")
+    return SourceError(
+        "device", f"{name}: can't be opened ({_plain(error)}): check its name, and that nothing else uses it"
+    )
+
+
+def _bad_authority(url: str) -> bool:
+    """Whether what FFmpeg takes for host and port is neither: then a raw `/`, `?` or `#` cut a password in two."""
+    authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    port = authority.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    return "@" not in authority and bool(port) and not port.isdigit()
+
+
+def _plain(error: Exception) -> str:
+    """FFmpeg's words for an error number; never the exception's own text, which may hold the URL."""
+    if isinstance(error, av.FFmpegError):
+        return (error.strerror or type(error).__name__).splitlines()[0]
+    return type(error).__name__
