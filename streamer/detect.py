@@ -27,7 +27,7 @@ class Detector:
         """Scores of the cells that each window decides, in the order of the windows.
 
         Windows of the same length make a batch, of whatever streams. A batch's size changes a
-        posterior by rounding alone (6e-8).
+        posterior by rounding alone (some 1e-7).
         """
         by_length: defaultdict[int, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
