@@ -1,0 +1,153 @@
+"""What is known of each stream at this moment: written by readers and worker, read by health checks and publisher."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from streamer.runtime.metrics import Metrics, State
+from streamer.types import ClockSource
+
+_COVERAGE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """One stream at one moment."""
+
+    name: str
+    source: str  # redacted
+    live: bool  # delivers at its own pace; media that is not taken in time is lost
+    state: State = "connecting"
+    reason: str = ""  # a bounded word for why it is not streaming; "" if it is, or not yet
+    detail: str = ""  # one line on the same
+    connection: int = 0
+    opened_s: float | None = None  # monotonic; when the newest connection stood
+    scored_s: float | None = None  # monotonic; when its newest cells came out of the last stage
+    epoch: int = 0
+    reconnects: int = 0
+    has_audio: bool = False
+    has_video: bool = False
+    lag_s: float = 0.0
+    coverage: float = 0.0
+    stride: int = 1
+    clock: ClockSource | None = None
+
+
+class Board:
+    """The streams' views. Thread-safe. `changes` rises with each change of a state, epoch or stride."""
+
+    def __init__(self, views: Sequence[StreamView], metrics: Metrics, clock_s: Callable[[], float]) -> None:
+        self._lock = threading.Lock()
+        self._views = {view.name: view for view in views}
+        self._changes = {view.name: 1 for view in views}
+        self._metrics = metrics
+        self._clock_s = clock_s
+        for view in views:
+            metrics.state(view.name, view.state)
+
+    def view(self, name: str) -> StreamView:
+        """The stream's view."""
+        with self._lock:
+            return self._views[name]
+
+    def views(self) -> list[StreamView]:
+        """All streams, in the order of the config."""
+        with self._lock:
+            return list(self._views.values())
+
+    def changes(self, name: str) -> int:
+        """How often the stream's state, epoch or stride has changed."""
+        with self._lock:
+            return self._changes[name]
+
+    def connecting(self, name: str) -> None:
+        """A reader begins to open the source; the last loss stays on view until it stands."""
+        with self._lock:
+            self._set(replace(self._views[name], state="connecting", opened_s=None))
+
+    def opened(self, name: str, connection: int, *, live: bool, has_audio: bool, has_video: bool) -> None:
+        """A connection stands. The state stays `connecting` until its first cell is scored."""
+        with self._lock:
+            self._set(
+                replace(
+                    self._views[name],
+                    connection=connection,
+                    opened_s=self._clock_s(),
+                    live=live,
+                    has_audio=has_audio,
+                    has_video=has_video,
+                )
+            )
+
+    def lost(self, name: str, reason: str, detail: str) -> None:
+        """The connection is gone, or could not be made, and will be tried again."""
+        with self._lock:
+            view = self._views[name]
+            self._set(
+                replace(
+                    view, state="backoff", reason=reason, detail=detail, opened_s=None, reconnects=view.reconnects + 1
+                )
+            )
+        self._metrics.reconnect(name, reason)
+
+    def finished(self, name: str, state: State, reason: str, detail: str) -> None:
+        """`ended` or `failed`: the source will not be tried again, and all it gave has been processed."""
+        with self._lock:
+            self._set(replace(self._views[name], state=state, reason=reason, detail=detail, opened_s=None))
+
+    def stalled(self, name: str, detail: str) -> None:
+        """The connection stands, but nothing comes."""
+        with self._lock:
+            view = self._views[name]
+            if view.state in ("connecting", "streaming") and view.opened_s is not None:
+                self._set(replace(view, state="stalled", reason="timeout", detail=detail))
+
+    def scored(self, name: str, connection: int, epoch: int) -> None:
+        """Cells of `epoch` came out of the last stage; only those of the newest connection show that it is well."""
+        with self._lock:
+            view = replace(self._views[name], epoch=epoch)
+            if connection == view.connection and view.opened_s is not None:
+                view = replace(view, scored_s=self._clock_s())
+                if view.state in ("connecting", "stalled"):
+                    view = replace(view, state="streaming", reason="", detail="")
+            self._set(view)
+
+    def progress(self, name: str, lag_s: float, coverage: float, stride: int, clock: ClockSource | None) -> None:
+        """How far behind it is, how much of it was heard, what of its pictures is looked at, which clock it has."""
+        with self._lock:
+            self._set(replace(self._views[name], lag_s=lag_s, coverage=coverage, stride=stride, clock=clock))
+        self._metrics.progress(name, lag_s, coverage, stride)
+
+    def _set(self, view: StreamView) -> None:
+        before = self._views[view.name]
+        self._views[view.name] = view
+        if (before.state, before.reason, before.epoch, before.stride) != (
+            view.state,
+            view.reason,
+            view.epoch,
+            view.stride,
+        ):
+            self._changes[view.name] += 1
+        if before.state != view.state:
+            self._metrics.state(view.name, view.state)
+
+
+class Coverage:
+    """The share of the last minute in which a stream was heard or seen; time without a connection counts as not."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[float, float, float]] = deque()  # when, seconds, of which covered
+
+    def push(self, now_s: float, seconds: float, covered_s: float) -> None:
+        """`seconds` of stream time became known at `now_s`, `covered_s` of them with media."""
+        self._parts.append((now_s, seconds, covered_s))
+        while self._parts[0][0] < now_s - _COVERAGE_S:
+            self._parts.popleft()
+
+    def ratio(self) -> float:
+        """0 to 1; 0 while nothing is known."""
+        total_s = sum(part[1] for part in self._parts)
+        return sum(part[2] for part in self._parts) / total_s if total_s else 0.0

@@ -1,0 +1,127 @@
+"""One HTTP port for /metrics, /healthz and /readyz."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from streamer.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether it is well, and a body that says why not."""
+
+    ok: bool
+    body: dict[str, Any]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`HOST:PORT` as host and port; `[::1]:9464` for IPv6.
+
+    Raises:
+        UsageError: it is not one.
+
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"metrics address {address!r} must be HOST:PORT, e.g. 127.0.0.1:9464, or off")
+    return host, int(port)
+
+
+class HealthServer:
+    """Answers on HTTP in threads of its own, from the moment it is made until `close`."""
+
+    def __init__(
+        self, address: str, registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer]
+    ) -> None:
+        """`healthy` and `ready` are asked on each request.
+
+        Raises:
+            UsageError: the address is not one, or is in use.
+
+        """
+        host, port = split_address(address)
+        handler = _handler(registry, healthy, ready)
+        kind = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
+        try:
+            self._server: ThreadingHTTPServer = kind((host, port), handler)
+        except OSError as error:
+            raise UsageError(
+                f"metrics address {address}: {error.strerror or error}; choose another with --metrics HOST:PORT, or off"
+            ) from None
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def server_bind(self) -> None:
+        # Without HTTPServer's look-up of the host's name, which may wait for DNS.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("%s went away in the middle of a request", client_address)
+
+
+def _handler(
+    registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer]
+) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _TIMEOUT_S  # a client that says nothing must not hold a thread for ever
+        protocol_version = "HTTP/1.1"
+        server_version = "earwitness"
+        sys_version = ""
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(200, content_type, encode(registry))
+            elif path in ("/healthz", "/readyz"):
+                answer = healthy() if path == "/healthz" else ready()
+                body = json.dumps(answer.body).encode() + b"\n"
+                self._answer(200 if answer.ok else 503, "application/json", body)
+            else:
+                body = b'{"error": "there is /metrics, /healthz and /readyz"}\n'
+                self._answer(404, "application/json", body)
+
+        do_HEAD = do_GET  # noqa: N815 - http.server looks for this name
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            log.debug(format, *args)
+
+    return Handler

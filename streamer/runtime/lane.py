@@ -1,0 +1,141 @@
+"""One stream's side of the worker: takes media from its queue, feeds its pipeline, and ends epochs in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from streamer.pipeline import StreamPipeline
+from streamer.runtime.intake import Closed, Intake, Opened
+from streamer.timeline import Timeline
+from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Frame, MediaItem, Window
+
+_ITEMS_A_TURN = 32
+"""Media that one stream may push before the others have their turn: about 0.5 s."""
+_BASE_UNIT = 221
+"""Master-clock samples that are a whole number (160) of samples at 16 kHz too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What came of one turn: `windows` to score; `drain` tells that a drain is due, even without windows."""
+
+    windows: list[Window]
+    drain: bool
+    stalled: bool = False
+    closed: Closed | None = None
+
+
+class Lane:
+    """The worker's end of one stream. Not for two threads at once."""
+
+    def __init__(self, name: str, intake: Intake, pipeline: StreamPipeline, stall_s: float) -> None:
+        """`stall_s`: a live stream that brings nothing for so long has its epoch ended."""
+        self.name = name
+        self.intake = intake
+        self.pipeline = pipeline
+        self.connection = 0
+        self.has_video = False
+        self.pictures = 0
+        """Pictures pushed since this was last set to 0."""
+        self._stall_s = stall_s
+        self._restart = Restart()
+        self._in_epoch = False
+
+    def turn(self, now_s: float) -> Turn | None:
+        """Push what waits until windows are due or the turn is over; None if there was nothing to do."""
+        for count in range(_ITEMS_A_TURN):
+            item = self.intake.take()
+            if item is None:
+                return self._nothing(now_s) if count == 0 else Turn([], drain=False)
+            turn = self._handle(item)
+            if turn is not None:
+                return turn
+        return Turn([], drain=False)
+
+    def shut_down(self) -> Turn:
+        """The daemon ends: so does the epoch."""
+        self.pipeline.picture_stride = 0  # the last pictures are not worth seconds now
+        self._in_epoch = False
+        return Turn(self.pipeline.finish("shutdown"), drain=True)
+
+    def _nothing(self, now_s: float) -> Turn | None:
+        """Nothing has come: for how long already?"""
+        newest_s = self.intake.newest_s
+        if not (self.intake.lossy and self._in_epoch and newest_s is not None and now_s - newest_s >= self._stall_s):
+            return None
+        self._restart.ask()
+        self._in_epoch = False
+        return Turn(self.pipeline.finish("gap"), drain=True, stalled=True)
+
+    def _handle(self, item: MediaItem | Opened | Closed) -> Turn | None:
+        """Take in one item; a `Turn` if something must be scored or told before the next one."""
+        if isinstance(item, Opened):
+            self.connection = item.connection
+            self.has_video = item.has_video
+            self._restart = Restart()
+            self.pipeline.source_has(audio=item.has_audio, pictures=item.has_video)
+            return None
+        if isinstance(item, (Closed, Discontinuity)):
+            self._restart = Restart()
+            self._in_epoch = False
+            closed = item if isinstance(item, Closed) else None
+            return Turn(self.pipeline.finish(closed.end if closed else "gap"), drain=True, closed=closed)
+        windows: list[Window] = []
+        for part in self._restart.push(item):
+            if isinstance(part, (Chunk, Frame)):
+                self._in_epoch = True
+                self.pictures += isinstance(part, Frame)
+            # At most the last part is media: what comes before makes no windows.
+            windows += self.pipeline.push(part)
+        return Turn(windows, drain=True) if windows else None
+
+
+class Restart:
+    """Lets an epoch begin in the middle of a connection, after a timer has ended the one before.
+
+    Positions of what follows are moved so that the new epoch begins at 0, and what was known of UTC moves along.
+    Without `ask`, items pass unchanged.
+    """
+
+    def __init__(self) -> None:
+        self._base = 0
+        self._asked = False
+        self._clock = Timeline()  # of the whole connection, in the media's own positions
+
+    def ask(self) -> None:
+        """The next chunk or picture begins a new epoch."""
+        self._asked = True
+
+    def push(self, item: MediaItem) -> list[MediaItem]:
+        """What `item` is in the epoch: nothing if it lies before its beginning."""
+        if isinstance(item, Anchor):
+            self._clock.push(item)
+            return [] if self._asked else [replace(item, at=item.at - self._base)]
+        if isinstance(item, Discontinuity):
+            return [item]
+        out: list[MediaItem] = []
+        if self._asked:
+            self._asked = False
+            at = item.start * SAMPLE_RATE_HZ // item.rate_hz if isinstance(item, Chunk) else item.at
+            self._base = at // _BASE_UNIT * _BASE_UNIT
+            out += self._anchors()
+        if not self._base:
+            return [*out, item]
+        if isinstance(item, Frame):
+            return [*out, replace(item, at=item.at - self._base)] if item.at >= self._base else out
+        # Audio of the other rate may begin a little before the base.
+        start = item.start - self._base * item.rate_hz // SAMPLE_RATE_HZ
+        early = max(-start, 0)
+        if early < len(item.samples):
+            out.append(replace(item, start=start + early, samples=item.samples[early:]))
+        return out
+
+    def _anchors(self) -> list[Anchor]:
+        anchors = []
+        arrival_s, best_s = self._clock.arrival_utc_s(self._base), self._clock.utc_s(self._base)
+        if arrival_s is not None:
+            anchors.append(Anchor(0, arrival_s, "arrival"))
+        if best_s is not None and self._clock.source not in (None, "arrival"):
+            assert self._clock.source is not None
+            anchors.append(Anchor(0, best_s, self._clock.source))
+        return anchors

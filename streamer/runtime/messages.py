@@ -1,0 +1,52 @@
+"""How the daemon and its streams are, as messages. What was heard becomes messages in `streamer.sinks.compose`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from streamer.features.base import ExtractorFactory
+from streamer.runtime.board import StreamView
+from streamer.runtime.shedding import CELLS_PER_S
+from streamer.sinks.wire import HeartbeatMessage, StatusMessage, StreamState
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Makes the messages that speak of one daemon and its model; they have yet to be numbered."""
+
+    model: str  # the bundle's name
+    factories: Mapping[str, ExtractorFactory]  # of its modalities
+    version: str
+
+    def status(self, view: StreamView, *, stopped: bool = False) -> StatusMessage:
+        """How a stream is. `stopped`: the daemon ends, and the stream with it, unless it had ended before."""
+        pictures = {name for name, factory in self.factories.items() if factory.rate_hz is None}
+        has = [name for name in self.factories if (view.has_video if name in pictures else view.has_audio)]
+        stride = view.stride if pictures else None
+        state: StreamState = "stopped" if stopped and view.state not in ("ended", "failed") else view.state
+        return StatusMessage(
+            stream=view.name,
+            epoch=view.epoch,
+            state=state,
+            reason=view.reason,
+            detail=view.detail,
+            model=self.model,
+            modalities=has,
+            missing=[name for name in self.factories if name not in has],
+            media_lag_s=round(view.lag_s, 3),
+            coverage=round(view.coverage, 4),
+            picture_stride=stride,
+            pictures_hz=None if stride is None else round(CELLS_PER_S / stride, 3) if stride else 0.0,
+            reconnects=view.reconnects,
+            clock=view.clock,
+        )
+
+    def heartbeat(self, views: Sequence[StreamView], interval_s: float, uptime_s: float) -> HeartbeatMessage:
+        """The daemon lives, `uptime_s` seconds already; the next message like this comes after `interval_s`."""
+        return HeartbeatMessage(
+            interval_s=interval_s,
+            uptime_s=round(uptime_s, 3),
+            version=self.version,
+            streams={view.name: view.state for view in views},
+        )

@@ -1,0 +1,142 @@
+"""What the daemon measures, as Prometheus metrics in a registry of its own.
+
+Labels are bounded: streams and classes come from config and bundle, reasons and states from the sets below;
+anything else is counted as `other`.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+State: TypeAlias = Literal["connecting", "streaming", "stalled", "backoff", "ended", "failed"]
+STATES: tuple[State, ...] = ("connecting", "streaming", "stalled", "backoff", "ended", "failed")
+"""Opening or open without a scored cell yet; scored; open but nothing comes; waiting to try again; done; given up."""
+
+LOST_REASONS = frozenset(
+    {"auth", "not_found", "refused", "unreachable", "timeout", "tls", "invalid_data", "no_audio", "no_video"}
+    | {"empty", "eof", "device", "protocol", "watchdog", "other"}
+)
+"""Why a connection was lost: the words of `SourceError.reason`, and `watchdog`."""
+DROP_REASONS = frozenset({"queue_audio", "queue_picture", "queue_anchor", "abandoned"})
+"""Why media was thrown away: the queue was full, or its reader had been given up."""
+MESSAGE_KINDS = ("onset", "offset", "tags", "scores", "status", "heartbeat")
+
+LATENCY_BUCKETS_S = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0)
+STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """All metrics of one daemon; thread-safe."""
+
+    def __init__(self, version: str, bundle: str, streams: Sequence[str], classes: Sequence[str]) -> None:
+        """Every stream and class has its series from the start, so that rates and alerts see zero, not nothing."""
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that nobody asks for
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        by_stream = ["stream"]
+
+        def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
+            return Counter(f"earwitness_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: Sequence[str]) -> Gauge:
+            return Gauge(f"earwitness_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"earwitness_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self._state = gauge("stream_state", "1 for the state that the stream is in, else 0.", ["stream", "state"])
+        self._reconnects = counter("reconnects", "Lost or failed connections.", ["stream", "reason"])
+        self._abandoned = counter("readers_abandoned", "Reader threads that hung and were replaced.", by_stream)
+        self._audio = counter("decoded_audio_seconds", "Audio decoded.", by_stream)
+        self._frames = counter("decoded_frames", "Pictures decoded, scaled and handed on.", by_stream)
+        self._dropped = counter("dropped", "Media chunks and pictures thrown away.", ["stream", "reason"])
+        self._lag = gauge("media_lag_seconds", "Age of the oldest media that is not processed yet.", by_stream)
+        self._coverage = gauge("coverage_ratio", "Share of the last minute that was heard or seen.", by_stream)
+        self._cells = counter("scored_cells", "Cells (66.24 ms) that got their scores.", by_stream)
+        self._events = counter("events", "Onsets published.", ["stream", "class"])
+        self._latency = histogram(
+            "onset_to_message_seconds",
+            "From the moment a sound began, as it arrived here, to its onset message.",
+            by_stream,
+            LATENCY_BUCKETS_S,
+        )
+        self._stride = gauge("picture_stride", "One picture in so many cells is looked at; 0: none.", by_stream)
+        self._stage = histogram(
+            "stage_seconds",
+            "Time of one step of a stage; decode is processor time, the others are wall time.",
+            ["stage"],
+            STAGE_BUCKETS_S,
+        )
+        self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
+        self._lost = counter("messages_dropped", "Messages that could not be handed to the publisher.", ["type"])
+        self._sink_errors = counter("sink_errors", "Messages that a sink could not take.", ["sink"])
+        build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
+        build.labels(version, bundle, platform.python_version()).set(1)
+        for stream in streams:
+            for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
+                one.labels(stream)
+            self._latency.labels(stream)
+            self._stride.labels(stream).set(1)
+            for state in STATES:
+                self._state.labels(stream, state).set(0)
+            for label in classes:
+                self._events.labels(stream, label)
+
+    def state(self, stream: str, state: State) -> None:
+        """The stream is in `state` now."""
+        for one in STATES:
+            self._state.labels(stream, one).set(one == state)
+
+    def reconnect(self, stream: str, reason: str) -> None:
+        """The connection was lost, or could not be made."""
+        self._reconnects.labels(stream, reason if reason in LOST_REASONS else "other").inc()
+
+    def abandoned(self, stream: str) -> None:
+        """A reader thread would not end and was left behind."""
+        self._abandoned.labels(stream).inc()
+
+    def decoded(self, stream: str, audio_s: float, frames: int) -> None:
+        """So much media came out of the decoder."""
+        self._audio.labels(stream).inc(audio_s)
+        self._frames.labels(stream).inc(frames)
+
+    def dropped(self, stream: str, reason: str, count: int = 1) -> None:
+        """`count` chunks or pictures were thrown away."""
+        self._dropped.labels(stream, reason if reason in DROP_REASONS else "other").inc(count)
+
+    def progress(self, stream: str, lag_s: float, coverage: float, stride: int) -> None:
+        """Where the stream is now; `coverage` is 0 to 1."""
+        self._lag.labels(stream).set(lag_s)
+        self._coverage.labels(stream).set(coverage)
+        self._stride.labels(stream).set(stride)
+
+    def scored(self, stream: str, cells: int) -> None:
+        """`cells` cells have come out at the last stage."""
+        self._cells.labels(stream).inc(cells)
+
+    def onset(self, stream: str, label: str, latency_s: float | None) -> None:
+        """An onset was published, `latency_s` after it began; None where the source is not live."""
+        self._events.labels(stream, label).inc()
+        if latency_s is not None:
+            self._latency.labels(stream).observe(latency_s)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """One step of `stage` (`decode`, a modality, `detect`, `publish`) took `seconds`."""
+        self._stage.labels(stage).observe(seconds)
+
+    def batch(self, windows: int) -> None:
+        """`windows` windows were scored in one go."""
+        self._batch.observe(windows)
+
+    def message_dropped(self, kind: str) -> None:
+        """The queue to the publisher was full; `kind` is the message's type."""
+        self._lost.labels(kind if kind in MESSAGE_KINDS else "other").inc()
+
+    def sink_error(self, sink: str) -> None:
+        """The sink of that name could not take a message."""
+        self._sink_errors.labels(sink).inc()

@@ -1,0 +1,63 @@
+"""The bounded queue between those who have something to say and the publishing thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from streamer.sinks.wire import Message, ScoresMessage, TagsMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message that has no `seq` and no `sent_utc_s` yet."""
+
+    message: Message
+    onset_arrival_utc_s: float | None = None  # of an onset, where its latency can be told
+
+
+class Outbox:
+    """First in, first out. When it is full tags and scores give way, oldest first; then the oldest message."""
+
+    def __init__(self, limit: int, dropped: Callable[[Message], None]) -> None:
+        """Holds `limit` messages; `dropped` hears of each that is lost."""
+        self._limit = limit
+        self._dropped = dropped
+        self._changed = threading.Condition()
+        self._waiting: deque[Outgoing] = deque()
+        self._closed = False
+
+    def put(self, message: Message, onset_arrival_utc_s: float | None = None) -> None:
+        """Queue a message; never waits."""
+        with self._changed:
+            self._waiting.append(Outgoing(message, onset_arrival_utc_s))
+            if len(self._waiting) > self._limit:
+                victim = next(
+                    (i for i, one in enumerate(self._waiting) if isinstance(one.message, (TagsMessage, ScoresMessage))),
+                    0,
+                )
+                self._dropped(self._waiting[victim].message)
+                del self._waiting[victim]
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Nothing will be put any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    @property
+    def finished(self) -> bool:
+        """Closed, and everything taken."""
+        with self._changed:
+            return self._closed and not self._waiting
+
+    def take(self, timeout_s: float) -> Iterator[Outgoing]:
+        """All that waits, after at most `timeout_s` seconds of waiting for the first."""
+        with self._changed:
+            if not self._waiting and not self._closed:
+                self._changed.wait(timeout_s)
+            taken, self._waiting = self._waiting, deque()
+        return iter(taken)

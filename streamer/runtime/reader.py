@@ -1,0 +1,220 @@
+"""One thread for one source: opens it, decodes, puts media on the stream's queue, and connects again when it breaks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from streamer.errors import SourceError, redacted
+from streamer.media import Interrupt, Media, MediaOptions, Want, is_live, open_media
+from streamer.runtime.backoff import Backoff
+from streamer.runtime.board import Board
+from streamer.runtime.intake import Closed, Intake, Opened
+from streamer.runtime.metrics import Metrics
+from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Frame, MediaItem
+
+log = logging.getLogger(__name__)
+
+_ANCHOR_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source and how it is read."""
+
+    name: str
+    url: str  # with its password: never printed
+    options: MediaOptions
+    loop: bool  # a file begins again at its end
+    realtime: bool  # a file is read at its own speed, as if it were live
+    reconnect: bool  # a live source that is lost is tried again
+
+    @property
+    def lossy(self) -> bool:
+        """Whether its media is probably lost if it is not taken in time; an open `Media` knows for certain."""
+        return self.realtime or is_live(self.url, self.options.format)
+
+
+class Reader(threading.Thread):
+    """Reads `source` until it is told to `stop`, has ended for good, or has been replaced.
+
+    An unexpected exception is handed to `crashed`, and the thread ends.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        want: Want,
+        intake: Intake,
+        board: Board,
+        metrics: Metrics,
+        backoff: Backoff,
+        crashed: Callable[[BaseException], None],
+        *,
+        connection: int = 0,
+        first: Closed | None = None,
+    ) -> None:
+        """Attaches to `intake` at once: a reader before this one is refused from here on.
+
+        `connection` is the number of the newest connection so far. `first` goes in front of everything: it ends
+        the epoch of the reader that this one replaces, whose loss is waited out as any other.
+        """
+        super().__init__(name=f"reader-{source.name}", daemon=True)
+        self._source = source
+        self._want = want
+        self._intake = intake
+        self._board = board
+        self._metrics = metrics
+        self._backoff = backoff
+        self._crashed = crashed
+        self._first = first
+        self._stop_asked = threading.Event()
+        self._lock = threading.Lock()
+        self._interrupt: Interrupt | None = None
+        self._cut = False
+        self._live = is_live(source.url, source.options.format)
+        self._generation = intake.attach()
+        self.connection = connection
+
+    def run(self) -> None:
+        """Connect, read, wait, and again."""
+        try:
+            closed, healthy_s = (self._first, 0.0) if self._first else self._session()
+            while self._report(closed, healthy_s):
+                closed, healthy_s = self._session()
+        except BaseException as error:
+            self._crashed(error)
+
+    def stop(self) -> None:
+        """Ask the thread to end; a call that blocks in the media is interrupted. Returns at once."""
+        self._stop_asked.set()
+        with self._lock:
+            if self._interrupt is not None:
+                self._interrupt.set()
+
+    def cut(self) -> None:
+        """Break off the connection that stands or is being made, from any thread; another follows."""
+        with self._lock:
+            if self._interrupt is not None:
+                self._cut = True
+                self._interrupt.set()
+
+    def _report(self, closed: Closed, healthy_s: float) -> bool:
+        """Say that a connection is gone and wait until the next one is due; False if there will be none."""
+        name = self._source.name
+        if self._stop_asked.is_set():
+            return False
+        wait_s = 0.0
+        if closed.final:
+            level = logging.ERROR if closed.failed else logging.INFO
+            log.log(level, "%s: %s", name, closed.message)
+        elif closed.failed:
+            wait_s = self._backoff.lost(healthy_s)
+            self._board.lost(name, closed.reason, closed.message)
+            log.warning("%s: %s; next try in %.1f s", name, closed.message, wait_s)
+        if not self._intake.put(closed, self._generation) or closed.final:
+            return False
+        return not self._stop_asked.wait(wait_s)
+
+    def _session(self) -> tuple[Closed, float]:
+        """One connection from open to loss: why it ended, and for how long it delivered."""
+        source = self._source
+        delivered = _Delivered()
+        with self._lock:
+            self._interrupt = interrupt = Interrupt()
+            self._cut = False
+            if self._stop_asked.is_set():
+                interrupt.set()
+        self._board.connecting(source.name)
+        try:
+            with open_media(source.url, self._want, source.options, interrupt=interrupt) as media:
+                self._live = media.live
+                lossy = media.live or source.realtime
+                self._intake.lossy = lossy
+                self.connection += 1
+                tracks = {"has_audio": media.has_audio, "has_video": media.has_video}
+                self._board.opened(source.name, self.connection, live=lossy, **tracks)
+                log.info("%s: connected (%s)", source.name, " and ".join(k[4:] for k, has in tracks.items() if has))
+                if self._intake.put(Opened(self.connection, **tracks), self._generation):
+                    self._read(media, delivered)
+        except SourceError as error:
+            return self._lost(error.reason, str(error)), delivered.seconds
+        return Closed("eof", "end of file", "silence", final=not source.loop, failed=False), delivered.seconds
+
+    def _lost(self, reason: str, message: str) -> Closed:
+        if self._cut:
+            reason, message = "watchdog", "connected, but nothing came out of the last stage"
+        final = not (self._live and self._source.reconnect)
+        return Closed(reason, redacted(" ".join(message.split())), "gap", final=final, failed=True)
+
+    def _read(self, media: Media, delivered: _Delivered) -> None:
+        items = _timed(iter(media), self._metrics)
+        if self._source.realtime:
+            items = _paced(items, self._stop_asked)
+        for item in items:
+            if self._stop_asked.is_set():
+                return
+            if isinstance(item, Chunk):
+                delivered.mark()
+                # The same audio comes at each rate: count it once.
+                if item.rate_hz == min(self._want.rates_hz):
+                    self._metrics.decoded(self._source.name, len(item.samples) / item.rate_hz, 0)
+            elif isinstance(item, Frame):
+                delivered.mark()
+                self._metrics.decoded(self._source.name, 0.0, 1)
+            if not self._intake.put(item, self._generation):
+                return
+
+
+class _Delivered:
+    """From the first media of a connection to its newest; silence after that is not health."""
+
+    def __init__(self) -> None:
+        self._first_s: float | None = None
+        self.seconds = 0.0
+
+    def mark(self) -> None:
+        now_s = time.monotonic()
+        if self._first_s is None:
+            self._first_s = now_s
+        self.seconds = now_s - self._first_s
+
+
+def _timed(items: Iterator[MediaItem], metrics: Metrics) -> Iterator[MediaItem]:
+    """The same items; processor time, because a live source mostly waits for the network."""
+    while True:
+        began_s = time.thread_time()
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        metrics.stage("decode", time.thread_time() - began_s)
+        yield item
+
+
+def _paced(items: Iterator[MediaItem], stop: threading.Event) -> Iterator[MediaItem]:
+    """A file's items at the speed at which a camera would deliver them, with arrival times.
+
+    Audio comes when its last sample has been heard, a picture when it is shown.
+    """
+    zero_s: float | None = None  # monotonic time of the epoch's position 0
+    anchored_s = 0.0
+    for item in items:
+        if isinstance(item, Discontinuity):
+            zero_s = None
+        if isinstance(item, (Chunk, Frame)):
+            at_s = item.end / item.rate_hz if isinstance(item, Chunk) else item.at / SAMPLE_RATE_HZ
+            now_s = time.monotonic()
+            if zero_s is None:
+                zero_s = now_s
+                anchored_s = -_ANCHOR_EVERY_S
+            wait_s = zero_s + at_s - now_s
+            if wait_s > 0 and stop.wait(wait_s):
+                return
+            if at_s - anchored_s >= _ANCHOR_EVERY_S:
+                anchored_s = at_s
+                yield Anchor(round(at_s * SAMPLE_RATE_HZ), time.time(), "arrival")
+        yield item

@@ -1,0 +1,295 @@
+"""Starts the threads of the daemon, watches them from outside, and ends them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from streamer.detect import Detector
+from streamer.errors import SinkError, redacted
+from streamer.features.base import ExtractorFactory
+from streamer.media import Want
+from streamer.model.bundle import Bundle
+from streamer.pipeline import StreamPipeline, StreamSettings
+from streamer.runtime.backoff import Backoff
+from streamer.runtime.board import Board, StreamView
+from streamer.runtime.health import Answer, HealthServer
+from streamer.runtime.intake import Closed, Intake
+from streamer.runtime.lane import Lane
+from streamer.runtime.messages import Reporter
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.outbox import Outbox
+from streamer.runtime.publisher import Publisher
+from streamer.runtime.reader import Reader, Source
+from streamer.runtime.shedding import CELLS_PER_S, PictureStride
+from streamer.runtime.systemd import Notifier
+from streamer.runtime.worker import Parts, Stopwatch, Worker
+from streamer.sinks.base import Fanout, Numberer, Sink
+from streamer.sinks.wire import kind
+
+log = logging.getLogger(__name__)
+
+_CHECK_S = 0.1
+_CUT_GRACE_S = 5.0
+"""How long a reader that was cut may take to notice before it is left behind."""
+_WORKER_DEAD_S = 60.0
+"""A worker without a beat for so long is not well. Generous: a batch of pictures takes seconds on a small machine."""
+_MAX_ABANDONED = 32
+"""Threads that may be left behind; a daemon with more is better begun anew (by systemd or the like)."""
+_STOP_WORKER_S = 3.0
+_STOP_PUBLISHER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """A source and the limits that hold for it, in seconds."""
+
+    source: Source
+    stall_s: float
+    watchdog_s: float
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the daemon was asked to do."""
+
+    publisher: str
+    run: str  # a name that no other start has
+    version: str
+    streams: Sequence[StreamPlan]
+    settings: StreamSettings
+    backoff_s: tuple[float, float, float]  # first limit, last limit, health that resets it
+    picture_budget: float
+    publish_tags: bool
+    publish_scores: bool
+    queue_messages: int
+    metrics_address: str | None
+    stay: bool  # go on when every source has ended
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A stream's reader and what the watchdog knows of it."""
+
+    plan: StreamPlan
+    want: Want
+    intake: Intake
+    backoff: Backoff
+    reader: Reader
+    cut_s: float | None = None
+
+
+class Supervisor:
+    """The daemon but for its signals: `run` returns when it is asked to stop or has nothing left to do."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        bundle: Bundle,
+        factories: Mapping[str, ExtractorFactory],
+        sinks: Sequence[Sink],
+        notifier: Notifier,
+        new_id: Callable[[], str],
+    ) -> None:
+        """Nothing runs yet but the HTTP port, so that a port in use is known before anything begins.
+
+        Raises:
+            UsageError: the metrics address can't be used.
+            BundleError: the bundle's network can't be made.
+
+        """
+        self._plan = plan
+        self._notifier = notifier
+        self._wake = threading.Event()
+        self._failure: BaseException | None = None
+        self._failed = threading.Event()
+        self._abandoned = 0
+        names = [stream.source.name for stream in plan.streams]
+        detector = Detector(bundle)
+        self.metrics = metrics = Metrics(plan.version, bundle.name, names, bundle.classes)
+        views = [StreamView(one.source.name, redacted(one.source.url), live=one.source.lossy) for one in plan.streams]
+        self.board = board = Board(views, metrics, time.monotonic)
+        self._outbox = Outbox(plan.queue_messages, lambda message: metrics.message_dropped(kind(message)))
+        rates = frozenset(factory.rate_hz for factory in factories.values() if factory.rate_hz is not None)
+        picture_stages = frozenset(name for name, factory in factories.items() if factory.rate_hz is None)
+        want = Want(rates, bool(picture_stages))
+        stride = PictureStride(plan.picture_budget) if picture_stages else None
+        stopwatch = Stopwatch(metrics)
+        self._watched: list[_Watched] = []
+        lanes: list[Lane] = []
+        for stream in plan.streams:
+            name = stream.source.name
+            intake = Intake(
+                lossy=stream.source.lossy,
+                audio_limit_s=stream.queue_s,
+                picture_limit=max(1, round(stream.queue_s * CELLS_PER_S)),
+                clock_s=time.monotonic,
+                dropped=lambda reason, count, name=name: metrics.dropped(name, reason, count),  # type: ignore[misc]
+                wake=self._wake.set,
+            )
+            pipeline = StreamPipeline(
+                name, factories, bundle.decoding, bundle.window_cells, plan.settings, new_id, stopwatch
+            )
+            if stride is not None and stream.source.lossy:
+                pipeline.picture_stride = stride.stride  # audio is on time from the first second
+            lanes.append(Lane(name, intake, pipeline, stream.stall_s))
+            backoff = Backoff(*plan.backoff_s, random.Random().uniform)
+            reader = Reader(stream.source, want, intake, board, metrics, backoff, self._crashed)
+            self._watched.append(_Watched(stream, want, intake, backoff, reader))
+        parts = Parts(
+            lanes=lanes,
+            detector=detector,
+            stopwatch=stopwatch,
+            stride=stride,
+            picture_stages=picture_stages,
+            board=board,
+            metrics=metrics,
+            outbox=self._outbox,
+            classes=bundle.classes,
+            with_tags=plan.publish_tags,
+            with_scores=plan.publish_scores,
+        )
+        self._worker = Worker(parts, time.monotonic, self._wake, self._crashed)
+        self._broken: set[str] = set()
+        fanout = Fanout(Numberer(plan.publisher, plan.run, time.time), sinks, self._sink_failed)
+        reporter = Reporter(bundle.name, factories, plan.version)
+        self._publisher = Publisher(self._outbox, fanout, board, reporter, metrics, self._crashed)
+        self._health: HealthServer | None = None
+        if plan.metrics_address is not None:
+            self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of /metrics; None if there is none."""
+        return self._health.port if self._health else None
+
+    def run(self, stop: threading.Event) -> int:
+        """Run until `stop` is set or every source has ended for good; gives the exit code.
+
+        Raises:
+            BaseException: what a thread died of, if it was not foreseen.
+
+        """
+        self._publisher.start()
+        self._worker.start()
+        for watched in self._watched:
+            watched.reader.start()
+        self._notifier.send("READY=1", f"STATUS={len(self._watched)} streams")
+        pinged_s = 0.0
+        while not stop.is_set() and not self._failed.is_set() and not self._all_finished():
+            now_s = time.monotonic()
+            for watched in self._watched:
+                self._watch(watched, now_s)
+            if self._notifier.watchdog_s is not None and now_s - pinged_s >= self._notifier.watchdog_s:
+                pinged_s = now_s
+                if self.healthy().ok:  # systemd ends and restarts what no longer says this
+                    self._notifier.send("WATCHDOG=1")
+            stop.wait(_CHECK_S)
+        self._notifier.send("STOPPING=1")
+        self._shut_down()
+        if self._failure is not None:
+            raise self._failure
+        return 1 if any(view.state == "failed" for view in self.board.views()) and not stop.is_set() else 0
+
+    def healthy(self) -> Answer:
+        """Whether the process does its work: for /healthz and systemd's watchdog."""
+        age_s = time.monotonic() - self._worker.beat_s
+        threads = {thread.name: thread.is_alive() for thread in (self._worker, self._publisher)}
+        ok = age_s < _WORKER_DEAD_S and all(threads.values()) and self._abandoned <= _MAX_ABANDONED
+        return Answer(
+            ok,
+            {
+                "ok": ok,
+                "worker_beat_age_s": round(age_s, 3),
+                "threads": threads,
+                "abandoned_readers": self._abandoned,
+            },
+        )
+
+    def ready(self) -> Answer:
+        """Whether the model is loaded and every source is connected, ended, or waiting to be tried again."""
+        views = self.board.views()
+        waiting = {
+            view.name: f"{view.state} {view.source}"
+            for view in views
+            if view.state == "failed" or (view.state == "connecting" and view.opened_s is None and not view.reconnects)
+        }
+        streams = {view.name: {"state": view.state, "reason": view.reason, "detail": view.detail} for view in views}
+        return Answer(not waiting, {"ok": not waiting, "model": "loaded", "waiting_for": waiting, "streams": streams})
+
+    def _all_finished(self) -> bool:
+        if self._plan.stay:
+            return False
+        return all(view.state in ("ended", "failed") for view in self.board.views())
+
+    def _crashed(self, error: BaseException) -> None:
+        """A thread died of something that was not foreseen: so must the daemon, rather than go on half alive."""
+        if self._failure is None:
+            self._failure = error
+        self._failed.set()
+
+    def _sink_failed(self, sink: str, error: SinkError) -> None:
+        self.metrics.sink_error(sink)
+        if sink not in self._broken:  # said once, not once a message
+            self._broken.add(sink)
+            log.error("%s", error)
+
+    def _watch(self, watched: _Watched, now_s: float) -> None:
+        """Cut a connection of which nothing comes out, and replace a reader that doesn't notice."""
+        source, reader = watched.plan.source, watched.reader
+        view = self.board.view(source.name)
+        if watched.cut_s is not None:
+            if view.opened_s is None or view.connection != reader.connection or not reader.is_alive():
+                watched.cut_s = None  # it noticed
+            elif now_s - watched.cut_s >= _CUT_GRACE_S:
+                self._replace(watched)
+            return
+        if view.opened_s is None or view.state in ("ended", "failed"):
+            return
+        if not view.live and len(watched.intake):
+            return  # a file's reader waits for the worker, as it should
+        seen_s = max(view.opened_s, view.scored_s or 0.0)
+        if now_s - seen_s >= watched.plan.watchdog_s and reader.is_alive():
+            log.warning("%s: nothing came out of it for %.0f s; the connection is cut", source.name, now_s - seen_s)
+            watched.cut_s = now_s
+            reader.cut()
+
+    def _replace(self, watched: _Watched) -> None:
+        name = watched.plan.source.name
+        log.error("%s: its reader hangs and is left behind; a new one takes its place", name)
+        self._abandoned += 1
+        self.metrics.abandoned(name)
+        watched.reader.stop()
+        watched.cut_s = None
+        closed = Closed("watchdog", "the reader hung", "gap", final=False, failed=True)
+        watched.reader = Reader(
+            watched.plan.source,
+            watched.want,
+            watched.intake,
+            self.board,
+            self.metrics,
+            watched.backoff,
+            self._crashed,
+            connection=watched.reader.connection,
+            first=closed,
+        )
+        watched.reader.start()
+
+    def _shut_down(self) -> None:
+        """Readers, then the worker, then the publisher: each has handed on all it had before the next one ends."""
+        for watched in self._watched:
+            watched.reader.stop()
+            watched.intake.attach()  # a reader that waits for room is let go, and puts no more
+        self._worker.stop()
+        if self._worker.is_alive():
+            self._worker.join(_STOP_WORKER_S)
+        self._outbox.close()
+        if self._publisher.is_alive():
+            self._publisher.join(_STOP_PUBLISHER_S)
+        if self._health is not None:
+            self._health.close()

@@ -1,0 +1,208 @@
+"""The inference thread: owns the core state of all streams, and scores their windows together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from streamer.detect import Detector
+from streamer.runtime.board import Board, Coverage
+from streamer.runtime.intake import Closed
+from streamer.runtime.lane import Lane, Turn
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.outbox import Outbox
+from streamer.runtime.shedding import PictureStride
+from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
+from streamer.timeline import seconds
+from streamer.types import CELL, FrameScores, Offset, Onset, Window
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_IDLE_S = 0.1
+_LAST_WORK_S = 1.0
+"""How long the daemon may still work off queues once it has been asked to end."""
+
+
+class Stopwatch:
+    """Times the stages of the pipelines, for metrics and for what pictures cost."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.spent_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """The time in this context is one step of the stage `name`."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            took_s = time.perf_counter() - began_s
+            self.spent_s[name] = self.spent_s.get(name, 0.0) + took_s
+            self._metrics.stage(name, took_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the worker works with."""
+
+    lanes: Sequence[Lane]
+    detector: Detector
+    stopwatch: Stopwatch
+    stride: PictureStride | None  # None: the model looks at no pictures
+    picture_stages: frozenset[str]  # the modalities that look at pictures
+    board: Board
+    metrics: Metrics
+    outbox: Outbox
+    classes: Sequence[str]
+    with_tags: bool  # publish each window's tags
+    with_scores: bool  # publish each cell's scores
+
+
+class Worker(threading.Thread):
+    """Takes media of all streams in turns, scores what is due in one batch, and hands on what came of it.
+
+    An unexpected exception is handed to `crashed`, and the thread ends.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        clock_s: Callable[[], float],
+        wake: threading.Event,
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        """`clock_s` is monotonic; whoever queues media sets `wake`."""
+        super().__init__(name="worker", daemon=True)
+        self._parts = parts
+        self._clock_s = clock_s
+        self._wake = wake
+        self._crashed = crashed
+        self._stop_asked = threading.Event()
+        self._coverage = {lane.name: Coverage() for lane in parts.lanes}
+        self._ticked_s = clock_s()
+        self.beat_s = clock_s()
+        """When the thread was last seen to work (monotonic seconds)."""
+
+    def run(self) -> None:
+        """Work until told to stop, then end every epoch with `shutdown`."""
+        try:
+            while not self._stop_asked.is_set():
+                if not self.step():
+                    self._wake.wait(_IDLE_S)
+                    self._wake.clear()
+            until_s = self._clock_s() + _LAST_WORK_S
+            while self._clock_s() < until_s and self.step():
+                pass
+            self._score([(lane, lane.shut_down()) for lane in self._parts.lanes])
+        except BaseException as error:
+            self._crashed(error)
+
+    def stop(self) -> None:
+        """Ask the thread to end; returns at once."""
+        self._stop_asked.set()
+        self._wake.set()
+
+    def step(self) -> bool:
+        """One turn of every stream; False if none had anything to do."""
+        self.beat_s = now_s = self._clock_s()
+        if now_s - self._ticked_s >= _TICK_S:
+            self._tick(now_s)
+        turns: list[tuple[Lane, Turn]] = []
+        for lane in self._parts.lanes:
+            turn = lane.turn(now_s)
+            if turn is not None:
+                turns.append((lane, turn))
+        self._score(turns)
+        return bool(turns)
+
+    def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
+        """Score the windows of all turns in one go, and give each stream its share."""
+        windows: list[Window] = [window for _, turn in turns for window in turn.windows]
+        scores: list[FrameScores] = []
+        if windows:
+            self._parts.metrics.batch(len(windows))
+            with self._parts.stopwatch.stage("detect"):
+                scores = self._parts.detector.scores(windows)
+        begin = 0
+        for lane, turn in turns:
+            end = begin + len(turn.windows)
+            if turn.drain:
+                self._hand_on(lane, scores[begin:end])
+            begin = end
+            if turn.stalled:
+                log.warning("%s: nothing comes any more; its open events are closed", lane.name)
+                self._parts.board.stalled(lane.name, "connected, but nothing comes")
+            if turn.closed is not None and turn.closed.final:
+                self._finished(lane, turn.closed)
+
+    def _hand_on(self, lane: Lane, scores: Sequence[FrameScores]) -> None:
+        parts, timeline = self._parts, lane.pipeline.timeline
+        cells = 0
+        for output in lane.pipeline.drain(scores):
+            match output:
+                case FrameScores():
+                    count = len(output.scores)
+                    cells += count
+                    covered_s = seconds(int(output.covered.sum()) * CELL)
+                    self._coverage[lane.name].push(self._clock_s(), seconds(count * CELL), covered_s)
+                    parts.board.scored(lane.name, lane.connection, output.epoch)
+                    if parts.with_tags:
+                        parts.outbox.put(tags_message(output, parts.classes, timeline))
+                    if parts.with_scores:
+                        parts.outbox.put(scores_message(output, parts.classes, timeline))
+                case Onset():
+                    parts.outbox.put(onset_message(output, timeline), timeline.arrival_utc_s(output.onset))
+                case Offset():
+                    parts.outbox.put(offset_message(output, timeline))
+        if cells:
+            parts.metrics.scored(lane.name, cells)
+
+    def _finished(self, lane: Lane, closed: Closed) -> None:
+        if closed.failed:
+            self._parts.board.finished(lane.name, "failed", closed.reason, closed.message)
+        else:
+            self._parts.board.finished(lane.name, "ended", "", closed.message)
+
+    def _tick(self, now_s: float) -> None:
+        """What is done by time and not by data: how far behind the streams are, and what gives way."""
+        passed_s, self._ticked_s = now_s - self._ticked_s, now_s
+        views = {view.name: view for view in self._parts.board.views()}
+        live = [lane for lane in self._parts.lanes if lane.intake.lossy and views[lane.name].opened_s is not None]
+        if self._parts.stride is not None:
+            self._shed(self._parts.stride, now_s, live)
+        for lane in self._parts.lanes:
+            view = views[lane.name]
+            if view.live and view.state not in ("streaming", "ended", "failed"):
+                self._coverage[lane.name].push(now_s, passed_s, 0.0)
+            lag_s = lane.intake.age_s() if lane.intake.lossy else 0.0
+            coverage = self._coverage[lane.name].ratio()
+            pipeline = lane.pipeline
+            self._parts.board.progress(lane.name, lag_s, coverage, pipeline.picture_stride, pipeline.timeline.source)
+
+    def _shed(self, stride: PictureStride, now_s: float, live: Sequence[Lane]) -> None:
+        spent_s = sum(self._parts.stopwatch.spent_s.pop(name, 0.0) for name in self._parts.picture_stages)
+        looked_at = 0.0
+        for lane in self._parts.lanes:
+            if lane.pipeline.picture_stride:
+                looked_at += lane.pictures / lane.pipeline.picture_stride
+            lane.pictures = 0
+        stride.measured(now_s, spent_s, looked_at)
+        before = stride.stride
+        watched = sum(lane.has_video for lane in live)
+        after = stride.update(now_s, max((lane.intake.age_s() for lane in live), default=0.0), watched)
+        if after != before:
+            log.log(
+                logging.WARNING if after == 0 else logging.INFO,
+                "pictures: %s (a picture costs %.0f ms)",
+                f"one of {after} cells" if after else "none, the machine is too slow",
+                1000 * (stride.cost_s or 0.0),
+            )
+        for lane in self._parts.lanes:
+            # A file waits for the model and loses nothing.
+            lane.pipeline.picture_stride = after if lane.intake.lossy else 1
