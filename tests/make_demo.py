@@ -71,7 +71,9 @@ def _mix(recordings: dict[str, Recording]) -> _Scene:
     for onset_s, longest_s, loop, level_dbfs, path in _SCENE:
         samples = read_samples(recordings[path])
         if loop:
-            start, stop = max(active_parts(samples, _ACTIVE_DB, _GAP_S, _SHORTEST_S), key=lambda part: part[1] - part[0])
+            start, stop = max(
+                active_parts(samples, _ACTIVE_DB, _GAP_S, _SHORTEST_S), key=lambda part: part[1] - part[0]
+            )
             samples = _looped(samples[start:stop], round(longest_s * RATE_HZ))
         samples = samples[: round(longest_s * RATE_HZ)]
         start = round(onset_s * RATE_HZ)
@@ -127,15 +129,16 @@ def _picture(samples: NDArray[np.float32], index: int) -> NDArray[np.uint8]:
 
 def _attribution(used: list[Recording]) -> str:
     rows = [
-        f"| {one.path.name} | {one.label} | {one.source} | {one.group} | {_credit(one.note)} | {one.licence} |" for one in used
+        f"| {one.path.name} | {one.label} | {one.source} | {one.group} | {_credit(one.note)} | {one.licence} |"
+        for one in used
     ]
     return "\n".join(
         [
             "# What the demo recording is made of",
             "",
-            "`demo.mp4` mixes these recordings over one background, each scaled in level, some looped; the picture is drawn",
-            "from the sound. No shipped model was trained on any recording of these groups. `truth.tsv` has been measured",
-            "from the recordings' energy before mixing. Thanks to all who recorded and shared them.",
+            "`demo.mp4` mixes these recordings over one background, each scaled in level, some looped; the picture is",
+            "drawn from the sound. No shipped model was trained on any recording of these groups. `truth.tsv` was",
+            "measured from the recordings' energy before mixing. Thanks to all who recorded and shared them.",
             "",
             "| file | class | source repository | recording | by | licence |",
             "|---|---|---|---|---|---|",

@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="earwitness-train", description="Makes models for earwitness.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    mix = _command(commands, "corpus", "mix recordings into clips", "earwitness-train corpus recordings data/corpus --seed 1")
+    mix = _command(
+        commands, "corpus", "mix recordings into clips", "earwitness-train corpus recordings data/corpus --seed 1"
+    )
     mix.add_argument("source", type=Path, help="folder with manifest.tsv and the recordings")
     mix.add_argument("out", type=Path, help="folder to make")
     mix.add_argument("--config", type=Path, help="YAML, see configs/train/corpus.yaml")
@@ -44,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     mix.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     mix.set_defaults(run=_corpus)
 
-    features = _command(commands, "features", "compute a corpus's features once", "earwitness-train features data/corpus data/features")
+    features = _command(
+        commands, "features", "compute a corpus's features once", "earwitness-train features data/corpus data/features"
+    )
     features.add_argument("corpus", type=Path)
     features.add_argument("out", type=Path)
     features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
@@ -52,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     features.set_defaults(run=_features)
 
     fit = _command(
-        commands, "fit", "train", "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral.yaml"
+        commands,
+        "fit",
+        "train",
+        "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral.yaml",
     )
     fit.add_argument("corpus", type=Path)
     fit.add_argument("features", type=Path)
@@ -61,14 +68,24 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--threads", type=int, help="of torch, instead of the configuration's")
     fit.set_defaults(run=_fit)
 
-    judge = _command(commands, "evaluate", "score a bundle on a part", "earwitness-train evaluate data/corpus data/features --part test")
+    judge = _command(
+        commands,
+        "evaluate",
+        "score a bundle on a part",
+        "earwitness-train evaluate data/corpus data/features --part test",
+    )
     judge.add_argument("corpus", type=Path)
     judge.add_argument("features", type=Path)
     judge.add_argument("--model", type=Path, required=True, help="folder of the bundle")
     judge.add_argument("--part", default="test", choices=["validation", "test"])
     judge.set_defaults(run=_evaluate)
 
-    pack = _command(commands, "export", "tune thresholds on validation, measure on test, write a bundle", "earwitness-train export data/corpus data/features runs/one model")
+    pack = _command(
+        commands,
+        "export",
+        "tune thresholds on validation, measure on test, write a bundle",
+        "earwitness-train export data/corpus data/features runs/one model",
+    )
     pack.add_argument("corpus", type=Path)
     pack.add_argument("features", type=Path)
     pack.add_argument("fit", type=Path, help="folder of `fit`")
@@ -78,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, example: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, example: str
+) -> argparse.ArgumentParser:
     return commands.add_parser(name, help=help, description=help, epilog=f"example: {example}")
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamer.errors import ConfigError
 
 Part = Literal["train", "weak", "unlabeled", "validation", "test"]
+Kind = Literal["strong", "weak", "unlabeled"]
 CLASSES = (
     "Alarm_bell_ringing",
     "Blender",
@@ -35,7 +36,9 @@ class CorpusConfig(_Strict):
 
     seed: int = Field(0, description="everything random follows from it; the same seed gives the same corpus")
     classes: tuple[str, ...] = Field(CLASSES, description="the foreground classes, in the order of the model's outputs")
-    uses: tuple[str, ...] = Field(("ship", "train"), description="which `use` values of the manifest to take recordings from")
+    uses: tuple[str, ...] = Field(
+        ("ship", "train"), description="which `use` values of the manifest to take recordings from"
+    )
     clips: dict[Part, int] = Field(
         {"train": 6000, "weak": 500, "unlabeled": 500, "validation": 400, "test": 500},
         description="clips of each part; train, weak and unlabeled share the training recordings",
@@ -53,11 +56,17 @@ class CorpusConfig(_Strict):
     distractors: dict[int, float] = Field(
         {0: 0.6, 1: 0.3, 2: 0.1}, description="how often so many background recordings sound like events, unlabelled"
     )
-    extend: float = Field(0.3, ge=0, le=1, description="how often a steady sound is looped to last longer than its recording")
+    extend: float = Field(
+        0.3, ge=0, le=1, description="how often a steady sound is looped to last longer than its recording"
+    )
     event_s: tuple[float, float] = Field((0.25, 10.0), description="shortest and longest event")
     gap_s: float = Field(0.5, gt=0, description="silences in a recording shorter than this do not end an event")
-    active_db: float = Field(25.0, gt=0, description="a recording's sound is active down to this far below its loud parts")
-    speed: float = Field(0.12, ge=0, lt=0.5, description="training clips: recordings are played up to this much faster or slower")
+    active_db: float = Field(
+        25.0, gt=0, description="a recording's sound is active down to this far below its loud parts"
+    )
+    speed: float = Field(
+        0.12, ge=0, lt=0.5, description="training clips: recordings are played up to this much faster or slower"
+    )
     room: float = Field(0.25, ge=0, le=1, description="training clips: how often an event gets a room's reverberation")
 
 
@@ -67,7 +76,7 @@ class FitConfig(_Strict):
     seed: int = 0
     modalities: tuple[str, ...] = Field(("spectral",), description="some of spectral, vggish, vgg16")
     steps: int = Field(12_500, ge=1, description="optimiser steps")
-    batch: dict[Literal["strong", "weak", "unlabeled"], int] = Field(
+    batch: dict[Kind, int] = Field(
         {"strong": 18, "weak": 3, "unlabeled": 3}, description="clips of each kind in a batch"
     )
     learning_rate: float = Field(0.001, gt=0, description="the highest one (paper section 3.3)")
@@ -80,13 +89,17 @@ class FitConfig(_Strict):
     consistency_frames: float = Field(2.0, ge=0, description="weight of the frame-level consistency cost")
     consistency_clip: float = Field(1.0, ge=0, description="weight of the clip-level consistency cost")
     consistency_ramp: bool = Field(False, description="let the weights rise with the learning rate's ramp")
-    clip_cost: float = Field(1.0, ge=0, description="weight of the clip-level cost on strong clips; weak clips always have 1")
+    clip_cost: float = Field(
+        1.0, ge=0, description="weight of the clip-level cost on strong clips; weak clips always have 1"
+    )
     mixup: float = Field(0.0, ge=0, le=1, description="how often two strong clips are added to one")
     filter_db: float = Field(0.0, ge=0, description="random equaliser on training clips, up to so many dB up and down")
     shift: bool = Field(False, description="rotate training clips in time")
     mask_mels: int = Field(0, ge=0, description="most neighbouring mel bins to blank in a training clip")
     mask_cells: int = Field(0, ge=0, description="most neighbouring cells to blank in a training clip's input")
-    crop: float = Field(0.0, ge=0, le=1, description="how often a batch is cut to a random shorter window, as at a stream's start")
+    crop: float = Field(
+        0.0, ge=0, le=1, description="how often a batch is cut to a random shorter window, as at a stream's start"
+    )
     reduced_precision: bool = Field(False, description="convolutions in bfloat16 while training")
     validate_every: int = Field(250, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")

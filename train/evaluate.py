@@ -112,16 +112,19 @@ def tune(clips: Sequence[ClipPosteriors], truth: Truth, classes: Sequence[str]) 
     for index, threshold in enumerate(_TAG_THRESHOLDS):
         tagged = Decoding(tuple(classes), tuple(replace(one, tag_threshold=threshold) for one in chosen))
         tags[index] = [row.clip.f1 or 0 for row in score(clips, truth, tagged).classes]
-    smooth_tags = (np.pad(tags, ((1, 1), (0, 0)), mode="edge")[np.arange(len(tags))[:, None] + np.arange(3)]).mean(axis=1)
+    smooth_tags = (np.pad(tags, ((1, 1), (0, 0)), mode="edge")[np.arange(len(tags))[:, None] + np.arange(3)]).mean(
+        axis=1
+    )
     best = [_TAG_THRESHOLDS[int(row)] for row in smooth_tags.argmax(axis=0)]
     return Decoding(
-        tuple(classes), tuple(replace(one, tag_threshold=threshold) for one, threshold in zip(chosen, best, strict=True))
+        tuple(classes),
+        tuple(replace(one, tag_threshold=threshold) for one, threshold in zip(chosen, best, strict=True)),
     )
 
 
-def _smoothed(scores: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _smoothed(
+    scores: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Mean of each setting and its neighbours in threshold, (medians, thresholds, shares)."""
     padded = np.pad(scores, ((0, 0), (1, 1), (0, 0)), mode="edge")
     return (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
-
-

@@ -31,12 +31,19 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
     except FileNotFoundError:
         raise EarwitnessError(f"{path}: there is no such file: run `earwitness-train fit` first") from None
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise EarwitnessError(f"{path}: is not a checkpoint of this network: {' '.join(str(error).split())[:200]}") from None
+        raise EarwitnessError(
+            f"{path}: is not a checkpoint of this network: {' '.join(str(error).split())[:200]}"
+        ) from None
     return network.eval().requires_grad_(False), int(state["step"])
 
 
 def bundle(
-    name: str, network: Crnn, decoding: Decoding, part: CachedPart, provenance: Mapping[str, Any], scores: Mapping[str, Any]
+    name: str,
+    network: Crnn,
+    decoding: Decoding,
+    part: CachedPart,
+    provenance: Mapping[str, Any],
+    scores: Mapping[str, Any],
 ) -> Bundle:
     """Put together what the daemon needs; the features' specs are those that `part` was computed with."""
     return Bundle(
@@ -60,7 +67,9 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
         made = json.loads((corpus / "corpus.json").read_text())
         settings = json.loads((fit / "fit.json").read_text())["config"]
         with (corpus / "metadata" / "sources.tsv").open(newline="") as file:
-            rows = [row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")]
+            rows = [
+                row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")
+            ]
     except (OSError, ValueError, KeyError) as error:
         raise EarwitnessError(f"{corpus} or {fit}: is not complete: {error}") from None
     groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
@@ -69,7 +78,9 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
         "steps": step,
         "fit": settings,
         "corpus": made["config"],
-        "recordings": {part: {k: v for k, v in counts.items() if "/" not in k} for part, counts in made["recordings"].items()},
+        "recordings": {
+            part: {k: v for k, v in counts.items() if "/" not in k} for part, counts in made["recordings"].items()
+        },
         "trained_on": [
             {"source": source, "licence": licence, "use": use, "recordings": count}
             for (source, licence, use), count in sorted(sources.items())

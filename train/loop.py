@@ -19,16 +19,17 @@ from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
 from streamer.model import Crnn
+from streamer.model.inputs import EmbeddingInput, SpectralInput
 from streamer.scoring import read_truth
 from streamer.types import Floats
 from train.augment import Batch, augment, blanked
-from train.config import FitConfig
+from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
 from train.evaluate import default_decoding, posteriors, score
 from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
 
 _log = logging.getLogger(__name__)
-_KINDS = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
+_KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +54,26 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
     rng = np.random.default_rng(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
-    data = {kind: _read(corpus, features, part, classes, config) for kind, part in _KINDS.items() if config.batch.get(kind, 0)}  # type: ignore[call-overload]
+    data = {
+        kind: _read(corpus, features, part, classes, config)
+        for kind, part in _KINDS.items()
+        if config.batch.get(kind, 0)
+    }
     validation = cache.read(features / "validation", config.modalities)
     truth = read_truth(corpus / "metadata" / "validation.tsv")
 
-    student = Crnn(config.modalities, len(classes), config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = Crnn(config.modalities, len(classes), config.dropout).to(memory_format=torch.channels_last)
     student.reduced_precision = config.reduced_precision
     _standardise(student, data["strong"].part)
     teacher = new_teacher(student)
     optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "fit.json").write_text(json.dumps({"config": config.model_dump(mode="json"), "classes": classes}, indent=1) + "\n")
+    (out / "fit.json").write_text(
+        json.dumps({"config": config.model_dump(mode="json"), "classes": classes}, indent=1) + "\n"
+    )
     step, best = _resume(out / "checkpoint.pt", student, teacher, optimiser, rng, config)
-    board = SummaryWriter(out)  # type: ignore[no-untyped-call]
+    board = SummaryWriter(out)
     started = time.monotonic()
     bar = tqdm(total=config.steps, initial=step, desc="fit", unit="step", mininterval=5)
     while step < config.steps:
@@ -97,17 +104,20 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
         bar.update(1)
         bar.set_postfix(cost=f"{float(cost):.3f}", refresh=False)
         if not torch.isfinite(cost):
-            raise EarwitnessError(f"{out}: the cost became {float(cost)} at step {step}: lower learning_rate and start again")
+            raise EarwitnessError(
+                f"{out}: the cost became {float(cost)} at step {step}: lower learning_rate and start again"
+            )
         if step % 10 == 0:
-            for name, value in {**parts, "total": cost, "learning_rate": torch.tensor(learning_rate(step, config))}.items():
-                board.add_scalar(f"cost/{name}", float(value), step)  # type: ignore[no-untyped-call]
+            board.add_scalar("learning_rate", learning_rate(step, config), step)
+            for name, part in {**parts, "total": cost}.items():
+                board.add_scalar(f"cost/{name}", float(part), step)
         if step % config.validate_every == 0 or step == config.steps:
             teacher.reduced_precision = False
             report = score(posteriors(teacher, validation), truth, default_decoding(classes))
             teacher.reduced_precision = config.reduced_precision
             figures = {"clip_f1": report.clip_f1, "segment_f1": report.segment_f1, "event_f1": report.event_f1}
             for name, value in figures.items():
-                board.add_scalar(f"validation/{name}", value, step)  # type: ignore[no-untyped-call]
+                board.add_scalar(f"validation/{name}", value, step)
             merit = sum(figures.values()) / 3
             row = {"step": step, "seconds": round(time.monotonic() - started), "cost": float(cost), **figures}
             with (out / "log.jsonl").open("a") as file:
@@ -129,10 +139,10 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
             }
             _save(out / "checkpoint.pt", state)
     bar.close()
-    board.close()  # type: ignore[no-untyped-call]
+    board.close()
 
 
-def _read(corpus: Path, features: Path, part: str, classes: tuple[str, ...], config: FitConfig) -> _Labelled:
+def _read(corpus: Path, features: Path, part: Part, classes: tuple[str, ...], config: FitConfig) -> _Labelled:
     cached = cache.read(features / part, config.modalities)
     metadata = corpus / "metadata" / f"{part}.tsv"
     cells = next(iter(cached.valid.values())).shape[1]
@@ -143,13 +153,15 @@ def _read(corpus: Path, features: Path, part: str, classes: tuple[str, ...], con
     return _Labelled(cached, np.zeros((len(cached.names), 0), np.float32))
 
 
-def _draw(data: Mapping[str, _Labelled], config: FitConfig, rng: np.random.Generator) -> Batch:
+def _draw(data: Mapping[Kind, _Labelled], config: FitConfig, rng: np.random.Generator) -> Batch:
     """Random clips of every kind, the strong ones first."""
     features: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
     valid: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
     drawn: dict[str, Tensor] = {}
     for kind, one in data.items():
-        rows = np.sort(rng.choice(len(one.part.names), config.batch[kind], replace=len(one.part.names) < config.batch[kind]))  # type: ignore[index]
+        rows = np.sort(
+            rng.choice(len(one.part.names), config.batch[kind], replace=len(one.part.names) < config.batch[kind])
+        )
         for name in config.modalities:
             features[name].append(torch.from_numpy(one.part.features[name][rows]))
             valid[name].append(torch.from_numpy(one.part.valid[name][rows]))
@@ -167,32 +179,36 @@ def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) 
     """Set each input's mean and standard deviation per bin, over valid cells of the training clips."""
     rows = np.linspace(0, len(part.names) - 1, min(most_clips, len(part.names))).astype(int)
     for name in network.modalities:
-        total, square, count = 0.0, 0.0, 0
+        module = network.spectral_input if name == "spectral" else network.embeddings[name]
+        assert isinstance(module, SpectralInput | EmbeddingInput)
+        total, square, count = torch.zeros_like(module.mean).double(), torch.zeros_like(module.mean).double(), 0
         for row in rows:
             values = torch.from_numpy(part.features[name][row : row + 1])
             valid = torch.from_numpy(part.valid[name][row : row + 1])
-            if name == "spectral":
-                assert network.spectral_input is not None
-                cells = network.spectral_input.log(values, valid)[valid].flatten(0, 1).double()
-            else:
-                cells = values[valid].double()
-            total, square, count = total + cells.sum(0), square + cells.square().sum(0), count + len(cells)
-        module = network.spectral_input if name == "spectral" else network.embeddings[name]
-        assert module is not None
-        mean = torch.as_tensor(total) / count
-        module.mean.copy_(mean)  # type: ignore[operator, union-attr]
-        module.std.copy_((torch.as_tensor(square) / count - mean.square()).clamp_min(1e-8).sqrt())  # type: ignore[operator, union-attr]
+            cells = module.log(values, valid) if isinstance(module, SpectralInput) else values
+            bins = cells[valid].flatten(0, -2).double()
+            total, square, count = total + bins.sum(0), square + bins.square().sum(0), count + len(bins)
+        mean = total / count
+        module.mean.copy_(mean)
+        module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())
 
 
 def _resume(
-    path: Path, student: Crnn, teacher: Crnn, optimiser: torch.optim.Optimizer, rng: np.random.Generator, config: FitConfig
+    path: Path,
+    student: Crnn,
+    teacher: Crnn,
+    optimiser: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    config: FitConfig,
 ) -> tuple[int, float]:
     """Load a checkpoint into the networks; (0, 0.0) if there is none."""
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, weights_only=True)
     if state["modalities"] != list(config.modalities):
-        raise EarwitnessError(f"{path}: was trained on {', '.join(state['modalities'])}: name another folder or delete it")
+        raise EarwitnessError(
+            f"{path}: was trained on {', '.join(state['modalities'])}: name another folder or delete it"
+        )
     student.load_state_dict(state["student"])
     teacher.load_state_dict(state["teacher"])
     optimiser.load_state_dict(state["optimiser"])

@@ -43,7 +43,9 @@ def follow(teacher: nn.Module, student: nn.Module, step: int, config: FitConfig)
             ours.copy_(theirs)
 
 
-def costs(student: Posteriors, teacher: Posteriors, batch: Batch, valid: Tensor, config: FitConfig) -> dict[str, Tensor]:
+def costs(
+    student: Posteriors, teacher: Posteriors, batch: Batch, valid: Tensor, config: FitConfig
+) -> dict[str, Tensor]:
     """The costs that training minimises the sum of, without the consistency's weights.
 
     Args:
@@ -66,5 +68,3 @@ def costs(student: Posteriors, teacher: Posteriors, batch: Batch, valid: Tensor,
         "consistency_frames": (frame_gap * weight).mean() / weight.mean().clamp_min(1e-6),
         "consistency_clips": (student.clip - teacher.clip).square().mean(),
     }
-
-

@@ -75,7 +75,8 @@ class Spectral:
 
         """
         frames = samples.unfold(0, self._spec.window, HOP) * self._taper  # (4, window)
-        return torch.fft.rfft(frames).abs() @ self._filters
+        magnitudes: torch.Tensor = torch.fft.rfft(frames).abs() @ self._filters
+        return magnitudes
 
 
 class SpectralExtractor:
@@ -150,4 +151,3 @@ def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Spectral:
     """
     del weights
     return Spectral(SpectralSpec(**spec))
-

@@ -103,7 +103,9 @@ class Bundle:
         made: dict[str, ExtractorFactory] = {}
         for name, spec in self.feature_specs.items():
             if name not in EXTRACTORS:
-                raise BundleError(f"bundle {self.name}: needs the modality {name!r}, this version has {', '.join(EXTRACTORS)}")
+                raise BundleError(
+                    f"bundle {self.name}: needs the modality {name!r}, this version has {', '.join(EXTRACTORS)}"
+                )
             try:
                 made[name] = EXTRACTORS[name](spec, weights)
             except (TypeError, ValueError) as error:
@@ -125,16 +127,22 @@ class Bundle:
         try:
             data = (path / _TENSORS).read_bytes()
         except OSError as error:
-            raise BundleError(f"bundle {path}: {_TENSORS} can't be read: {error.strerror}; copy the whole folder") from None
+            raise BundleError(
+                f"bundle {path}: {_TENSORS} can't be read: {error.strerror}; copy the whole folder"
+            ) from None
         if hashlib.sha256(data).hexdigest() != document.tensors_sha256:
-            raise BundleError(f"bundle {path}: {_TENSORS} is not the file that {_JSON} was written with; copy both again")
+            raise BundleError(
+                f"bundle {path}: {_TENSORS} is not the file that {_JSON} was written with; copy both again"
+            )
         try:
             tensors = load_tensors(data)
         except SafetensorError as error:
             raise BundleError(f"bundle {path}: {_TENSORS} is damaged: {error}") from None
         missing = set(document.classes) ^ set(document.decoding)
         if missing:
-            raise BundleError(f"bundle {path}: classes and decoding do not name the same classes: {', '.join(sorted(missing))}")
+            raise BundleError(
+                f"bundle {path}: classes and decoding do not name the same classes: {', '.join(sorted(missing))}"
+            )
         try:
             entries = [msgspec.structs.asdict(document.decoding[name]) for name in document.classes]
             decoding = Decoding(tuple(document.classes), tuple(ClassDecoding(**entry) for entry in entries))
@@ -189,10 +197,14 @@ def _read_document(path: Path) -> _Document:
         text = (path / _JSON).read_bytes()
         schema = msgspec.json.decode(text, type=dict[str, Any]).get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
-            raise BundleError(f"bundle {path}: has schema {schema}, this version reads up to {SCHEMA}: update earwitness")
+            raise BundleError(
+                f"bundle {path}: has schema {schema}, this version reads up to {SCHEMA}: update earwitness"
+            )
         return msgspec.json.decode(text, type=_Document)
     except OSError as error:
-        raise BundleError(f"bundle {path}: {_JSON} can't be read: {error.strerror}; is this a bundle's folder?") from None
+        raise BundleError(
+            f"bundle {path}: {_JSON} can't be read: {error.strerror}; is this a bundle's folder?"
+        ) from None
     except msgspec.MsgspecError as error:
         raise BundleError(f"bundle {path}: {_JSON} is not a bundle's: {error}") from None
 

@@ -39,7 +39,9 @@ class CachedPart:
     specs: Mapping[str, Mapping[str, Any]]
 
 
-def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> tuple[int, dict[str, Floats], dict[str, Bools]]:
+def clip_cells(
+    path: Path, factories: Mapping[str, ExtractorFactory]
+) -> tuple[int, dict[str, Floats], dict[str, Bools]]:
     """All cells of one clip: pushed whole and flushed, as the daemon would at its end.
 
     Returns:
@@ -118,6 +120,8 @@ def read(folder: Path, modalities: Sequence[str]) -> CachedPart:
         features = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in modalities}
         valid = {name: np.load(folder / f"{name}.valid.npy") for name in modalities}
     except (OSError, ValueError) as error:
-        raise EarwitnessError(f"{folder}: has no features of {', '.join(modalities)}: run `earwitness-train features` first ({error})") from None
+        raise EarwitnessError(
+            f"{folder}: has no features of {', '.join(modalities)}: run `earwitness-train features` first ({error})"
+        ) from None
     specs = {name: summary["specs"][name] for name in modalities}
     return CachedPart(tuple(summary["names"]), np.array(summary["cells"]), features, valid, specs)

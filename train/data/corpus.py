@@ -67,7 +67,9 @@ def make(source: Path, out: Path, config: CorpusConfig, workers: int) -> None:
     summary = {
         "config": config.model_dump(mode="json"),
         "groups": {part: _groups(recordings[part]) for part in ("train", "validation", "test")},
-        "recordings": {part: dict(Counter(one.label for one in recordings[part])) for part in ("train", "validation", "test")},
+        "recordings": {
+            part: dict(Counter(one.label for one in recordings[part])) for part in ("train", "validation", "test")
+        },
     }
     (out / "corpus.json").write_text(json.dumps(summary, indent=1) + "\n")
 
@@ -137,6 +139,8 @@ def _check(parts: Split, config: CorpusConfig) -> None:
     for name, recordings in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         missing = set(config.classes) - {one.label for one in recordings}
         if missing:
-            raise EarwitnessError(f"no recording of {', '.join(sorted(missing))} for the {name} part: each class needs 3 groups")
+            raise EarwitnessError(
+                f"no recording of {', '.join(sorted(missing))} for the {name} part: each class needs 3 groups"
+            )
         if not any(one.is_background for one in recordings):
             raise EarwitnessError(f"no background recording for the {name} part")

@@ -160,7 +160,7 @@ def _loop(samples: Floats, length: int, rng: np.random.Generator) -> Floats:
 def _place(
     size: int, length: int, labels: Sequence[Label], label: str, config: CorpusConfig, rng: np.random.Generator
 ) -> int | None:
-    """An onset where neither the polyphony nor the gap to an event of the same class is broken; None if none is found."""
+    """An onset that breaks neither the polyphony nor the gap to events of the same class; None if none is found."""
     for _ in range(12):
         latest = max(length - min(size, RATE_HZ // 2), 1) if rng.random() < 0.3 else max(length - size, 1)
         onset = int(rng.integers(0, latest))
@@ -185,8 +185,8 @@ def _gain(config: CorpusConfig, rng: np.random.Generator, *, training: bool) -> 
 
 
 def _draw(groups: Sequence[Sequence[Sound]], rng: np.random.Generator) -> Sound:
-    group = groups[rng.integers(len(groups))]
-    return group[rng.integers(len(group))]
+    group = groups[int(rng.integers(len(groups)))]
+    return group[int(rng.integers(len(group)))]
 
 
 def _count(odds: Mapping[int, float], rng: np.random.Generator) -> int:

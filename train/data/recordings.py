@@ -58,7 +58,9 @@ def read_manifest(source: Path, uses: Iterable[str]) -> list[Recording]:
     manifest, wanted = source / "manifest.tsv", set(uses)
     try:
         with manifest.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file, delimiter="\t") if row["kind"] == "audio" and row["use"] in wanted]
+            rows = [
+                row for row in csv.DictReader(file, delimiter="\t") if row["kind"] == "audio" and row["use"] in wanted
+            ]
             recordings = [
                 Recording(
                     source / row["path"],
@@ -74,7 +76,9 @@ def read_manifest(source: Path, uses: Iterable[str]) -> list[Recording]:
     except OSError as error:
         raise EarwitnessError(f"{manifest}: can't be read: {error.strerror}") from None
     except KeyError as error:
-        raise EarwitnessError(f"{manifest}: has no column {error}; it must be tab-separated with a header row") from None
+        raise EarwitnessError(
+            f"{manifest}: has no column {error}; it must be tab-separated with a header row"
+        ) from None
     for recording in recordings:
         if not recording.path.is_file():
             raise EarwitnessError(f"{recording.path}: is in {manifest} but not on disk")

@@ -1,0 +1,151 @@
+"""`earwitness demo`: the main job on the recording that ships, and what was heard beside what is true."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamer.errors import EarwitnessError
+from streamer.scoring import LabelledEvent, read_truth
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_FOLDER = Path(__file__).parent.parent / "demo"
+_STREAM = "demo"
+_PATIENCE_S = 10.0
+"""How long the daemon and the subscriber may take to end once the recording has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A true event and the events of its class that overlap it, in the order they were heard."""
+
+    true: LabelledEvent
+    heard: tuple[LabelledEvent, ...]
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `demo`."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="hear the recording that ships, live, and compare with the truth",
+        description="Runs the daemon on the demo recording at its own speed, prints what a subscriber in another "
+        "process receives, and compares it with the recording's truth.",
+        epilog="example: earwitness demo",
+    )
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo; 0 if both processes ended well."""
+    del args
+    recording = _FOLDER / "demo.mp4"
+    truth = read_truth(_FOLDER / "truth.tsv").events[recording.name]
+    endpoint = f"tcp://127.0.0.1:{_free_port()}"
+    _say(f"The daemon hears {recording.name} as if it were a camera; a subscriber to {endpoint} prints what it says.")
+    with tempfile.TemporaryDirectory(prefix="earwitness-demo-") as folder:
+        config = Path(folder) / "demo.yaml"
+        stream = {"source": str(recording), "realtime": True}
+        # JSON is YAML, and quotes every path rightly.
+        config.write_text(
+            json.dumps(
+                {
+                    "streams": {_STREAM: stream},
+                    "publish": {"zmq": endpoint},
+                    "metrics": None,
+                    "log": {"level": "warning"},
+                }
+            )
+        )
+        command = [sys.executable, "-m", "streamer.cli"]
+        listener = subprocess.Popen(
+            [*command, "listen", endpoint, "--topic", "event/"], stdout=subprocess.PIPE, text=True
+        )
+        daemon = subprocess.Popen([*command, "run", "--config", str(config)])
+        try:
+            heard = _follow(daemon, listener)
+        finally:
+            codes = [_end(process) for process in (daemon, listener)]
+    if codes[0] != 0:
+        raise EarwitnessError(
+            f"the daemon ended with exit code {codes[0]}: it said why above; `earwitness doctor` checks this machine"
+        )
+    _say("")
+    _say(table(truth, heard))
+    return 0
+
+
+def table(truth: Sequence[LabelledEvent], heard: Sequence[LabelledEvent]) -> str:
+    """What was heard beside what is true, a row a true event, and the closing line.
+
+    A true event is heard if an event of its class overlaps it; an event that overlaps no true event of
+    its class is a false alarm.
+    """
+    matches = [Matched(true, tuple(one for one in heard if _overlap(one, true))) for true in truth]
+    false = [one for one in heard if not any(_overlap(one, true) for true in truth)]
+    rows = [("true event", "from", "to", "heard from", "to"), ("-" * 26, "-----", "-----", "----------", "-----")]
+    for match in matches:
+        found = match.heard
+        span = (f"{found[0].onset_s:.1f}", f"{found[-1].offset_s:.1f}") if found else ("not heard", "")
+        rows.append((match.true.label, f"{match.true.onset_s:.1f}", f"{match.true.offset_s:.1f}", *span))
+    rows += [(f"(false alarm) {one.label}"[:40], "", "", f"{one.onset_s:.1f}", f"{one.offset_s:.1f}") for one in false]
+    lines = [f"{row[0]:<42} {row[1]:>6} {row[2]:>6}   {row[3]:>10} {row[4]:>6}" for row in rows]
+    count = sum(bool(match.heard) for match in matches)
+    return "\n".join([*lines, "", f"heard {count} of {len(truth)} events, {len(false)} false alarms"])
+
+
+def _follow(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> list[LabelledEvent]:
+    """Print each message as it comes until the daemon has ended; the events that have ended."""
+    assert listener.stdout is not None
+    threading.Thread(target=_end_after, args=(daemon, listener), daemon=True).start()
+    heard: list[LabelledEvent] = []
+    for line in listener.stdout:
+        message = json.loads(line)
+        if message["type"] == "onset":
+            late_s = message["sent_utc_s"] - message["onset_utc_s"]
+            _say(f"  {message['onset_s']:6.1f} s  {message['class']} begins   (said {late_s:.1f} s after)")
+        elif message["type"] == "offset":
+            _say(f"  {message['offset_s']:6.1f} s  {message['class']} ends     (lasted {message['duration_s']:.1f} s)")
+            heard.append(LabelledEvent(message["onset_s"], message["offset_s"], message["class"]))
+    return sorted(heard, key=lambda one: one.onset_s)
+
+
+def _end_after(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> None:
+    """End the subscriber once the daemon has ended and its last messages have had time to arrive."""
+    daemon.wait()
+    time.sleep(1.0)
+    listener.terminate()
+
+
+def _end(process: subprocess.Popen[Any]) -> int:
+    process.terminate()
+    try:
+        return process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _overlap(one: LabelledEvent, other: LabelledEvent) -> bool:
+    return one.label == other.label and one.onset_s < other.offset_s and other.onset_s < one.offset_s
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201

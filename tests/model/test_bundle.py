@@ -1,0 +1,114 @@
+"""Bundles: what is saved is loaded, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from streamer.errors import BundleError, EarwitnessError
+from streamer.events import ClassDecoding, Decoding
+from streamer.features.weights import WeightsStore
+from streamer.model import Bundle, initial_tensors
+
+CLASSES = ("Cat", "Dog")
+SPECS: dict[str, dict[str, Any]] = {"spectral": {"window": 2048, "mels": 128}}
+
+
+def bundle() -> Bundle:
+    decoding = Decoding(CLASSES, (ClassDecoding(0.6, 0.3, 5, 0.4), ClassDecoding(0.5, 0.5, 1)))
+    return Bundle(
+        "test", SPECS, decoding, initial_tensors(SPECS, 2, seed=3), provenance={"by": "test"}, scores={"n": 1}
+    )
+
+
+def edit(folder: Path, **fields: Any) -> None:
+    path = folder / "bundle.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    made = bundle()
+    made.save(tmp_path / "b")
+    read = Bundle.load(tmp_path / "b")
+    assert (read.name, read.decoding, read.feature_specs) == (made.name, made.decoding, made.feature_specs)
+    assert (read.window_cells, read.provenance, read.scores) == (151, {"by": "test"}, {"n": 1})
+    assert all(torch.equal(tensor, made.tensors[name]) for name, tensor in read.tensors.items())
+    features = {"spectral": torch.rand(1, 30, 4, 128)}
+    valid = {"spectral": torch.ones(1, 30, dtype=torch.bool)}
+    assert torch.equal(read.network()(features, valid).frames, made.network()(features, valid).frames)
+    assert list(read.factories(WeightsStore(tmp_path, {}))) == ["spectral"]
+
+
+def test_saving_twice_leaves_no_other_files(tmp_path: Path) -> None:
+    bundle().save(tmp_path)
+    bundle().save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"schema": 2}, "has schema 2, this version reads up to 1: update earwitness"),
+        ({"classes": ["Cat", "Cow"]}, "Cow"),
+        ({"surprise": 1}, "surprise"),
+        ({"window_cells": "many"}, "window_cells"),
+        ({"tensors_sha256": "00"}, "copy both again"),
+        (
+            {
+                "decoding": {
+                    "Cat": {"onset_threshold": 2, "offset_threshold": 1, "median_cells": 3, "tag_threshold": 0.5}
+                }
+            },
+            "Dog",
+        ),
+        ({"features": {}}, "modality"),
+    ],
+)
+def test_a_document_that_is_wrong_says_what(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    bundle().save(tmp_path)
+    edit(tmp_path, **fields)
+    with pytest.raises(BundleError) as error:
+        Bundle.load(tmp_path)
+    assert said in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("break_it", ["missing", "file", "no json", "text", "no tensors", "damaged", "pickle"])
+def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path, break_it: str) -> None:
+    folder = tmp_path / "b"
+    bundle().save(folder)
+    if break_it == "missing":
+        folder = tmp_path / "nowhere"
+    elif break_it == "file":
+        folder = folder / "bundle.json"
+    elif break_it == "no json":
+        (folder / "bundle.json").unlink()
+    elif break_it == "text":
+        (folder / "bundle.json").write_text("hello")
+    elif break_it == "no tensors":
+        (folder / "model.safetensors").unlink()
+    elif break_it == "damaged":
+        data = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(data[:1000])
+    elif break_it == "pickle":
+        (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(BundleError) as error:
+        Bundle.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_spec_or_a_network_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    made = bundle()
+    strange = Bundle("b", {"spectral": {"hop": 3}}, made.decoding, made.tensors)
+    with pytest.raises(EarwitnessError, match="spectral"):
+        strange.factories(WeightsStore(tmp_path, {}))
+    with pytest.raises(BundleError, match="smell"):
+        Bundle("b", {"smell": {}}, made.decoding, made.tensors).factories(WeightsStore(tmp_path, {}))
+    with pytest.raises(BundleError, match="network"):
+        Bundle("b", {"vggish": {}}, made.decoding, made.tensors).network()

@@ -1,0 +1,85 @@
+"""From recordings to a bundle that the daemon's own code evaluates, on a corpus of seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamer.errors import EarwitnessError
+from streamer.model import Bundle
+from tests.train.test_corpus import CLASSES, make_recordings, settings
+from train import cli, loop
+from train.config import FitConfig
+from train.data import corpus
+
+FIT = FitConfig(
+    steps=4,
+    batch={"strong": 3, "weak": 1, "unlabeled": 1},
+    ramp_steps=4,
+    validate_every=2,
+    checkpoint_every=2,
+    mixup=0.5,
+    crop=0.3,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("corpus")
+    corpus.make(make_recordings(folder / "recordings"), folder / "corpus", settings(), workers=1)
+    assert cli.main(["features", str(folder / "corpus"), str(folder / "features")]) == 0
+    return folder / "corpus", folder / "features"
+
+
+def fit(data: tuple[Path, Path], out: Path, **fields: object) -> dict[str, torch.Tensor]:
+    loop.fit(*data, out, CLASSES, FIT.model_copy(update=fields))
+    return torch.load(out / "checkpoint.pt", weights_only=True)["teacher"]  # type: ignore[no-any-return]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_network(data: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = fit(data, tmp_path / "whole")
+    fit(data, tmp_path / "parts", steps=2)
+    parts = fit(data, tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert list((tmp_path / "whole").glob("events.out.tfevents.*"))
+
+
+def test_a_checkpoint_of_other_modalities_is_refused(data: tuple[Path, Path], tmp_path: Path) -> None:
+    fit(data, tmp_path / "a", steps=2)
+    state = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
+    torch.save({**state, "modalities": ["vggish"]}, tmp_path / "a" / "checkpoint.pt")
+    with pytest.raises(EarwitnessError, match="was trained on vggish"):
+        fit(data, tmp_path / "a")
+
+
+def test_fit_export_and_evaluate_make_a_bundle(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data, tmp_path / "run")
+    paths = [str(path) for path in data]
+    assert cli.main(["export", *paths, str(tmp_path / "run"), str(tmp_path / "bundle"), "--name", "tiny"]) == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.classes == CLASSES
+    assert bundle.provenance["trained_on"][0]["licence"] == "CC0"
+    assert bundle.scores["test"]["clips"] == 3
+    capsys.readouterr()
+    assert cli.main(["evaluate", *paths, "--model", str(tmp_path / "bundle")]) == 0
+    assert "event F1" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_said_in_one_line(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["fit", str(tmp_path / "nowhere"), str(data[1]), str(tmp_path / "run")]) == 1
+    assert "is not a corpus" in capsys.readouterr().err
+    assert cli.main(["fit", str(data[0]), str(tmp_path / "nowhere"), str(tmp_path / "run")]) == 1
+    assert "run `earwitness-train features` first" in capsys.readouterr().err
+    (tmp_path / "best.pt").write_text("not a checkpoint")
+    (tmp_path / "fit.json").write_text('{"config": {"modalities": ["spectral"]}}')
+    assert cli.main(["export", str(data[0]), str(data[1]), str(tmp_path), str(tmp_path / "bundle")]) == 1
+    assert "is not a checkpoint" in capsys.readouterr().err
