@@ -51,5 +51,17 @@ class SinkError(EarwitnessError):
     """A place that messages go to can't be used."""
 
 
+class WireError(EarwitnessError):
+    """A message can't be read, or can't be sent as it is."""
+
+
+class HeartbeatLostError(EarwitnessError):
+    """A publisher that a subscriber listens to has fallen silent; `publisher` is None if none was ever heard."""
+
+    def __init__(self, publisher: str | None, message: str) -> None:
+        super().__init__(message)
+        self.publisher = publisher
+
+
 class TruthError(EarwitnessError):
     """An annotation file can't be read or does not fit the clips."""

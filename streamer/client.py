@@ -1,0 +1,228 @@
+"""Listening to a daemon from another program.
+
+>>> with Subscriber("tcp://127.0.0.1:5557", ["event/"]) as messages:
+...     for message in messages:
+...         print(message.label, message.onset_utc)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import zmq
+
+from streamer.errors import HeartbeatLostError, UsageError, WireError
+from streamer.sinks.wire import Head, HeartbeatMessage, Message, UnknownTypeError, decode
+
+_HEARTBEAT = "heartbeat/"
+_RUNS = 64
+"""Starts of publishers that are told apart at one time; the one that was silent for longest gives way."""
+
+
+class Subscriber:
+    """An iterator over the messages of one or more daemons, in the order of sending. One thread uses it.
+
+    ZeroMQ connects, and connects again, by itself. Messages that are sent once more for a subscriber that came later
+    are passed over if they were received before, so at the start come the statuses and open events of that
+    moment, each once. `missed` counts what got lost, because this program was too slow or the connection broke.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        topics: str | Sequence[str] = ("",),
+        *,
+        timeout_s: float | None = None,
+        lost_after_s: float | None = None,
+        on_lost: Callable[[HeartbeatLostError], None] | None = None,
+        queue_messages: int = 10_000,
+    ) -> None:
+        """Subscribe to the topics that begin with one of `topics` (docs/messages.md); `""` is all of them.
+
+        Iteration ends when nothing came for `timeout_s` seconds; None: it never does. If a publisher is silent for
+        `lost_after_s` seconds (but at least twice its heartbeat interval), or none is heard at first, `on_lost` is
+        called once, or `HeartbeatLostError` is raised if there is no `on_lost`; one can go on receiving after it.
+        At most `queue_messages` wait here; the daemon then holds some more, and what it can't hold is missed.
+
+        Raises:
+            UsageError: an endpoint is not one.
+
+        """
+        self._endpoints = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
+        self._topics = (topics,) if isinstance(topics, str) else tuple(topics)
+        self._timeout_s = timeout_s
+        self._lost_after_s = lost_after_s
+        self._on_lost = on_lost
+        self._order = _Order(everything="" in self._topics)
+        self._heard_s: dict[str, float] = {}  # publisher -> monotonic
+        self._interval_s: dict[str, float] = {}
+        self._begun_s = time.monotonic()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.set(zmq.RCVHWM, queue_messages)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.set(zmq.IPV6, 1)
+        # A peer whose machine or network is gone says no goodbye: TCP finds out, and ZeroMQ connects again.
+        self._socket.set(zmq.TCP_KEEPALIVE, 1)
+        self._socket.set(zmq.TCP_KEEPALIVE_IDLE, 10)
+        self._socket.set(zmq.TCP_KEEPALIVE_INTVL, 5)
+        self._socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
+        self._socket.set(zmq.RECONNECT_IVL, 100)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, 2000)
+        watched = () if lost_after_s is None else (_HEARTBEAT,)
+        for prefix in {*self._topics, *watched}:
+            self._socket.subscribe(prefix)
+        for endpoint in self._endpoints:
+            try:
+                self._socket.connect(endpoint)
+            except zmq.ZMQError:
+                self.close()
+                raise UsageError(
+                    f"{endpoint!r} is not an endpoint to listen to; use tcp://HOST:PORT or ipc://PATH"
+                ) from None
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        """Messages that were sent in the topics subscribed to but never came, by publisher.
+
+        Without a subscription to everything, what was lost of a topic before anything of it came can't be told.
+        """
+        return MappingProxyType(self._order.missed)
+
+    def receive(self, timeout_s: float | None = None) -> Message | None:
+        """The next message; None if none came within `timeout_s` seconds (None: wait for as long as it takes).
+
+        Raises:
+            WireError: something came that is no message, or is of a newer schema.
+            HeartbeatLostError: a publisher has fallen silent, and `on_lost` is not set.
+
+        """
+        deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            wait_s = max(0.0, min(deadline_s, self._next_loss_s()) - time.monotonic())
+            if self._socket.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000), zmq.POLLIN):
+                message = self._take(self._socket.recv_multipart())
+                if message is not None:
+                    return message
+            else:
+                # Only when nothing waits: whoever was busy for long has not lost the publisher thereby.
+                self._check_heartbeats()
+            if time.monotonic() >= deadline_s:
+                return None
+
+    def close(self) -> None:
+        """Disconnect. A second time it does nothing."""
+        if not self._context.closed:
+            self._context.destroy(linger=0)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        message = self.receive(self._timeout_s)
+        if message is None:
+            raise StopIteration
+        return message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take(self, frames: list[bytes]) -> Message | None:
+        """What came, if it is new and was asked for."""
+        if len(frames) != 2:
+            raise WireError(f"not a message: {len(frames)} frames instead of 2; is this the endpoint of an earwitness?")
+        topic = frames[0].decode(errors="replace")
+        message: Message | None = None
+        head: Message | Head
+        try:
+            head = message = decode(frames[1])
+        except UnknownTypeError as error:
+            head = error.head
+        self._heard_s[head.publisher] = time.monotonic()
+        if isinstance(message, HeartbeatMessage):
+            self._interval_s[head.publisher] = message.interval_s
+        if not topic.startswith(self._topics) or not self._order.push(topic, head):
+            return None
+        return message
+
+    def _next_loss_s(self) -> float:
+        """When a publisher must have been heard again, monotonic."""
+        if self._lost_after_s is None:
+            return math.inf
+        if not self._heard_s:
+            return self._begun_s + self._lost_after_s
+        return min(heard_s + self._patience_s(publisher) for publisher, heard_s in self._heard_s.items())
+
+    def _patience_s(self, publisher: str) -> float:
+        return max(self._lost_after_s or 0.0, 2 * self._interval_s.get(publisher, 0.0))
+
+    def _check_heartbeats(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_loss_s():
+            return
+        if not self._heard_s:
+            silent_s, self._begun_s = now_s - self._begun_s, now_s
+            self._lost(None, f"{', '.join(self._endpoints)}: nothing heard for {silent_s:.0f} s; is `earwitness run` on?")
+            return
+        for publisher, heard_s in list(self._heard_s.items()):
+            if now_s >= heard_s + self._patience_s(publisher):
+                del self._heard_s[publisher]  # until it is heard again
+                self._begun_s = now_s
+                self._lost(publisher, f"publisher {publisher}: silent for {now_s - heard_s:.0f} s; is it still running?")
+
+    def _lost(self, publisher: str | None, text: str) -> None:
+        error = HeartbeatLostError(publisher, text)
+        if self._on_lost is None:
+            raise error
+        self._on_lost(error)
+
+
+class _Order:
+    """Tells from the messages' numbers which were received before and how many never came. Does no I/O."""
+
+    def __init__(self, *, everything: bool) -> None:
+        """`everything`: all topics are subscribed to, so that `seq` has no gaps of its own."""
+        self.missed: Counter[str] = Counter()
+        self._everything = everything
+        self._runs: dict[tuple[str, str], _Run] = {}  # the one that was heard last stands last
+
+    def push(self, topic: str, message: Message | Head) -> bool:
+        """Take in a message; whether it is new."""
+        key = (message.publisher, message.run)
+        run = self._runs.pop(key, None) or _Run()
+        self._runs[key] = run
+        if len(self._runs) > _RUNS:
+            del self._runs[next(iter(self._runs))]
+        before = run.topics.get(topic, 0)
+        if message.topic_seq <= before:
+            return False
+        run.topics[topic] = message.topic_seq
+        if not self._everything:
+            if before:
+                self.missed[message.publisher] += message.topic_seq - before - 1
+        elif message.replay:
+            run.recovered += bool(run.seq) and message.seq > run.seq
+        else:
+            if run.seq:
+                self.missed[message.publisher] += message.seq - run.seq - 1 - run.recovered
+            run.seq, run.recovered = message.seq, 0
+        return True
+
+
+class _Run:
+    """What came of one start of a publisher."""
+
+    def __init__(self) -> None:
+        self.seq = 0  # of the newest message that was not a replay; 0: none yet
+        self.recovered = 0  # newer ones than that which came as replays
+        self.topics: dict[str, int] = {}  # topic -> its newest `topic_seq`

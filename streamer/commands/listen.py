@@ -1,0 +1,140 @@
+"""`earwitness listen`: prints what a daemon publishes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from datetime import UTC, datetime
+
+from streamer.client import Subscriber
+from streamer.config import PublishConfig
+from streamer.errors import EarwitnessError, HeartbeatLostError
+from streamer.sinks.wire import (
+    HeartbeatMessage,
+    Message,
+    OffsetMessage,
+    OnsetMessage,
+    ScoresMessage,
+    StatusMessage,
+    TagsMessage,
+    encode,
+    kind,
+)
+
+_SILENCE_S = 15.0
+_TAGS_SHOWN = 3
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    default = PublishConfig().zmq
+    parser = subparsers.add_parser(
+        "listen",
+        help="print what a daemon publishes, one JSON object a line",
+        description="Print what a daemon publishes, one JSON object a line (docs/messages.md).",
+        epilog="example: earwitness listen --topic event/door/ --human",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("endpoint", nargs="?", default=default, help=f"where the daemon publishes (default: {default})")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        metavar="PREFIX",
+        help="only topics that begin so, e.g. event/, event/door/, status/; may be given more than once (default: all)",
+    )
+    parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="S", help="end after S seconds; an error if --count messages have not come"
+    )
+    parser.add_argument("--human", action="store_true", help="lines for people instead of JSON")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print messages until the count, the timeout, Ctrl-C or the end of whoever reads them; the exit code."""
+    deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
+    printed = 0
+    with Subscriber(args.endpoint, args.topic or [""], lost_after_s=_SILENCE_S, on_lost=_say) as messages:
+        while args.count is None or printed < args.count:
+            left_s = None if deadline_s is None else deadline_s - time.monotonic()
+            message = None if left_s is not None and left_s <= 0 else messages.receive(left_s)
+            if message is None:
+                break
+            line = human(message) if args.human else encode(message).decode()
+            try:
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                # Whoever reads has seen enough. Python would complain of the closed pipe once more at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            printed += 1
+    if args.count is not None and printed < args.count:
+        raise EarwitnessError(f"{printed} of {args.count} messages came from {args.endpoint} in {args.timeout:g} s")
+    return 0
+
+
+def human(message: Message) -> str:
+    """The message as a line for people."""
+    if isinstance(message, HeartbeatMessage):
+        streams = ", ".join(f"{name} {state}" for name, state in message.streams.items()) or "no streams"
+        return f"{_clock(message.sent_utc_s)}  {message.publisher}  heartbeat  up {message.uptime_s:.0f} s, {streams}"
+    if isinstance(message, OnsetMessage):
+        when = _when(message.onset_utc_s, message.onset_s)
+        text = f"{message.label}  begins, score {message.score:.2f}"
+    elif isinstance(message, OffsetMessage):
+        when = _when(message.offset_utc_s, message.offset_s)
+        text = f"{message.label}  ends after {message.duration_s:.2f} s, confidence {message.confidence:.2f}"
+        text += "" if message.end_reason == "silence" else f" ({message.end_reason})"
+    elif isinstance(message, TagsMessage):
+        when = _when(message.start_utc_s, message.start_s)
+        best = sorted(message.tags.items(), key=lambda tag: -tag[1])[:_TAGS_SHOWN]
+        text = f"{message.end_s - message.start_s:.1f} s: " + ", ".join(f"{label} {score:.2f}" for label, score in best)
+    elif isinstance(message, ScoresMessage):
+        when = _when(message.start_utc_s, message.start_s)
+        text = f"{len(message.scores)} cells of {len(message.classes)} classes"
+    else:
+        when = _clock(message.sent_utc_s)
+        text = _status(message)
+    return f"{when}  {message.stream}  {kind(message):6}  {text}"
+
+
+def _status(message: StatusMessage) -> str:
+    parts = [message.state + (f" ({message.reason}: {message.detail})" if message.reason else "")]
+    parts.append(f"hears by {'+'.join(message.modalities) or 'nothing'}")
+    if message.missing:
+        parts.append(f"without {'+'.join(message.missing)}")
+    parts.append(f"coverage {message.coverage:.0%}, {message.media_lag_s:.1f} s behind")
+    if message.picture_stride is not None and message.picture_stride != 1:
+        parts.append(f"{message.pictures_hz or 0:.1f} pictures/s")
+    return ", ".join(parts)
+
+
+def _when(utc_s: float | None, media_s: float) -> str:
+    return f"{media_s:10.2f} s" if utc_s is None else _clock(utc_s)
+
+
+def _clock(utc_s: float) -> str:
+    """Unix seconds as time of the day, UTC, to a tenth."""
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(sep=" ", timespec="milliseconds")[11:21] + "Z"
+
+
+def _say(error: HeartbeatLostError) -> None:
+    sys.stderr.write(f"earwitness: {error} Still listening.\n")
+    sys.stderr.flush()
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value

@@ -1,0 +1,98 @@
+"""What the core says, as messages: samples become media seconds and, by the epoch's clock, UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage
+from streamer.timeline import Timeline, seconds
+from streamer.types import CELL, FrameScores, Offset, Onset
+
+_TIME_DIGITS = 6
+"""Decimals of seconds: a sample is 45 us."""
+_SCORE_DIGITS = 4
+
+
+def onset_message(onset: Onset, timeline: Timeline) -> OnsetMessage:
+    """The message of an onset, by what its epoch's clock says now."""
+    return OnsetMessage(
+        stream=onset.stream,
+        epoch=onset.epoch,
+        event_id=onset.event_id,
+        label=onset.label,
+        onset_s=_media_s(onset.onset),
+        onset_utc_s=_utc_s(timeline, onset.onset),
+        onset_utc=_utc(timeline, onset.onset),
+        clock=timeline.source,
+        score=_share(onset.score),
+    )
+
+
+def offset_message(offset: Offset, timeline: Timeline) -> OffsetMessage:
+    """The message of an offset; its UTC of the onset may differ from the onset's own, if a better clock came since."""
+    return OffsetMessage(
+        stream=offset.stream,
+        epoch=offset.epoch,
+        event_id=offset.event_id,
+        label=offset.label,
+        onset_s=_media_s(offset.onset),
+        onset_utc_s=_utc_s(timeline, offset.onset),
+        onset_utc=_utc(timeline, offset.onset),
+        offset_s=_media_s(offset.offset),
+        offset_utc_s=_utc_s(timeline, offset.offset),
+        offset_utc=_utc(timeline, offset.offset),
+        duration_s=_media_s(offset.offset - offset.onset),
+        clock=timeline.source,
+        confidence=_share(offset.confidence),
+        peak=_share(offset.peak),
+        end_reason=offset.end_reason,
+    )
+
+
+def tags_message(scores: FrameScores, classes: Sequence[str], timeline: Timeline) -> TagsMessage:
+    """The message of a window's clip-level tags; `classes` are the columns of the scores."""
+    return TagsMessage(
+        stream=scores.stream,
+        epoch=scores.epoch,
+        start_s=_media_s(scores.tags_start * CELL),
+        end_s=_media_s(scores.tags_stop * CELL),
+        start_utc_s=_utc_s(timeline, scores.tags_start * CELL),
+        clock=timeline.source,
+        tags={label: _share(float(tag)) for label, tag in zip(classes, scores.tags, strict=True)},
+    )
+
+
+def scores_message(scores: FrameScores, classes: Sequence[str], timeline: Timeline) -> ScoresMessage:
+    """The message of some cells' scores; `classes` are their columns."""
+    return ScoresMessage(
+        stream=scores.stream,
+        epoch=scores.epoch,
+        start_s=_media_s(scores.start * CELL),
+        step_s=_media_s(CELL),
+        start_utc_s=_utc_s(timeline, scores.start * CELL),
+        clock=timeline.source,
+        classes=list(classes),
+        scores=[[_share(score) for score in row] for row in scores.scores.tolist()],
+        covered=scores.covered.tolist(),
+    )
+
+
+def _media_s(sample: int) -> float:
+    return round(seconds(sample), _TIME_DIGITS)
+
+
+def _utc_s(timeline: Timeline, sample: int) -> float | None:
+    utc_s = timeline.utc_s(sample)
+    return None if utc_s is None else round(utc_s, _TIME_DIGITS)
+
+
+def _utc(timeline: Timeline, sample: int) -> str | None:
+    utc_s = _utc_s(timeline, sample)
+    if utc_s is None:
+        return None
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _share(score: float) -> float:
+    return round(score, _SCORE_DIGITS)

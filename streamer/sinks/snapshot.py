@@ -1,0 +1,45 @@
+"""What holds at this moment, for subscribers that come later: every stream's status and the events that are open."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, StatusMessage, topic
+
+
+class Snapshot:
+    """Takes in all that is published, and keeps the newest status and onset of each topic while it holds.
+
+    It holds at most a status per stream and an onset per stream and class, even if offsets were lost on the way
+    here: an onset gives way to the next one of its class, and all give way to a new epoch.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, StatusMessage | OnsetMessage] = {}  # by topic
+
+    def push(self, message: Message) -> None:
+        """A numbered message has been published."""
+        if isinstance(message, OffsetMessage):
+            onset = self._held.get(topic(message))
+            if isinstance(onset, OnsetMessage) and onset.event_id == message.event_id:
+                del self._held[topic(message)]
+        elif isinstance(message, (StatusMessage, OnsetMessage)):
+            self._forget_before(message.stream, message.epoch)
+            self._held[topic(message)] = message
+
+    def matching(self, prefixes: Collection[str]) -> list[StatusMessage | OnsetMessage]:
+        """What holds in the topics that begin with one of `prefixes`, in the order of publishing, marked as replay."""
+        held = [message for its_topic, message in self._held.items() if its_topic.startswith(tuple(prefixes))]
+        held.sort(key=lambda message: message.seq)
+        return [msgspec.structs.replace(message, replay=True) for message in held]
+
+    def _forget_before(self, stream: str, epoch: int) -> None:
+        past = [
+            its_topic
+            for its_topic, message in self._held.items()
+            if isinstance(message, OnsetMessage) and message.stream == stream and message.epoch < epoch
+        ]
+        for its_topic in past:
+            del self._held[its_topic]

@@ -1,0 +1,159 @@
+"""Messages over ZeroMQ: an XPUB socket that any SUB socket, in any language, connects to."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import socket
+import stat
+from pathlib import Path
+
+import zmq
+
+from streamer.errors import SinkError
+from streamer.sinks.snapshot import Snapshot
+from streamer.sinks.wire import Message, encode, topic
+
+_LINGER_S = 2.0
+"""How long `close` waits for subscribers to take what is queued for them."""
+_LONGEST_PREFIX = 4096
+"""Bytes of a subscription; no topic is longer, and a subscriber that sends more is cut off."""
+_SUBSCRIPTIONS_A_POLL = 1000
+_TCP = re.compile(r"tcp://(?P<host>[^/\s]+):(?P<port>\d+|\*)")
+
+
+class ZmqSink:
+    """Publishes each message as two frames, topic and JSON.
+
+    Every subscriber has a queue of its own of at most `queue_messages`. When it is full that subscriber misses
+    messages, and sees so from `seq`; nobody waits for it. ZeroMQ does not tell how many it misses, but it tells
+    when its queue runs full: `overflows` counts that.
+
+    A new subscription is answered with the current statuses and open events that match it. ZeroMQ can't
+    address one subscriber, so the others that match get them too: they are marked `replay` and keep their `seq`.
+    """
+
+    name = "zmq"
+
+    def __init__(self, endpoint: str, queue_messages: int = 10_000) -> None:
+        """Bind to `endpoint`, `tcp://HOST:PORT` or `ipc://PATH`; with port 0 the system chooses one.
+
+        Raises:
+            SinkError: it is not such an endpoint, reaches beyond this machine, is taken or can't be bound.
+
+        """
+        address = _local(endpoint)
+        self.overflows = 0
+        """How often a subscriber's queue ran full."""
+        self._snapshot = Snapshot()
+        self._context = zmq.Context()  # its own: ending it waits for what is queued
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.set(zmq.XPUB_VERBOSE, 1)  # else a second subscription to a topic would not be seen
+        self._socket.set(zmq.SNDHWM, queue_messages)
+        self._socket.set(zmq.RCVHWM, _SUBSCRIPTIONS_A_POLL)
+        self._socket.set(zmq.MAXMSGSIZE, _LONGEST_PREFIX)
+        self._socket.set(zmq.LINGER, round(_LINGER_S * 1000))
+        self._socket.set(zmq.IPV6, address.startswith("tcp://["))
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise SinkError(_why_not(endpoint, error)) from None
+        self.endpoint: str = self._socket.get_string(zmq.LAST_ENDPOINT)
+        """Where subscribers connect to, with the port that was chosen."""
+
+    def send(self, message: Message) -> None:
+        """Send to all whose subscription matches; never waits. Raises `SinkError` if the socket is broken."""
+        self.poll(0.0)  # what held before this message goes to the new ones before it
+        self._snapshot.push(message)
+        self._send(message)
+
+    def poll(self, timeout_s: float) -> None:
+        """Wait for new subscriptions for at most `timeout_s` seconds, and send them what holds now."""
+        prefixes = set()
+        try:
+            if self._socket.poll(round(timeout_s * 1000), zmq.POLLIN):
+                for _ in range(_SUBSCRIPTIONS_A_POLL):
+                    request = self._socket.recv(zmq.DONTWAIT)
+                    if request[:1] == b"\x01":
+                        prefixes.add(request[1:].decode(errors="replace"))
+        except zmq.Again:
+            pass
+        except zmq.ZMQError as error:
+            raise SinkError(f"{self.endpoint}: {error.strerror}") from None
+        if prefixes:
+            for message in self._snapshot.matching(prefixes):
+                self._send(message)
+
+    def close(self) -> None:
+        """Stop; what is queued for subscribers goes out for at most 2 s more."""
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()
+
+    def _send(self, message: Message) -> None:
+        frames = (topic(message).encode(), encode(message))
+        try:
+            try:
+                # Refused as a whole if a queue is full, which is how one learns of it.
+                self._socket.set(zmq.XPUB_NODROP, 1)
+                self._socket.send_multipart(frames, zmq.DONTWAIT)
+            except zmq.Again:
+                self.overflows += 1
+                self._socket.set(zmq.XPUB_NODROP, 0)
+                self._socket.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            raise SinkError(f"{self.endpoint}: {error.strerror}") from None
+
+
+def _local(endpoint: str) -> str:
+    """`endpoint` as ZeroMQ binds it. Raises `SinkError` unless it stays on this machine and hurts nothing there."""
+    if endpoint.startswith("ipc://") and len(endpoint) > len("ipc://"):
+        _check_path(endpoint, endpoint.removeprefix("ipc://"))
+        return endpoint
+    match = _TCP.fullmatch(endpoint)
+    if match is None or (match["port"] != "*" and int(match["port"]) > 65_535):
+        raise SinkError(f"{endpoint!r} is not an endpoint to publish at; use tcp://127.0.0.1:PORT or ipc://PATH")
+    host, port = match["host"], match["port"]
+    if host == "localhost":
+        host = "127.0.0.1"  # ZeroMQ takes names only of interfaces
+    try:
+        on_loopback = ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        on_loopback = False
+    if not on_loopback:
+        raise SinkError(
+            f"{endpoint}: off this machine messages need CURVE keys, which this version does not have yet; "
+            f"use tcp://127.0.0.1:{port} and a tunnel (e.g. ssh -L)"
+        )
+    return f"tcp://{host}:{port}"
+
+
+def _check_path(endpoint: str, path: str) -> None:
+    """Raise `SinkError` if something is at `path`, or listens there, that ZeroMQ would remove without a word."""
+    if path.startswith("@") or path == "*":
+        return  # in no folder; a path of ZeroMQ's choice
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SinkError(f"{endpoint}: a file is there that is no socket; choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect(path)
+        except OSError:
+            return  # left behind by a program that is gone
+    raise SinkError(f"{endpoint} is taken; stop the program that has it (another earwitness?), or choose another path")
+
+
+def _why_not(endpoint: str, error: zmq.ZMQError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{endpoint} is taken; stop the program that has it (another earwitness?), or choose another port"
+    if error.errno == errno.EACCES:
+        return f"{endpoint}: not allowed here; choose a port above 1023, or a folder that you may write to"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"{endpoint}: there is no such folder; make it, or choose another path"
+    return f"{endpoint}: {error.strerror}"
