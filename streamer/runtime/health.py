@@ -43,6 +43,11 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def check_address(address: str) -> None:
+    """Raises `UsageError` if a `HealthServer` could not be had at `address`."""
+    _bound(address, BaseHTTPRequestHandler).server_close()
+
+
 class HealthServer:
     """Answers on HTTP in threads of its own, from the moment it is made until `close`."""
 
@@ -55,15 +60,7 @@ class HealthServer:
             UsageError: the address is not one, or is in use.
 
         """
-        host, port = split_address(address)
-        handler = _handler(registry, healthy, ready)
-        kind = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
-        try:
-            self._server: ThreadingHTTPServer = kind((host, port), handler)
-        except OSError as error:
-            raise UsageError(
-                f"metrics address {address}: {error.strerror or error}; choose another with --metrics HOST:PORT, or off"
-            ) from None
+        self._server = _bound(address, _handler(registry, healthy, ready))
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
         self._thread.start()
@@ -87,6 +84,21 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("%s went away in the middle of a request", client_address)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _bound(address: str, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    host, port = split_address(address)
+    kind = _Server6 if ":" in host else _Server
+    try:
+        return kind((host, port), handler)
+    except OSError as error:
+        raise UsageError(
+            f"metrics address {address}: {error.strerror or error}; choose another with --metrics HOST:PORT, or off"
+        ) from None
 
 
 def _handler(

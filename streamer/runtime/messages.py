@@ -20,11 +20,11 @@ class Reporter:
     version: str
 
     def status(self, view: StreamView, *, stopped: bool = False) -> StatusMessage:
-        """How a stream is. `stopped`: the daemon ends, and the stream with it, unless it had ended before."""
+        """How a stream is. `stopped`: the daemon ends, and the stream with it."""
         pictures = {name for name, factory in self.factories.items() if factory.rate_hz is None}
         has = [name for name in self.factories if (view.has_video if name in pictures else view.has_audio)]
         stride = view.stride if pictures else None
-        state: StreamState = "stopped" if stopped and view.state not in ("ended", "failed") else view.state
+        state: StreamState = "stopped" if stopped else view.state
         return StatusMessage(
             stream=view.name,
             epoch=view.epoch,

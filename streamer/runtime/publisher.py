@@ -52,8 +52,10 @@ class Publisher(threading.Thread):
                 for outgoing in self._outbox.take(_POLL_S):
                     self._send(outgoing)
                 self._fanout.poll(0.0)
+            self._by_the_clock(time.monotonic())
             for view in self._board.views():
-                self._send(Outgoing(self._reporter.status(view, stopped=True)))
+                if view.state not in ("ended", "failed"):
+                    self._send(Outgoing(self._reporter.status(view, stopped=True)))
         except BaseException as error:
             self._crashed(error)
         finally:

@@ -40,8 +40,10 @@ _WORKER_DEAD_S = 60.0
 """A worker without a beat for so long is not well. Generous: a batch of pictures takes seconds on a small machine."""
 _MAX_ABANDONED = 32
 """Threads that may be left behind; a daemon with more is better begun anew (by systemd or the like)."""
-_STOP_WORKER_S = 3.0
-_STOP_PUBLISHER_S = 1.0
+_STOP_WORKER_S = 2.3
+_STOP_PUBLISHER_S = 2.2  # a slow subscriber has 2 s to take what is left
+_STOP_READERS_S = 0.3
+"""All in all less than 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._failed = threading.Event()
         self._abandoned = 0
+        self.left_behind = False
+        """After `run`: a thread would not end. It is a daemon thread, but may crash as Python takes itself down."""
         names = [stream.source.name for stream in plan.streams]
         detector = Detector(bundle)
         self.metrics = metrics = Metrics(plan.version, bundle.name, names, bundle.classes)
@@ -293,3 +297,9 @@ class Supervisor:
             self._publisher.join(_STOP_PUBLISHER_S)
         if self._health is not None:
             self._health.close()
+        until_s = time.monotonic() + _STOP_READERS_S
+        for watched in self._watched:
+            if watched.reader.is_alive():
+                watched.reader.join(max(0.0, until_s - time.monotonic()))
+        threads = [self._worker, self._publisher, *(watched.reader for watched in self._watched)]
+        self.left_behind = self._abandoned > 0 or any(thread.is_alive() for thread in threads)

@@ -1,0 +1,214 @@
+"""`earwitness doctor`: checks this machine, the model, the ports and each source, and says what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from streamer.commands.options import add_config_options, config_of
+from streamer.commands.run import load_model, media_options
+from streamer.config import DaemonConfig, StreamConfig
+from streamer.detect import Detector
+from streamer.errors import EarwitnessError, SourceError, redacted
+from streamer.features.base import ExtractorFactory
+from streamer.media import Media, Want, open_media
+from streamer.model import Bundle, default_bundle_path
+from streamer.runtime.health import check_address
+from streamer.sinks.zmq import ZmqSink
+from streamer.types import Chunk, Frame, Window
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+Verdict: TypeAlias = Literal["ok", "warn", "fail"]
+
+_PACKAGES = ("torch", "torchaudio", "torchvision", "av", "numpy", "pyzmq")
+_MEDIA_S = 10.0
+"""How long a source is looked at, at most."""
+_SLOW_START_S = 5.0
+_SLOW_WINDOW_S = 0.25
+"""A window is due every 0.53 s on each stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the table."""
+
+    verdict: Verdict
+    what: str
+    found: str  # and, unless it is ok, what to do
+
+    def __str__(self) -> str:
+        return f"{self.verdict:<5} {self.what:<18} {redacted(' '.join(self.found.split()))}"
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `doctor`."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check this machine, the model and each source",
+        description="Checks what `earwitness run` with the same arguments needs: a line for each check, and exit code "
+        "1 if one failed.",
+        epilog="example: earwitness doctor door=rtsp://user:pass@camera/stream",
+    )
+    add_config_options(parser)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print a line for each check as it is done; 1 if one failed."""
+    config = config_of(args)
+    failed = False
+    for check in checks(config, os.environ):
+        print(check, flush=True)  # noqa: T201
+        failed |= check.verdict == "fail"
+    return 1 if failed else 0
+
+
+def checks(config: DaemonConfig, environ: Mapping[str, str]) -> Iterator[Check]:
+    """All checks, one after the other, cheap ones first."""
+    yield _python()
+    yield from _packages()
+    yield _cores()
+    torch.set_num_threads(config.load.threads)
+    factories: Mapping[str, ExtractorFactory] = {}
+    try:
+        bundle, factories = load_model(config, environ)
+    except EarwitnessError as error:
+        yield Check("fail", "model", str(error))
+    else:
+        yield Check("ok", "model", f"{config.model or default_bundle_path()}: {_described(bundle)}")
+        yield _window_time(bundle, factories)
+    yield from _ports(config)
+    rates = frozenset(one.rate_hz for one in factories.values() if one.rate_hz is not None)
+    want = Want(rates, any(one.rate_hz is None for one in factories.values()))
+    if not factories:  # the model is at fault, which is no reason not to look at the sources
+        want = Want(frozenset({22_100}), True)
+    for name, stream in config.streams.items():
+        yield _source(name, stream, want)
+
+
+def _python() -> Check:
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Check("ok" if good else "warn", "python", platform.python_version() + ("" if good else "; use 3.11 to 3.13"))
+
+
+def _packages() -> Iterator[Check]:
+    for name in _PACKAGES:
+        try:
+            yield Check("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Check("fail", name, f"is not installed; pip install {name}")
+
+
+def _cores() -> Check:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if load > count:
+        return Check("warn", "processor", f"{count} cores with a load of {load:.1f}; others keep them busy")
+    return Check("ok", "processor", f"{count} cores, load {load:.1f}")
+
+
+def _described(bundle: Bundle) -> str:
+    return f"{bundle.name}, {len(bundle.classes)} classes, looks at {', '.join(bundle.modalities)}"
+
+
+def _window_time(bundle: Bundle, factories: Mapping[str, ExtractorFactory]) -> Check:
+    cells = bundle.window_cells
+    window = Window(
+        stream="doctor",
+        epoch=0,
+        start=0,
+        features={name: np.zeros((cells, *one.shape), np.float32) for name, one in factories.items()},
+        valid={name: np.ones(cells, np.bool_) for name in factories},
+        emit_start=0,
+        emit_stop=cells,
+    )
+    try:
+        detector = Detector(bundle)
+    except EarwitnessError as error:
+        return Check("fail", "window", str(error))
+    detector.scores([window])  # the first one warms up
+    took = []
+    for _ in range(5):
+        began_s = time.perf_counter()
+        detector.scores([window])
+        took.append(time.perf_counter() - began_s)
+    median_s = sorted(took)[2]
+    text = f"{1000 * median_s:.0f} ms for one window"
+    if median_s > _SLOW_WINDOW_S:
+        return Check("warn", "window", f"{text}; this machine is too slow for many streams: raise windows.hop_cells")
+    return Check("ok", "window", text)
+
+
+def _ports(config: DaemonConfig) -> Iterator[Check]:
+    if config.publish.zmq is not None:
+        try:
+            ZmqSink(config.publish.zmq).close()
+            yield Check("ok", "publish", f"{config.publish.zmq} is free")
+        except EarwitnessError as error:
+            yield Check("fail", "publish", str(error))
+    if config.metrics is not None:
+        try:
+            check_address(config.metrics)
+            yield Check("ok", "metrics", f"{config.metrics} is free")
+        except EarwitnessError as error:
+            yield Check("fail", "metrics", str(error))
+
+
+def _source(name: str, stream: StreamConfig, want: Want) -> Check:
+    began_s = time.monotonic()
+    try:
+        with open_media(stream.source, want, media_options(stream)) as media:
+            opened_s = time.monotonic() - began_s
+            return _listened(name, media, want, opened_s, began_s)
+    except SourceError as error:
+        return Check("fail", name, str(error))
+
+
+def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: float) -> Check:
+    """Take in some seconds of an open source. Raises `SourceError`."""
+    first: dict[str, float] = {}
+    heard_s = 0.0
+    until_s = time.monotonic() + _MEDIA_S
+    for item in media:
+        if isinstance(item, Chunk) and len(item.samples):
+            first.setdefault("audio", time.monotonic() - began_s)
+            heard_s = max(heard_s, item.end / item.rate_hz)
+        elif isinstance(item, Frame):
+            first.setdefault("video", time.monotonic() - began_s)
+        if (_tracks(media) <= set(first) and (heard_s >= 1.0 or not media.has_audio)) or time.monotonic() > until_s:
+            break
+    found = f"opened in {opened_s:.1f} s" + "".join(f", first {kind} after {at:.1f} s" for kind, at in first.items())
+    silent = _tracks(media) - set(first)
+    lacks = [
+        kind
+        for kind, wants, has in (
+            ("audio", bool(want.rates_hz), media.has_audio),
+            ("video", want.pictures, media.has_video),
+        )
+        if wants and not has
+    ]
+    if silent:
+        return Check(
+            "fail", name, f"{found}; but no {' and no '.join(sorted(silent))} came: look at the camera's settings"
+        )
+    if lacks:
+        return Check("warn", name, f"{found}; it has no {' and no '.join(lacks)}, which the model could use")
+    if max(first.values(), default=0.0) > _SLOW_START_S:
+        return Check("warn", name, f"{found}; slow: shorten the camera's key-frame interval or look at the network")
+    return Check("ok", name, found)
+
+
+def _tracks(media: Media) -> set[str]:
+    return {kind for kind, has in (("audio", media.has_audio), ("video", media.has_video)) if has}

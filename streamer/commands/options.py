@@ -1,0 +1,46 @@
+"""Options that more than one command has, and the config that they make together with a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from streamer.config import DaemonConfig, load_config, with_changes, with_sources
+
+SOURCE_HELP = "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S) or HLS URL, a file, or a device"
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change the daemon's config."""
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help=SOURCE_HELP)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML config; see configs/daemon/example.yaml")
+    parser.add_argument("--model", metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)")
+    parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
+    parser.add_argument("--publish", metavar="ENDPOINT|off", help="ZeroMQ endpoint (default: tcp://127.0.0.1:5557)")
+    parser.add_argument("--jsonl", metavar="FILE|-|off", help="also write each message as a line of JSON")
+    parser.add_argument("--metrics", metavar="HOST:PORT|off", help="metrics and health (default: 127.0.0.1:9464)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
+    parser.add_argument("--log-format", choices=("text", "json"), help="default: text")
+
+
+def config_of(args: argparse.Namespace) -> DaemonConfig:
+    """The config of a command line: the file's, changed by options, with the command line's sources.
+
+    Raises:
+        ConfigError: a part of it is wrong.
+
+    """
+    config = DaemonConfig() if args.config is None else load_config(args.config, os.environ)
+    fields = {
+        "model": args.model,
+        "weights": args.weights,
+        "publish.zmq": args.publish,
+        "publish.jsonl": args.jsonl,
+        "metrics": args.metrics,
+        "log.level": args.log_level,
+        "log.format": args.log_format,
+    }
+    changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    return with_sources(with_changes(config, changes), args.sources)
