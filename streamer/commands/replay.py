@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from streamer.commands.replay_clips import clip_name, clips_of
 from streamer.commands.replay_report import ClipResult, ReplayReport, make_folder, write_report
+from streamer.config import default_weights_folder
 from streamer.detect import Detector
 from streamer.errors import SourceError, TruthError, UsageError, redacted
 from streamer.features.base import ExtractorFactory
@@ -195,7 +197,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of what is printed; jsonl: the messages that a live stream would send (default: %(default)s)",
     )
     parser.add_argument("--model", type=Path, metavar="BUNDLE", help="folder of the model (default: the shipped one)")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of pretrained networks' weights")
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder of pretrained weights (default: the user's cache)"
+    )
     parser.set_defaults(main=main)
 
 
@@ -216,7 +220,8 @@ def main(args: argparse.Namespace) -> int:
     truth = _truth(args.truth, bundle.classes, clips) if args.truth else None
     if args.report is not None:
         make_folder(args.report)
-    replayer = Replayer.of(bundle, _weights(args.weights), args.mode)
+    weights = WeightsStore(args.weights or default_weights_folder(os.environ), {})
+    replayer = Replayer.of(bundle, weights, args.mode)
     printer = _JsonPrinter(bundle.classes) if args.format == "jsonl" else _TsvPrinter()
     results, broken = _replay_all(replayer, clips, printer)
     report = _scored(truth, results, bundle.classes) if truth else None
@@ -326,10 +331,6 @@ def _joined(scored: Sequence[FrameScores], classes: int) -> Floats:
 
 def _in_clip(offset: Offset, epoch_start: int) -> Offset:
     return replace(offset, onset=offset.onset + epoch_start, offset=offset.offset + epoch_start)
-
-
-def _weights(folder: Path | None) -> WeightsStore:
-    return WeightsStore(folder or Path(), {})
 
 
 def _note(text: str) -> None:
