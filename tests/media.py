@@ -138,9 +138,9 @@ def _audio_packets(stream: av.AudioStream, wave: NDArray[np.float32], rate_hz: i
     step = stream.codec_context.frame_size or 1024
     resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate_hz, frame_size=step)
     for start in range(0, wave.shape[1], step):
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(wave[:, start : start + step]), format="fltp", layout=layout
-        )
+        # Interleaved, because PyAV 18 crashes on eight planes.
+        packed = np.ascontiguousarray(wave[:, start : start + step].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
         frame.sample_rate = rate_hz
         frame.pts = start
         frame.time_base = Fraction(1, rate_hz)
