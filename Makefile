@@ -21,6 +21,9 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+schema: .venv/installed
+	$(BIN)/python -m streamer.sinks.wire > docs/messages.schema.json
+
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
 	  { echo "earwitness needs Python 3.11 to 3.13: install python3.11 and python3.11-venv, or name one with 'make PYTHON=/path/to/python3.11'"; exit 1; }

@@ -172,13 +172,13 @@ class Subscriber:
             return
         if not self._heard_s:
             silent_s, self._begun_s = now_s - self._begun_s, now_s
-            self._lost(None, f"{', '.join(self._endpoints)}: nothing heard for {silent_s:.0f} s; is `earwitness run` on?")
+            self._lost(None, f"{', '.join(self._endpoints)}: nothing heard for {silent_s:.0f} s; is a daemon running?")
             return
         for publisher, heard_s in list(self._heard_s.items()):
             if now_s >= heard_s + self._patience_s(publisher):
                 del self._heard_s[publisher]  # until it is heard again
                 self._begun_s = now_s
-                self._lost(publisher, f"publisher {publisher}: silent for {now_s - heard_s:.0f} s; is it still running?")
+                self._lost(publisher, f"publisher {publisher}: silent for {now_s - heard_s:.0f} s; does it still run?")
 
     def _lost(self, publisher: str | None, text: str) -> None:
         error = HeartbeatLostError(publisher, text)

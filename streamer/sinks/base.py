@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from streamer.errors import SinkError
+from streamer.errors import SinkError, WireError
 from streamer.sinks.wire import Message, check, topic
 
 
@@ -60,14 +60,21 @@ class Fanout:
     """All sinks as one: each message is numbered once and goes to every one of them."""
 
     def __init__(self, numberer: Numberer, sinks: Sequence[Sink], failed: Callable[[str, SinkError], None]) -> None:
-        """`failed(sink's name, error)` hears of each message that a sink could not take; the others still get it."""
+        """`failed(sink's name, error)` hears of each message that a sink could not take; the others still get it.
+
+        A message that can't be encoded, as of a model that gives NaN, is told of under the name `wire`.
+        """
         self._numberer = numberer
         self._sinks = tuple(sinks)
         self._failed = failed
 
-    def send(self, message: Message) -> Message:
-        """Number the message, send it to every sink and return it. Raises `WireError` if it can't be encoded."""
-        numbered = self._numberer.number(message)
+    def send(self, message: Message) -> Message | None:
+        """Number the message, send it to every sink and return it; None if it can't be encoded."""
+        try:
+            numbered = self._numberer.number(message)
+        except WireError as error:
+            self._failed("wire", SinkError(str(error)))
+            return None
         for sink in self._sinks:
             try:
                 sink.send(numbered)

@@ -27,8 +27,8 @@ class ZmqSink:
     """Publishes each message as two frames, topic and JSON.
 
     Every subscriber has a queue of its own of at most `queue_messages`. When it is full that subscriber misses
-    messages, and sees so from `seq`; nobody waits for it. ZeroMQ does not tell how many it misses, but it tells
-    when its queue runs full: `overflows` counts that.
+    messages, and sees so from `seq`; nobody waits for it, and the others get everything. ZeroMQ does not tell
+    how many it misses, only when its queue runs full: then `send` or `poll` raises, after they have done their work.
 
     A new subscription is answered with the current statuses and open events that match it. ZeroMQ can't
     address one subscriber, so the others that match get them too: they are marked `replay` and keep their `seq`.
@@ -44,8 +44,6 @@ class ZmqSink:
 
         """
         address = _local(endpoint)
-        self.overflows = 0
-        """How often a subscriber's queue ran full."""
         self._snapshot = Snapshot()
         self._context = zmq.Context()  # its own: ending it waits for what is queued
         self._socket = self._context.socket(zmq.XPUB)
@@ -64,13 +62,28 @@ class ZmqSink:
         """Where subscribers connect to, with the port that was chosen."""
 
     def send(self, message: Message) -> None:
-        """Send to all whose subscription matches; never waits. Raises `SinkError` if the socket is broken."""
-        self.poll(0.0)  # what held before this message goes to the new ones before it
+        """Send to all whose subscription matches; never waits.
+
+        Raises:
+            SinkError: the queue of a subscriber has run full, or the socket is broken.
+
+        """
+        replayed = self._answer(0.0)  # what held before this message goes to new subscribers before it
         self._snapshot.push(message)
-        self._send(message)
+        self._check(self._send(message) and replayed)
 
     def poll(self, timeout_s: float) -> None:
-        """Wait for new subscriptions for at most `timeout_s` seconds, and send them what holds now."""
+        """Wait at most `timeout_s` seconds for new subscriptions and send them what holds. Raises like `send`."""
+        self._check(self._answer(timeout_s))
+
+    def close(self) -> None:
+        """Stop; what is queued for subscribers goes out for at most 2 s more."""
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()
+
+    def _answer(self, timeout_s: float) -> bool:
+        """Take in new subscriptions and send them what holds; False if a queue ran full."""
         prefixes = set()
         try:
             if self._socket.poll(round(timeout_s * 1000), zmq.POLLIN):
@@ -82,17 +95,11 @@ class ZmqSink:
             pass
         except zmq.ZMQError as error:
             raise SinkError(f"{self.endpoint}: {error.strerror}") from None
-        if prefixes:
-            for message in self._snapshot.matching(prefixes):
-                self._send(message)
+        taken = [self._send(message) for message in self._snapshot.matching(prefixes)]
+        return all(taken)
 
-    def close(self) -> None:
-        """Stop; what is queued for subscribers goes out for at most 2 s more."""
-        if not self._socket.closed:
-            self._socket.close()
-            self._context.term()
-
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message) -> bool:
+        """Send; False if a subscriber's queue turned out to be full, which then has missed it."""
         frames = (topic(message).encode(), encode(message))
         try:
             try:
@@ -100,11 +107,16 @@ class ZmqSink:
                 self._socket.set(zmq.XPUB_NODROP, 1)
                 self._socket.send_multipart(frames, zmq.DONTWAIT)
             except zmq.Again:
-                self.overflows += 1
                 self._socket.set(zmq.XPUB_NODROP, 0)
                 self._socket.send_multipart(frames, zmq.DONTWAIT)
+                return False
         except zmq.ZMQError as error:
             raise SinkError(f"{self.endpoint}: {error.strerror}") from None
+        return True
+
+    def _check(self, taken: bool) -> None:
+        if not taken:
+            raise SinkError(f"{self.endpoint}: a subscriber is too slow and misses messages; the others get them")
 
 
 def _local(endpoint: str) -> str:
