@@ -233,7 +233,7 @@ class Media:
             raise failure
 
     def _packets(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Each packet with what it decodes to; ends at the end of the source, raises `SourceError` if that is no clean one."""
+        """Each packet with what it decodes to. Raises `SourceError` if the source ends in any way but cleanly."""
         packets, bad_reads = self._demux(), 0
         while True:
             problem: Exception | None = None
@@ -243,6 +243,8 @@ class Media:
                 if not self._interrupt.is_set():
                     try:
                         packet = next(packets, None)
+                    except IndexError:
+                        pass  # PyAV at the end of a source that has got a new track meanwhile: this is the end
                     except Exception as error:
                         problem = error
                     if packet is not None:
@@ -258,7 +260,7 @@ class Media:
             elif problem is not None:
                 limit_s = self._options.read_timeout_s
                 timed_out = time.monotonic() - started >= limit_s
-                raise reading_failed(problem, self._url, timed_out=timed_out, timeout_s=limit_s)
+                raise reading_failed(problem, self._url, live=self.live, timed_out=timed_out, timeout_s=limit_s)
             elif packet is None:
                 return
             else:

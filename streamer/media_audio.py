@@ -15,6 +15,8 @@ from streamer.types import Chunk, Floats
 JITTER_S = Fraction(25, 1000)
 """Timestamps that are off by less are taken for jitter (RTCP corrections, rounding to ms, one lost 20 ms packet)."""
 
+_PYAV_PLANES = 8  # with as many planes, PyAV 18 reads behind the end of a frame's list of them and crashes
+
 
 def mono(frame: av.AudioFrame) -> Floats:
     """The mean of all channels of a decoded frame, whatever their layout: (n,), -1 to 1.
@@ -22,6 +24,9 @@ def mono(frame: av.AudioFrame) -> Floats:
     The plain mean, not FFmpeg's mix, because that knows no layout for many channel counts and its level depends on the
     sample format.
     """
+    if frame.format.is_planar and frame.layout.nb_channels >= _PYAV_PLANES:
+        packed = av.AudioResampler(format="flt", layout=frame.layout.name, rate=frame.sample_rate)
+        (frame,) = packed.resample(frame)
     raw: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(frame.samples, -1).T

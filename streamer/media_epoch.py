@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from streamer.media_audio import AudioTrack
+from streamer.media_audio import JITTER_S, AudioTrack
 from streamer.media_pictures import Picture, PictureChooser
 from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource, Discontinuity, Floats, MediaItem
 
@@ -104,6 +104,7 @@ class EpochBuilder:
         if self._fits(time):
             self._stray_since = None
             at = round((time - self._zero) * SAMPLE_RATE_HZ)
+            at = 0 if -JITTER_S <= time - self._zero < 0 else at
             last = self._chooser.last
             if at < 0 or (last is not None and at <= last):
                 self.stray_pictures += 1
@@ -171,6 +172,8 @@ class EpochBuilder:
         if first_sound is not None and first_shown is not None and abs(first_sound - first_shown) > self._limit:
             times = [first_sound]
         self._zero = min(times, default=Fraction(0))
+        if first_sound is not None and first_sound - self._zero <= JITTER_S:
+            self._zero = first_sound  # no hole of a few samples at every start
         self._audio = AudioTrack(self._rates_hz, self._zero)
         if self._file_utc_s is not None:
             yield Anchor(0, self._file_utc_s, "file")

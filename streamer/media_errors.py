@@ -55,7 +55,7 @@ def opening_failed(error: Exception, url: str, *, device: bool, timed_out: bool,
     return _network_failed(error, url, name)
 
 
-def reading_failed(error: Exception, url: str, *, timed_out: bool, timeout_s: float) -> SourceError:
+def reading_failed(error: Exception, url: str, *, live: bool, timed_out: bool, timeout_s: float) -> SourceError:
     """The `SourceError` for an exception that came out of reading an open source."""
     name = shown(url)
     if timed_out or isinstance(error, av.error.ExitError | TimeoutError):
@@ -65,7 +65,10 @@ def reading_failed(error: Exception, url: str, *, timed_out: bool, timeout_s: fl
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return SourceError("auth", f"{name}: the server no longer accepts the user or password: check them")
     if isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno == errno.EIO):
-        return SourceError("eof", f"{name}: the connection broke")
+        if live:
+            return SourceError("eof", f"{name}: the connection broke")
+        text = f"{name}: reading broke off: check the file and the disk, or that the web server can send parts of files"
+        return SourceError("eof", text)
     return SourceError("other", f"{name}: reading failed ({_plain(error)})")
 
 
