@@ -105,7 +105,8 @@ class Intake:
             self._held[kind] = self._held.get(kind, 0.0) + size
             if isinstance(item, (Chunk, Frame)):
                 self._newest_s = now_s
-            while self._held[kind] > self._limit(kind) and kind != "marker":
+            gives_way = kind == "anchor" or (self._lossy and kind != "marker")
+            while gives_way and self._held[kind] > self._limit(kind) and self._held[kind] - size > 1e-9:
                 self._drop_oldest(kind)
         self._wake()
         return True

@@ -1,0 +1,107 @@
+import shutil
+import socket
+import subprocess
+
+import httpx
+import pytest
+
+from streamer.errors import UsageError
+from streamer.runtime.health import Answer, HealthServer, split_address
+from streamer.runtime.metrics import LATENCY_BUCKETS_S, Metrics
+
+
+@pytest.fixture
+def metrics():
+    made = Metrics("0.1.0", "spectral", ["door", "hall"], ["Dog", "Alarm_bell_ringing"])
+    made.state("door", "streaming")
+    made.reconnect("door", "eof")
+    made.reconnect("door", "a reason that nobody knows")
+    made.abandoned("door")
+    made.decoded("door", 1.5, 3)
+    made.dropped("door", "queue_audio", 2)
+    made.progress("door", 0.25, 0.9, 4)
+    made.scored("door", 8)
+    made.onset("door", "Dog", 1.6)
+    made.onset("door", "Dog", None)
+    made.stage("detect", 0.03)
+    made.batch(2)
+    made.message_dropped("tags")
+    made.sink_error("zmq")
+    return made
+
+
+@pytest.fixture
+def server(metrics):
+    answers = {
+        "healthy": Answer(True, {"ok": True}),
+        "ready": Answer(False, {"ok": False, "waiting_for": {"door": ""}}),
+    }
+    made = HealthServer("127.0.0.1:0", metrics.registry, lambda: answers["healthy"], lambda: answers["ready"])
+    yield made
+    made.close()
+
+
+def test_metrics_hold_what_was_counted(server):
+    answer = httpx.get(f"http://127.0.0.1:{server.port}/metrics")
+    assert answer.status_code == 200
+    lines = answer.text.splitlines()
+    for line in (
+        'earwitness_stream_state{state="streaming",stream="door"} 1.0',
+        'earwitness_stream_state{state="connecting",stream="door"} 0.0',
+        'earwitness_reconnects_total{reason="eof",stream="door"} 1.0',
+        'earwitness_reconnects_total{reason="other",stream="door"} 1.0',
+        'earwitness_readers_abandoned_total{stream="hall"} 0.0',
+        'earwitness_decoded_audio_seconds_total{stream="door"} 1.5',
+        'earwitness_decoded_frames_total{stream="door"} 3.0',
+        'earwitness_dropped_total{reason="queue_audio",stream="door"} 2.0',
+        'earwitness_media_lag_seconds{stream="door"} 0.25',
+        'earwitness_coverage_ratio{stream="door"} 0.9',
+        'earwitness_picture_stride{stream="door"} 4.0',
+        'earwitness_events_total{class="Dog",stream="door"} 2.0',
+        'earwitness_events_total{class="Alarm_bell_ringing",stream="hall"} 0.0',
+        'earwitness_onset_to_message_seconds_count{stream="door"} 1.0',
+        'earwitness_onset_to_message_seconds_bucket{le="1.5",stream="door"} 0.0',
+        'earwitness_onset_to_message_seconds_bucket{le="1.75",stream="door"} 1.0',
+        'earwitness_stage_seconds_count{stage="detect"} 1.0',
+    ):
+        assert line in lines
+    assert LATENCY_BUCKETS_S[0] == 0.25
+    assert LATENCY_BUCKETS_S[-1] == 10.0
+    assert "_created" not in answer.text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")
+def test_promtool_finds_nothing_to_complain_of(server):
+    text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").content
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_health_says_why_not(server):
+    base = f"http://127.0.0.1:{server.port}"
+    assert httpx.get(f"{base}/healthz").json() == {"ok": True}
+    ready = httpx.get(f"{base}/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["waiting_for"] == {"door": ""}
+    assert httpx.get(f"{base}/nothing").status_code == 404
+    assert httpx.head(f"{base}/healthz").status_code == 200
+
+
+def test_a_client_that_says_nothing_holds_nobody_up(server):
+    with socket.create_connection(("127.0.0.1", server.port)):
+        assert httpx.get(f"http://127.0.0.1:{server.port}/healthz").status_code == 200
+
+
+def test_a_port_in_use_is_one_line(server, metrics):
+    with pytest.raises(UsageError, match=rf"127.0.0.1:{server.port}.*in use.*--metrics"):
+        HealthServer(f"127.0.0.1:{server.port}", metrics.registry, lambda: None, lambda: None)
+
+
+@pytest.mark.parametrize("address", ["9464", "host:", ":9464", "host:port", "127.0.0.1:70000", ""])
+def test_what_is_no_address(address):
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        split_address(address)
+
+
+def test_ipv6():
+    assert split_address("[::1]:9464") == ("::1", 9464)

@@ -1,0 +1,172 @@
+import threading
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.detect import Detector
+from streamer.pipeline import StreamPipeline, StreamSettings
+from streamer.runtime.intake import Closed, Intake, Opened
+from streamer.runtime.lane import Lane, Restart
+from streamer.types import CELL, Anchor, Chunk, Discontinuity, Frame, FrameScores, Offset, Onset
+from tests.models import bursts, factories, seeded_bundle
+
+
+class Stream:
+    """A lane with its queue on a fake clock; everything else is real."""
+
+    def __init__(self, *, lossy: bool = True) -> None:
+        bundle = seeded_bundle()
+        ids = count()
+        self.detector = Detector(bundle)
+        self.now_s = 0.0
+        self.intake = Intake(
+            lossy=lossy,
+            audio_limit_s=1000.0,
+            picture_limit=1000,
+            clock_s=lambda: self.now_s,
+            dropped=lambda reason, number: pytest.fail(f"{number} dropped: {reason}"),
+            wake=threading.Event().set,
+        )
+        self.generation = self.intake.attach()
+        pipeline = StreamPipeline(
+            "s", factories(), bundle.decoding, bundle.window_cells, StreamSettings(), lambda: f"e{next(ids)}"
+        )
+        self.lane = Lane("s", self.intake, pipeline, stall_s=5.0)
+        self.out = []
+        self.turns = []
+
+    def put(self, *items) -> None:
+        for item in items:
+            assert self.intake.put(item, self.generation)
+
+    def hear(self, samples, start: int = 0, step: int = 2000) -> None:
+        for first in range(0, len(samples), step):
+            self.put(Chunk(22_100, start + first, samples[first : first + step]))
+
+    def work(self) -> None:
+        while (turn := self.lane.turn(self.now_s)) is not None:
+            self.take(turn)
+
+    def take(self, turn) -> None:
+        self.turns.append(turn)
+        if turn.drain:
+            self.out += self.lane.pipeline.drain(self.detector.scores(turn.windows))
+
+    def events(self, kind):
+        return [one for one in self.out if isinstance(one, kind)]
+
+    def cells(self, epoch: int) -> int:
+        return sum(len(one.scores) for one in self.events(FrameScores) if one.epoch == epoch)
+
+
+def in_an_event() -> Stream:
+    """A stream that has heard 6 s or more, and has an event open."""
+    stream = Stream()
+    stream.put(Opened(1, True, False))
+    audio = bursts(30.0)
+    for first in range(0, len(audio), 4000):
+        stream.hear(audio[first : first + 4000], start=first)
+        stream.work()
+        if first > 6 * 22_100 and stream.lane.pipeline.open_events:
+            return stream
+    raise AssertionError("no event")
+
+
+def test_a_stall_closes_open_events_without_any_data():
+    stream = in_an_event()
+    stream.now_s = 4.9
+    assert stream.lane.turn(stream.now_s) is None
+    stream.now_s = 5.0
+    stream.work()
+    assert stream.turns[-1].stalled
+    assert {one.event_id for one in stream.events(Onset)} == {one.event_id for one in stream.events(Offset)}
+    assert {one.end_reason for one in stream.events(Offset)} <= {"gap", "silence"}
+    stream.now_s = 500.0
+    assert stream.lane.turn(stream.now_s) is None, "a stall is told once"
+
+
+def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero():
+    """What the network held back comes in a burst, with positions that know nothing of our timer."""
+    audio = bursts(20.0)
+    half = 10 * 22_100
+    stream, whole = Stream(), Stream()
+    stream.put(Opened(1, True, False), Anchor(0, 1000.0, "arrival"), Anchor(0, 999.5, "rtcp"))
+    stream.hear(audio[:half])
+    stream.work()
+    stream.now_s = 6.0
+    stream.work()
+    stream.hear(audio[half:], start=half)
+    stream.work()
+    base = half // 221 * 221
+    assert stream.lane.pipeline.timeline.utc_s(0) == pytest.approx(999.5 + base / 22_100)
+    assert stream.lane.pipeline.timeline.arrival_utc_s(0) == pytest.approx(1000.0 + base / 22_100)
+    assert stream.lane.pipeline.timeline.source == "rtcp"
+    stream.put(Closed("eof", "", "silence", final=True, failed=False))
+    stream.work()
+    assert stream.cells(0) == 151
+    # The second epoch is what a stream of the second half alone would be, but for the samples before the base.
+    whole.put(Opened(1, True, False), Chunk(22_100, half - base, audio[half:]))
+    whole.put(Closed("eof", "", "silence", final=True, failed=False))
+    whole.work()
+    assert stream.cells(1) == whole.cells(0)
+    first = [(one.label, one.onset, one.offset) for one in stream.events(Offset) if one.epoch == 1]
+    assert first == [(one.label, one.onset, one.offset) for one in whole.events(Offset)]
+
+
+def test_a_file_may_take_its_time():
+    stream = Stream(lossy=False)
+    stream.put(Opened(1, True, False))
+    stream.hear(bursts(4.0))
+    stream.work()
+    stream.now_s = 1000.0
+    assert stream.lane.turn(stream.now_s) is None
+
+
+@pytest.mark.parametrize("marker", [Discontinuity("hole"), Closed("eof", "", "gap", final=False, failed=True)])
+def test_a_break_ends_the_epoch_with_gap(marker):
+    stream = Stream()
+    stream.put(Opened(1, True, False))
+    stream.hear(bursts(6.0))
+    stream.put(marker)
+    stream.hear(bursts(6.0, seed=1))
+    stream.work()
+    assert stream.lane.pipeline.epoch == 1
+    assert {one.end_reason for one in stream.events(Offset) if one.epoch == 0} <= {"gap", "silence"}
+    onsets = {one.event_id for one in stream.events(Onset) if one.epoch == 0}
+    assert onsets == {one.event_id for one in stream.events(Offset) if one.epoch == 0}
+
+
+def test_shut_down_closes_with_shutdown():
+    stream = in_an_event()
+    stream.take(stream.lane.shut_down())
+    assert {one.event_id for one in stream.events(Onset)} == {one.event_id for one in stream.events(Offset)}
+    assert {one.end_reason for one in stream.events(Offset)} <= {"shutdown", "silence"}
+
+
+def test_one_turn_is_bounded():
+    stream = Stream()
+    stream.put(Opened(1, True, False))
+    stream.hear(bursts(1.0), step=50)
+    before = len(stream.intake)
+    stream.take(stream.lane.turn(0.0))
+    assert before - len(stream.intake) == 32
+
+
+@settings(max_examples=60)
+@given(at=st.integers(0, 10**9), early=st.integers(0, 800), size=st.integers(1, 3000))
+def test_restart_moves_both_rates_and_pictures_alike(at, early, size):
+    restart = Restart()
+    restart.ask()
+    (first,) = restart.push(Chunk(22_100, at, np.ones(size, np.float32)))
+    assert 0 <= first.start < 221
+    assert len(first.samples) == size
+    base = at - first.start
+    start_16k = max(base * 160 // 221 - early, 0)
+    moved = restart.push(Chunk(16_000, start_16k, np.arange(3000, dtype=np.float32)))
+    assert [(one.start, one.samples[0]) for one in moved] == [(0, base * 160 // 221 - start_16k)]
+    picture = Frame(at + 5 * CELL, np.zeros((1, 1, 3), np.uint8))
+    assert [one.at for one in restart.push(picture)] == [picture.at - base]
+    assert restart.push(Anchor(at, 5.0, "rtcp")) == [Anchor(at - base, 5.0, "rtcp")]

@@ -1,0 +1,234 @@
+"""The threads together, in this process: real files, real sockets, a real model. Only the network is local."""
+
+import json
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from streamer.media import MediaOptions
+from streamer.pipeline import StreamSettings
+from streamer.runtime.reader import Source
+from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
+from streamer.runtime.systemd import Notifier
+from streamer.sinks.jsonl import JsonLinesSink
+from tests.media import make_clip
+from tests.models import bursts, factories, seeded_bundle
+from tests.rtsp import free_port
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "bursts.wav"
+    return make_clip(path, audio="pcm", rate_hz=22_100, samples=bursts(12.0))
+
+
+def source(name: str, url, **changes) -> Source:
+    fields = {"options": MediaOptions(open_timeout_s=2.0, read_timeout_s=2.0), "loop": False, "realtime": False}
+    return Source(name, str(url), **{**fields, "reconnect": True, **changes})
+
+
+class Daemon:
+    """A supervisor in a thread, and what it wrote."""
+
+    def __init__(self, folder, *sources: Source, stay: bool = False, modalities=("spectral",), **limits) -> None:
+        self._path = folder / "messages.jsonl"
+        bundle = seeded_bundle(modalities)
+        seconds = {"stall_s": 2.0, "watchdog_s": 10.0, "queue_s": 5.0, **limits}
+        ids = iter(range(10**9))
+        self.supervisor = Supervisor(
+            Plan(
+                publisher="test",
+                run="run1",
+                version="0",
+                streams=[StreamPlan(one, **seconds) for one in sources],
+                settings=StreamSettings(),
+                backoff_s=(0.2, 1.0, 30.0),
+                picture_budget=0.5,
+                publish_tags=False,
+                publish_scores=False,
+                queue_messages=1000,
+                metrics_address="127.0.0.1:0",
+                stay=stay,
+            ),
+            bundle,
+            factories(modalities),
+            [JsonLinesSink(str(self._path))],
+            Notifier({}, 1),
+            lambda: f"e{next(ids)}",
+        )
+        self.stop = threading.Event()
+        self.code: int | BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.code = self.supervisor.run(self.stop)
+        except BaseException as error:
+            self.code = error
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self) -> float:
+        """Ask it to stop, and wait; seconds that it took."""
+        began_s = time.monotonic()
+        self.stop.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        return time.monotonic() - began_s
+
+    def wait(self, seconds: float = 60.0):
+        self._thread.join(seconds)
+        assert not self._thread.is_alive()
+        return self.code
+
+    def messages(self, kind: str, stream: str | None = None) -> list[dict]:
+        lines = [json.loads(line) for line in self._path.read_text().splitlines()]
+        return [one for one in lines if one["type"] == kind and stream in (None, one.get("stream"))]
+
+    def until(self, condition, seconds: float = 30.0) -> None:
+        end_s = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end_s, self._path.read_text()[-3000:]
+            time.sleep(0.05)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.supervisor.metrics_port}{path}")
+
+
+def test_files_end_and_so_does_the_daemon(tmp_path, clip):
+    with Daemon(tmp_path, source("a", clip), source("b", clip)) as daemon:
+        assert daemon.wait() == 0
+    heard = {
+        name: [(one["class"], one["onset_s"], one["offset_s"]) for one in daemon.messages("offset", name)]
+        for name in "ab"
+    }
+    assert heard["a"] == heard["b"]
+    assert len(heard["a"]) > 3
+    assert len(daemon.messages("onset")) == 2 * len(heard["a"])
+    assert [one["state"] for one in daemon.messages("status", "a")][-1] == "ended"
+    every = [one["seq"] for kind in ("onset", "offset", "status", "heartbeat") for one in daemon.messages(kind)]
+    assert sorted(every) == list(range(1, len(every) + 1))
+
+
+def test_a_bad_stream_disturbs_no_other(tmp_path, clip, caplog):
+    text = tmp_path / "notes.txt"
+    text.write_text("this is not a film\n" * 100)
+    alone_folder = tmp_path / "alone"
+    alone_folder.mkdir()
+    with Daemon(alone_folder, source("good", clip)) as alone:
+        assert alone.wait() == 0
+    bad = [
+        source("text", text),
+        source("gone", tmp_path / "gone.mp4"),
+        source("closed", f"rtsp://user:secret@127.0.0.1:{free_port()}/x"),
+    ]
+    with Daemon(tmp_path, *bad, source("good", clip)) as daemon:
+        daemon.until(lambda: any(one["state"] == "ended" for one in daemon.messages("status", "good")))
+        daemon.until(lambda: daemon.messages("status", "closed")[-1]["reconnects"] >= 2)
+        assert daemon.messages("status", "text")[-1]["state"] == "failed"
+        assert daemon.messages("status", "text")[-1]["reason"] == "invalid_data"
+        assert daemon.messages("status", "gone")[-1]["reason"] == "not_found"
+        closed = daemon.messages("status", "closed")
+        assert {one["reason"] for one in closed if one["state"] == "backoff"} == {"refused"}
+        ready = daemon.get("/readyz")
+        assert ready.status_code == 503
+        assert set(ready.json()["waiting_for"]) == {"text", "gone"}
+        assert daemon.get("/healthz").status_code == 200
+        assert 'earwitness_reconnects_total{reason="refused",stream="closed"}' in daemon.get("/metrics").text
+        assert daemon.end() < 5.0
+    events = [
+        [(one["class"], one["onset_s"], one["offset_s"]) for one in each.messages("offset", "good")]
+        for each in (alone, daemon)
+    ]
+    assert events[0] == events[1]
+    assert "secret" not in caplog.text
+    assert "secret" not in (tmp_path / "messages.jsonl").read_text()
+
+
+def test_a_file_that_fails_is_told_by_the_exit_code(tmp_path, clip):
+    with Daemon(tmp_path, source("a", clip), source("gone", tmp_path / "gone.mp4")) as daemon:
+        assert daemon.wait() == 1
+
+
+def test_realtime_behaves_as_a_live_source(tmp_path, clip):
+    with Daemon(tmp_path, source("cam", clip, realtime=True)) as daemon:
+        began_s = time.monotonic()
+        assert daemon.wait() == 0
+        assert time.monotonic() - began_s > 11.5
+        for line in daemon.supervisor.metrics.registry.collect():
+            if line.name == "earwitness_onset_to_message_seconds":
+                sums = {
+                    sample.name.rpartition("_")[2]: sample.value
+                    for sample in line.samples
+                    if not sample.labels.get("le")
+                }
+    onsets = daemon.messages("onset")
+    assert {one["clock"] for one in onsets} == {"arrival"}
+    late_s = [one["sent_utc_s"] - one["onset_utc_s"] for one in onsets]
+    assert sums["count"] == len(onsets)
+    assert sums["sum"] == pytest.approx(sum(late_s), abs=0.2)
+    # What the end of the file decides needs no lookahead.
+    within_s = [late for late, one in zip(late_s, onsets, strict=True) if one["onset_s"] < 10.0]
+    assert min(within_s) > 0.9
+    assert max(within_s) < 1.0 + 0.53 + 0.7
+
+
+def test_loop_begins_a_new_epoch_each_time(tmp_path, clip):
+    with Daemon(tmp_path, source("a", clip, loop=True)) as daemon:
+        daemon.until(lambda: daemon.messages("offset") and daemon.messages("offset")[-1]["epoch"] >= 3)
+        daemon.end()
+    assert daemon.code == 0
+    epochs = {}
+    for one in daemon.messages("offset"):
+        epochs.setdefault(one["epoch"], []).append((one["class"], one["onset_s"], one["offset_s"]))
+    assert epochs[0] == epochs[1] == epochs[2]
+
+
+def test_shut_down_closes_events_and_says_stopped(tmp_path, clip):
+    with Daemon(tmp_path, source("cam", clip, realtime=True, loop=True)) as daemon:
+
+        def open_now() -> set:
+            return {one["event_id"] for one in daemon.messages("onset")} - {
+                one["event_id"] for one in daemon.messages("offset")
+            }
+
+        daemon.until(lambda: bool(open_now()))
+        assert daemon.end() < 5.0
+    assert daemon.code == 0
+    assert not open_now()
+    assert daemon.messages("offset")[-1]["end_reason"] == "shutdown"
+    assert daemon.messages("status", "cam")[-1]["state"] == "stopped"
+
+
+def test_a_server_that_hangs_does_not_hold_up_the_end(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"rtsp://127.0.0.1:{hung.getsockname()[1]}/x"
+        options = MediaOptions(open_timeout_s=60.0, read_timeout_s=60.0)
+        with Daemon(tmp_path, source("hung", url, options=options)) as daemon:
+            time.sleep(1.0)
+            assert daemon.get("/readyz").json()["waiting_for"] == {"hung": f"connecting {url}"}
+            assert daemon.end() < 5.0
+    assert daemon.code == 0
+
+
+def test_no_reconnect_gives_up(tmp_path):
+    url = f"rtsp://127.0.0.1:{free_port()}/x"
+    with Daemon(tmp_path, source("cam", url, reconnect=False)) as daemon:
+        assert daemon.wait() == 1
+
+
+def test_stay_goes_on_when_all_has_ended(tmp_path, clip):
+    with Daemon(tmp_path, source("a", clip), stay=True) as daemon:
+        daemon.until(lambda: daemon.messages("status", "a")[-1]["state"] == "ended")
+        time.sleep(0.5)
+        assert daemon.code is None
+        daemon.end()
+    assert daemon.code == 0

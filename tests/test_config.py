@@ -1,0 +1,166 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from streamer.config import DaemonConfig, StreamConfig, load_config, split_source, with_changes, with_sources
+from streamer.errors import ConfigError
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "daemon"
+ENVIRON = {"CAMERA_PASSWORD": "hunter2"}
+
+
+def load(tmp_path: Path, text: str, environ=None) -> DaemonConfig:
+    path = tmp_path / "daemon.yaml"
+    path.write_text(text)
+    return load_config(path, environ or {})
+
+
+def fault(tmp_path: Path, text: str, environ=None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, environ)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(tmp_path / "daemon.yaml"), "FILE")
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    names = set()
+    for name, field in model.model_fields.items():
+        names.add(prefix + name)
+        assert field.description, f"{prefix}{name} is not documented"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names |= fields_of(field.annotation, f"{prefix}{name}.")
+    return names
+
+
+def test_the_example_shows_every_field_with_its_default():
+    config = load_config(CONFIGS / "example.yaml", ENVIRON)
+    shown = yaml.safe_load((CONFIGS / "example.yaml").read_text())
+    stream = shown.pop("streams")["door"]
+    assert set(stream) == fields_of(StreamConfig)
+    names = set(shown) | {
+        f"{name}.{sub}" for name, part in shown.items() if isinstance(part, dict) for sub in part
+    }
+    assert names == fields_of(DaemonConfig) - {"streams"}
+    assert config.streams["door"].source == "rtsp://user:hunter2@camera.example/stream"
+    defaults = DaemonConfig(streams={"door": StreamConfig(source=config.streams["door"].source)})
+    assert config == defaults
+
+
+def test_every_line_of_the_example_has_a_comment():
+    lines = (CONFIGS / "example.yaml").read_text().splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        section = line.rstrip().endswith(":")
+        assert not line.strip() or "#" in line or "#" in before or section, line
+
+
+def test_the_minimal_config_loads():
+    assert list(load_config(CONFIGS / "minimal.yaml", ENVIRON).streams) == ["door"]
+
+
+def test_an_empty_file_is_all_defaults(tmp_path):
+    assert load(tmp_path, "# nothing\n") == DaemonConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("metric: off\n", "config FILE:1: unknown field 'metric'; did you mean 'metrics'?"),
+        (
+            "streams:\n  door:\n    source: x\n    transprot: udp\n",
+            "config FILE:4: unknown field 'streams.door.transprot'; did you mean 'transport'?",
+        ),
+        ("publish:\n  zqm: off\n", "config FILE:2: unknown field 'publish.zqm'; did you mean 'zmq'?"),
+        ("log: {levle: info}\n", "config FILE:1: unknown field 'log.levle'; did you mean 'level'?"),
+        (
+            "publish: {xyzzy: 1}\n",
+            "config FILE:1: unknown field 'publish.xyzzy'; known here: zmq, jsonl, tags, scores, ",
+        ),
+        ("threshold: 0.5\n", "config FILE:1: unknown field 'threshold'"),
+        ("streams:\n  door: {}\n", "config FILE:2: streams.door.source is missing"),
+        ("streams:\n  a b: {source: x}\n", "config FILE:2: streams.a b: names are 1 to 64 letters"),
+        (f"streams:\n  {'a' * 65}: {{source: x}}\n", "names are 1 to 64 letters"),
+        ("publisher: a/b\n", "config FILE:1: publisher: names are 1 to 64 letters"),
+        ("streams: [door]\n", "config FILE:1: streams"),
+        ("windows:\n  hop_cells: 0\n", "config FILE:2: windows.hop_cells: input should be greater than or equal to 1"),
+        ("windows: 8\n", "config FILE:1: windows must hold fields"),
+        ("- a\n- b\n", "config FILE: must be fields and values (`streams:` ...), not a list"),
+        ("streams:\n  door: [\n", "config FILE:3: not valid YAML"),
+        ("a: b: c\n", "config FILE:1: not valid YAML"),
+        ("metrics: off\nmetrics: off\n", "config FILE:2: metrics is there twice, first in line 1"),
+        ("\x00", "config FILE: not valid YAML"),
+        ("load: {threads: many}\n", "config FILE:1: load.threads: input should be a valid integer"),
+        ("load: {threads: many, picture_budget: 2}\n", "(and 1 more)"),
+        ("windows: {max_event_s: .inf}\n", "config FILE:1: windows.max_event_s: input should be a finite number"),
+        ("? [a, b]\n: c\n", "config FILE"),
+        ("!!python/object:os.system {}\n", "config FILE:1: not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_its_place(tmp_path, text, expected):
+    assert expected in fault(tmp_path, text)
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "gone.yaml", {})
+    with pytest.raises(ConfigError, match="directory"):
+        load_config(tmp_path, {})
+    (tmp_path / "film.mp4").write_bytes(bytes(range(256)))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "film.mp4", {})
+
+
+def test_variables(tmp_path):
+    text = "streams:\n  door:\n    source: rtsp://${USER_1}:${PW}@h/x?a=$b\n"
+    config = load(tmp_path, text, {"USER_1": "u", "PW": "p:w"})
+    assert config.streams["door"].source == "rtsp://u:p:w@h/x?a=$b"
+    assert fault(tmp_path, text, {"PW": "x"}) == (
+        "config FILE:3: streams.door.source: the environment has no USER_1; set it"
+    )
+
+
+def test_errors_hold_no_secret(tmp_path):
+    text = "streams:\n  door:\n    source: [rtsp://user:hunter2@h/x]\n    transport: 'rtsp://user:hunter2@h'\n"
+    assert "hunter2" not in fault(tmp_path, text)
+
+
+@pytest.mark.parametrize("off", ["off", "'off'", "null", "no"])
+def test_off(tmp_path, off):
+    config = load(tmp_path, f"metrics: {off}\npublish: {{zmq: {off}, jsonl: {off}}}\n")
+    assert (config.metrics, config.publish.zmq, config.publish.jsonl) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "url"),
+    [
+        ("door=rtsp://h/x?a=b", "door", "rtsp://h/x?a=b"),
+        ("rtsp://h/x?a=b", None, "rtsp://h/x?a=b"),
+        ("clip.mp4", None, "clip.mp4"),
+        ("a=clip=1.mp4", "a", "clip=1.mp4"),
+        ("/tmp/a=b.mp4", None, "/tmp/a=b.mp4"),
+    ],
+)
+def test_sources(text, name, url):
+    assert split_source(text) == (name, url)
+
+
+def test_names_are_made_where_none_is_given():
+    config = with_sources(
+        DaemonConfig(),
+        ["rtsp://u:p@cam-1.lan:554/x", "rtsp://cam-1.lan/y", "/data/My film (1).mp4", "file:///a/b.mkv", "hall=x.mp4"],
+    )
+    assert list(config.streams) == ["cam-1.lan", "cam-1.lan-2", "My-film-1", "b", "hall"]
+
+
+def test_a_name_that_is_taken_or_empty_is_refused():
+    with pytest.raises(ConfigError, match="two streams are named 'a'"):
+        with_sources(DaemonConfig(), ["a=x.mp4", "a=y.mp4"])
+    with pytest.raises(ConfigError, match="names no source"):
+        with_sources(DaemonConfig(), ["a="])
+
+
+def test_changes_are_checked():
+    assert with_changes(DaemonConfig(), {"publish.zmq": "off", "metrics": "h:1"}).publish.zmq is None
+    with pytest.raises(ConfigError, match=r"command line: log\.level"):
+        with_changes(DaemonConfig(), {"log.level": "loud"})
