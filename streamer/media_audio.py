@@ -35,8 +35,10 @@ def mono(frame: av.AudioFrame) -> Floats:
         full = 1 << (8 * raw.dtype.itemsize - 1)
         values = (values - (full if raw.dtype.kind == "u" else 0)) / np.float32(full)
     mixed: Floats = values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
-    # A damaged float stream can hold NaN, and one of them would spoil a whole window.
-    return np.nan_to_num(mixed, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    if raw.dtype.kind == "f" and not np.isfinite(mixed).all():
+        # A damaged float stream can hold NaN, and one of them would spoil a whole window.
+        mixed = np.nan_to_num(mixed, nan=0.0, posinf=1.0, neginf=-1.0)
+    return mixed
 
 
 class AudioTrack:
