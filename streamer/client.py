@@ -207,15 +207,17 @@ class _Order:
         if message.topic_seq <= before:
             return False
         run.topics[topic] = message.topic_seq
+        lost = 0
         if not self._everything:
-            if before:
-                self.missed[message.publisher] += message.topic_seq - before - 1
+            lost = message.topic_seq - before - 1 if before else 0
         elif message.replay:
             run.recovered += bool(run.seq) and message.seq > run.seq
         else:
-            if run.seq:
-                self.missed[message.publisher] += message.seq - run.seq - 1 - run.recovered
-            run.seq, run.recovered = message.seq, 0
+            # Below 0 where one publisher is listened to over two endpoints, and one is ahead.
+            lost = max(0, message.seq - run.seq - 1 - run.recovered) if run.seq else 0
+            run.seq, run.recovered = max(run.seq, message.seq), 0
+        if lost:
+            self.missed[message.publisher] += lost
         return True
 
 

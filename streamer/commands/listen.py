@@ -102,7 +102,8 @@ def human(message: Message) -> str:
 
 
 def _status(message: StatusMessage) -> str:
-    parts = [message.state + (f" ({message.reason}: {message.detail})" if message.reason else "")]
+    why = ": ".join(word for word in (message.reason, message.detail) if word)
+    parts = [f"{message.state} ({why})" if why else message.state]
     parts.append(f"hears by {'+'.join(message.modalities) or 'nothing'}")
     if message.missing:
         parts.append(f"without {'+'.join(message.missing)}")

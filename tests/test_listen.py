@@ -1,0 +1,92 @@
+"""`earwitness listen` as a command of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests import messages as make
+from tests.listeners import LISTEN, ROOT, listening, wait_for
+from tests.rtsp import free_port
+from tests.test_client import speaking
+
+
+def test_json_lines_come_at_once_and_end_at_the_count() -> None:
+    with speaking() as speaker, listening(*LISTEN, speaker.endpoint, "--topic", "event/", "--count", "2") as listener:
+        speaker.say(make.onset())  # open: the listener is sent it when it comes
+        wait_for(lambda: len(listener.lines) == 1, lambda: time.sleep(0.02))
+        speaker.say(make.tags(), make.offset())
+        assert listener.wait() == 0
+        assert [json.loads(line)["type"] for line in listener.lines] == ["onset", "offset"]
+        assert listener.errors() == ""
+
+
+def test_lines_for_people() -> None:
+    with speaking() as speaker, listening(*LISTEN, speaker.endpoint, "--human", "--count", "7") as listener:
+        wait_for(lambda: len(listener.lines) == 1, lambda: time.sleep(0.02))
+        speaker.say(
+            make.onset(), make.offset(), make.tags(), make.scores(), make.heartbeat(), make.status(state="backoff")
+        )
+        assert listener.wait() == 0
+    assert listener.lines[1:] == [
+        "14:13:21.5Z  cam  onset   Dog  begins, score 0.80",
+        "14:13:22.0Z  cam  offset  Dog  ends after 0.50 s, confidence 0.70",
+        "      0.00 s  cam  tags    10.0 s: Dog 0.25, Speech 0.25, Alarm_bell_ringing 0.25",
+        "      0.00 s  cam  scores  2 cells of 3 classes",
+        "14:13:25.0Z  earwitness  heartbeat  up 12 s, cam streaming",
+        "14:13:26.0Z  cam  status  backoff (timeout), hears by spectral, coverage 100%, 0.2 s behind",
+    ]
+
+
+def test_the_time_is_up() -> None:
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+    with listening(*LISTEN, nobody, "--timeout", "0.3") as listener:
+        assert listener.wait() == 0
+        assert (listener.lines, listener.errors()) == ([], "")
+    with listening(*LISTEN, nobody, "--timeout", "0.3", "--count", "2") as listener:
+        assert listener.wait() == 1
+        assert listener.errors() == f"earwitness: error: 0 of 2 messages came from {nobody} in 0.3 s\n"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["nowhere"], ["--count", "0"], ["--count", "x"], ["--timeout", "-1"], ["--timeout", "nan"], ["--since", "1"]],
+)
+def test_wrong_arguments_are_one_line(wrong: list[str]) -> None:
+    done = subprocess.run([*LISTEN, *wrong], capture_output=True, text=True, cwd=ROOT, timeout=20, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("earwitness")
+    assert ": error: " in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_it_in_peace() -> None:
+    with speaking() as speaker:
+        process = subprocess.Popen(
+            [*LISTEN, speaker.endpoint], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["type"] == "status"
+        process.stdout.close()
+        speaker.say(make.onset())
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_ends_it_without_a_traceback() -> None:
+    with speaking() as speaker, listening(*LISTEN, speaker.endpoint) as listener:
+        wait_for(lambda: bool(listener.lines), lambda: time.sleep(0.02))
+        listener.process.send_signal(signal.SIGINT)
+        assert listener.wait() == 130
+        assert "Traceback" not in listener.errors()
+
+
+def test_help_has_an_example() -> None:
+    done = subprocess.run([*LISTEN, "--help"], capture_output=True, text=True, cwd=ROOT, timeout=20, check=True)
+    assert "example: earwitness listen" in done.stdout
