@@ -1,0 +1,126 @@
+"""`earwitness weights`: gets the pretrained networks that models with VGGish or VGG16 need, and checks them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamer.config import default_weights_folder
+from streamer.errors import UsageError, WeightsError
+from streamer.features import EXTRACTORS
+from streamer.features.weights import KNOWN, WeightsFile, WeightsStore
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `weights list`, `weights fetch` and `weights verify`."""
+    parser = subparsers.add_parser(
+        "weights",
+        help="get and check the weights of pretrained networks",
+        description="Gets and checks the pretrained networks that models with VGGish or VGG16 need. The model that is "
+        "shipped needs none.",
+        epilog="example: earwitness weights fetch vggish",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    named = f"of {', '.join(KNOWN)}"
+
+    listing = _action(actions, "list", "what is known, and what is here", "earwitness weights list")
+    listing.set_defaults(main=_list)
+
+    fetching = _action(actions, "fetch", "download weights, or take a file", "earwitness weights fetch vggish vgg16")
+    fetching.add_argument("names", nargs="+", metavar="NAME", help=f"some {named}")
+    fetching.add_argument("--url", help="get it from there; also says where weights of your own are, with --sha256")
+    fetching.add_argument("--sha256", metavar="HEX", help="what it must be (default: the published weights)")
+    fetching.add_argument("--file", type=Path, metavar="FILE", help="take this .pth or .safetensors file instead")
+    fetching.set_defaults(main=_fetch)
+
+    verifying = _action(actions, "verify", "check files and networks", "earwitness weights verify")
+    verifying.add_argument("names", nargs="*", metavar="NAME", help=f"some {named} (default: all that are here)")
+    verifying.set_defaults(main=_verify)
+
+
+def _action(
+    actions: _SubParsersAction[argparse.ArgumentParser], name: str, help: str, example: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=help, description=help, epilog=f"example: {example}")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="where they are kept (default: the user's cache)"
+    )
+    return parser
+
+
+def _list(args: argparse.Namespace) -> int:
+    """Print each of the known weights, and the files that are here; nothing is read but the folder."""
+    store = _store(args)
+    print(f"weights in {store.folder}")  # noqa: T201
+    for known in KNOWN.values():
+        print(f"{known.name}: {known.what}, {known.licence}")  # noqa: T201
+        print(f"  published  {known.url} ({_size(known.about_bytes)}, SHA-256 {known.sha256})")  # noqa: T201
+        for path in store.here(known.name):
+            print(f"  here       {path} ({_size(path.stat().st_size)})")  # noqa: T201
+        if not store.here(known.name):
+            print(f"  not here   get it with: earwitness weights fetch {known.name}")  # noqa: T201
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    """Get weights, check that they fit their network, and say where they are."""
+    names = _checked(args.names)
+    if len(names) > 1 and (args.url or args.sha256 or args.file):
+        raise UsageError("--url, --sha256 and --file are for one NAME")
+    if args.url and args.file:
+        raise UsageError("give --url or --file, not both")
+    store = _store(args)
+    for name in names:
+        if args.file is not None:
+            _fits(WeightsStore(store.folder, {name: args.file}), name, None)
+            found = store.install(name, args.file, args.sha256)
+        else:
+            found = store.fetch(name, url=args.url, sha256=args.sha256, progress=sys.stderr.isatty())
+            _fits(store, name, found.sha256)
+        _say_good(found)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Check the SHA-256 of the weights that are here, and that they fit their networks."""
+    store = _store(args)
+    names = _checked(args.names) or [name for name in KNOWN if store.here(name)]
+    if not names:
+        raise WeightsError(f"there are no weights in {store.folder}; get some with: earwitness weights fetch NAME")
+    for name in names:
+        found = store.find(name)
+        _fits(store, name, found.sha256)
+        _say_good(found)
+    return 0
+
+
+def _checked(names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in KNOWN:
+            raise UsageError(f"there are no weights {name!r}; known are {', '.join(KNOWN)}")
+    return list(names)
+
+
+def _store(args: argparse.Namespace) -> WeightsStore:
+    return WeightsStore(args.weights or default_weights_folder(os.environ))
+
+
+def _fits(store: WeightsStore, name: str, sha256: str | None) -> None:
+    """Make the network of them. Raises `WeightsError` if they are not its own."""
+    EXTRACTORS[name]({"weights_sha256": sha256}, store)
+
+
+def _say_good(found: WeightsFile) -> None:
+    which = "as published" if found.sha256 == KNOWN[found.name].sha256 else "not the published ones"
+    print(f"{found.name}: good, {which}: {found.path} (SHA-256 {found.sha256})")  # noqa: T201
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"

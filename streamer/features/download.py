@@ -1,0 +1,216 @@
+"""Downloads one file over HTTP: resumed where it broke off, checked by its SHA-256, in place only when whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+from tqdm import tqdm
+
+from streamer.errors import WeightsError, redacted
+
+_LONGEST_WAIT_S = 30.0
+_WORTH_ANOTHER = 2**20
+"""An attempt that brings at least so many bytes that no other has brought is not counted as a failure."""
+_LARGEST = 8 * 2**30
+"""No checkpoint is larger; a server that never stops sending must not fill the disk."""
+_TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server is waited for, and how often it is tried again."""
+
+    attempts: int = 6  # in a row that bring nothing worth mentioning
+    wait_s: float = 1.0  # before the second; it doubles each time, up to 30 s
+    connect_s: float = 10.0
+    read_s: float = 30.0  # without a byte
+
+
+class _AgainError(Exception):
+    """This attempt has failed, another may not."""
+
+
+def download(url: str, target: Path, sha256: str, *, patience: Patience, progress: bool) -> None:
+    """Download `url` to `target` if it is what `sha256` says; `target` is replaced at once or not at all.
+
+    What has come is kept beside it as `.part` when the download breaks off or is interrupted; the next call goes on
+    from there (Range, with If-Range where the server gives an ETag or a date).
+
+    Raises:
+        WeightsError: it can't be got within `patience` or written, has another SHA-256, or is being downloaded.
+
+    """
+    try:
+        scheme = httpx.URL(url).scheme
+    except httpx.InvalidURL as error:
+        raise WeightsError(f"{redacted(url)}: is not a URL: {error}") from None
+    if scheme not in ("http", "https"):
+        raise WeightsError(f"{redacted(url)}: can't be downloaded: only http and https can")
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("a+b") as file:
+            _lock(file, part, target)
+            try:
+                with _Download(url, part, file, sha256, patience, progress) as running:
+                    running.run()
+                os.fsync(file.fileno())
+                part.replace(target)
+            finally:
+                if part.exists() and part.stat().st_size == 0:
+                    part.unlink()
+    except OSError as error:
+        raise WeightsError(f"{target}: can't be written: {error.strerror}") from None
+
+
+def _lock(file: BinaryIO, part: Path, target: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(file.fileno()).st_ino == part.stat().st_ino  # not renamed while we waited
+    except (BlockingIOError, FileNotFoundError):
+        mine = False
+    if not mine:
+        raise WeightsError(f"{target}: is being downloaded by another process; wait for it")
+
+
+class _Download:
+    """One download into an open `.part` file."""
+
+    def __init__(self, url: str, part: Path, file: BinaryIO, sha256: str, patience: Patience, progress: bool) -> None:
+        self._url = url
+        self._shown = redacted(url)
+        self._part = part
+        self._file = file
+        self._validator = part.with_name(part.name + ".etag")  # which version of the file the part is of
+        self._sha256 = sha256
+        self._patience = patience
+        self._client = httpx.Client(
+            follow_redirects=True,
+            timeout=httpx.Timeout(patience.read_s, connect=patience.connect_s),
+            headers={"Accept-Encoding": "identity"},  # a range of compressed bytes could not be resumed
+        )
+        self._bar = tqdm(
+            desc=part.name.removesuffix(".part"),
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1000,
+            disable=None if progress else True,  # None: shown on a terminal alone
+        )
+
+    def __enter__(self) -> _Download:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._client.close()
+
+    def run(self) -> None:
+        """Fill the part until it is what was asked for. Raises `WeightsError`."""
+        resumed = self._size() > 0
+        if resumed and self._digest() == self._sha256:  # the process ended just in front of the renaming
+            self._forget_validator()
+            return
+        furthest, failures = self._size(), 0
+        while True:
+            try:
+                resumed &= self._attempt()
+                found = self._digest()
+                if found == self._sha256:
+                    self._forget_validator()
+                    return
+                size = self._size()
+                self._start_over()
+                if not resumed:
+                    raise WeightsError(
+                        f"{self._shown}: is not what was expected: {size} bytes with SHA-256 {found}, expected "
+                        f"{self._sha256}; check the address and --sha256"
+                    )
+                raise _AgainError("what an earlier download had left did not fit")
+            except _AgainError as error:
+                problem = str(error)
+            resumed = self._size() > 0
+            failures = 0 if self._size() >= furthest + _WORTH_ANOTHER else failures + 1
+            furthest = max(furthest, self._size())
+            if failures >= self._patience.attempts:
+                kept = f"; the {self._size()} bytes that came are kept, try again later" if self._size() else ""
+                raise WeightsError(f"{self._shown}: {problem}, {failures} times{kept}")
+            time.sleep(min(self._patience.wait_s * 2 ** max(failures - 1, 0), _LONGEST_WAIT_S))
+
+    def _attempt(self) -> bool:
+        """Ask for what is missing and append it; whether the server went on where the part ends."""
+        offset = self._size()
+        headers = {}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if self._validator.is_file():
+                headers["If-Range"] = self._validator.read_text(encoding="ascii")
+        try:
+            with self._client.stream("GET", self._url, headers=headers) as response:
+                resumed = self._check(response, offset)
+                length = response.headers.get("Content-Length", "")
+                self._bar.reset(total=int(length) + self._size() if length.isdigit() else None)
+                self._bar.initial = self._bar.n = self._size()
+                for block in response.iter_raw(2**18):
+                    self._file.write(block)
+                    self._bar.update(len(block))
+                    if self._size() > _LARGEST:
+                        raise WeightsError(f"{self._shown}: is larger than {_LARGEST} bytes; check the address")
+                return resumed
+        except httpx.ConnectTimeout:
+            raise _AgainError(f"no connection within {self._patience.connect_s:g} s") from None
+        except httpx.ReadTimeout:
+            raise _AgainError(f"stalled: nothing came for {self._patience.read_s:g} s") from None
+        except httpx.RemoteProtocolError:
+            raise _AgainError("the connection broke off") from None
+        except httpx.TransportError as error:
+            raise _AgainError(f"can't be reached: {redacted(str(error)) or type(error).__name__}") from None
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise WeightsError(f"{self._shown}: can't be downloaded: {redacted(str(error))}") from None
+
+    def _check(self, response: httpx.Response, offset: int) -> bool:
+        """Prepare the part for the body of the response; whether that goes on where the part ends."""
+        status = response.status_code
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            self._start_over()
+            raise _AgainError("the server has less than what an earlier download had left")
+        if status in _TRY_AGAIN:
+            raise _AgainError(f"the server answers {status} {response.reason_phrase}")
+        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            raise WeightsError(
+                f"{self._shown}: the server answers {status} {response.reason_phrase}; check the address"
+            )
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            if not offset or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                self._start_over()
+                raise _AgainError("the server sent another range than was asked for")
+            return True
+        self._start_over()
+        etag = response.headers.get("ETag", "")
+        validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
+        if validator.isascii() and validator:
+            self._validator.write_text(validator, encoding="ascii")
+        return False
+
+    def _size(self) -> int:
+        self._file.flush()
+        return os.fstat(self._file.fileno()).st_size
+
+    def _digest(self) -> str:
+        self._file.flush()
+        with self._part.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _start_over(self) -> None:
+        self._file.truncate(0)
+        self._forget_validator()
+
+    def _forget_validator(self) -> None:
+        self._validator.unlink(missing_ok=True)

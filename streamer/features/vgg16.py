@@ -1,0 +1,224 @@
+"""VGG16 cells: the 4096 values of the second dense layer for the picture at the cell.
+
+Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015), as torchvision
+has it. The paper this project follows takes the "last feedforward layer" of 4096 values: fc7 after its ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from streamer.features.vgg import convolutions
+from streamer.features.weights import WeightsStore, fitted
+from streamer.types import CELL, PICTURE_SIDE, SAMPLE_RATE_HZ, Bools, Cells, Chunk, Floats, Frame
+
+SIZE = 4096
+"""Values of fc7."""
+BATCH = 8
+"""Cells that are computed together, from multiples of it on: the dense layers are bound by reading their weights."""
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's RGB from 0 to 1: torchvision's VGG16_Weights.IMAGENET1K_V1.transforms()."""
+_LAST = "classifier.6."
+"""The layer of ImageNet's 1000 classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vgg16Spec:
+    """What a bundle says of its VGG16 input."""
+
+    hold_s: float = 1.0  # a cell in which no picture is shown has the last one, unless that is longer ago
+    weights_sha256: str | None = None  # None: whatever weights there are
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_s <= 60:
+            raise ValueError(f"hold_s is {self.hold_s}, must be from 0 to 60")
+
+
+class Vgg16Network(nn.Module):
+    """VGG16 up to fc7, and what torchvision does to pictures before. Its tensors are called as in torchvision.
+
+    It is not made by torchvision, which takes two seconds to import.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = convolutions(3, ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3))
+        self.classifier = nn.Sequential(
+            nn.Linear(512 * (PICTURE_SIDE // 32) ** 2, SIZE),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),  # does nothing here but keep torchvision's numbers
+            nn.Linear(SIZE, SIZE),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 224, 224, 3) RGB bytes to (B, 4096), not negative."""
+        pictures = (pixels.to(torch.float32) / 255 - torch.tensor(_MEAN)) / torch.tensor(_STD)
+        # torchvision's average pooling to 7 x 7 does nothing to pictures of this size.
+        fc7: Tensor = self.classifier(self.features(pictures.permute(0, 3, 1, 2)).flatten(1))
+        return fc7
+
+
+def network_of(tensors: Mapping[str, Tensor], where: Path) -> Vgg16Network:
+    """The network with the tensors of a checkpoint, named as in torchvision; the last layer may be missing.
+
+    Raises:
+        WeightsError: they are not VGG16's: says what was expected and what was found in `where`.
+
+    """
+    with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
+        network = Vgg16Network()
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    own = fitted(tensors, expected, "torchvision's VGG16", where, lambda name: name.startswith(_LAST))
+    network.load_state_dict(own, assign=True)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+class Vgg16:
+    """Makes VGG16 extractors; holds the network that they share."""
+
+    name = "vgg16"
+    shape: tuple[int, ...] = (SIZE,)
+    rate_hz: int | None = None
+
+    def __init__(self, spec: Vgg16Spec, network: nn.Module) -> None:
+        """`network`: (B, 224, 224, 3) RGB bytes to (B, 4096)."""
+        self._spec = spec
+        self._network = network
+        self.hold = round(spec.hold_s * SAMPLE_RATE_HZ)
+
+    def spec(self) -> Mapping[str, Any]:
+        """The parameters, as a bundle stores them."""
+        return asdict(self._spec)
+
+    def new(self) -> Vgg16Extractor:
+        """An extractor at the start of an epoch."""
+        return Vgg16Extractor(self)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Floats:
+        """(B, 224, 224, 3) RGB bytes to (B, 4096)."""
+        with torch.inference_mode():
+            return cast(Floats, self._network(torch.from_numpy(pixels)).numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What the network made of a picture."""
+
+    at: int
+    fc7: Floats
+
+
+class Vgg16Extractor:
+    """VGG16 cells of one epoch.
+
+    A cell has the picture nearest to its centre of those shown within it. If there is none it has the last one before,
+    as long as that is not older than `hold_s` at the cell's centre; else it is not valid. A picture that several cells
+    have is computed once.
+
+    `stride` sheds work and may change at any time; a batch of cells goes by what it is when the batch is complete. Only
+    cells that are multiples of it are computed, and the others have what the one before them has. 0: no cell is
+    computed, and none is valid.
+    """
+
+    def __init__(self, factory: Vgg16) -> None:
+        self.stride = 1
+        self._factory = factory
+        self._next = 0  # the cell that comes out next; a multiple of BATCH until the end
+        self._chosen: list[Frame | None] = []  # what the cells from there on have; fewer than BATCH between calls
+        self._last: Frame | None = None  # the newest picture
+        self._kept: _Value | None = None  # what the newest cell that came out has
+
+    def push(self, item: Chunk | Frame) -> Cells:
+        """Take in a picture and give out the batches of cells for which no nearer one can come.
+
+        Raises:
+            ValueError: the item is audio, or a picture that is not later than the one before.
+
+        """
+        if not isinstance(item, Frame) or item.pixels.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
+            raise ValueError(f"vgg16 cells are made of pictures of {PICTURE_SIDE} x {PICTURE_SIDE} RGB pixels")
+        if self._last is not None and item.at <= self._last.at:
+            raise ValueError(f"a picture at {item.at} does not follow one at {self._last.at}")
+        self._choose((item.at + CELL // 2) // CELL, item)  # cells whose centre is not later than this picture
+        self._last = item
+        return self._give(len(self._chosen) - len(self._chosen) % BATCH)
+
+    def flush(self, cells: int) -> Cells:
+        """The last picture is the last: give out all cells below `cells`."""
+        self._choose(cells, None)
+        return self._give(max(min(len(self._chosen), cells - self._next), 0))
+
+    def _choose(self, stop: int, coming: Frame | None) -> None:
+        """Decide which picture the cells below `stop` have, now that `coming` is the one behind the last."""
+        decided = range(self._next + len(self._chosen), stop)
+        self._chosen.extend(self._nearest(cell, coming) for cell in decided)
+
+    def _nearest(self, cell: int, coming: Frame | None) -> Frame | None:
+        start, middle = cell * CELL, cell * CELL + CELL // 2
+        before = self._last
+        inside = [one for one in (before, coming) if one is not None and start <= one.at < start + CELL]
+        if inside:
+            return min(inside, key=lambda one: abs(one.at - middle))
+        if before is not None and before.at < start and middle - before.at <= self._factory.hold:
+            return before
+        return None
+
+    def _give(self, count: int) -> Cells:
+        """Compute and give out `count` of the cells that were chosen for."""
+        start = self._next
+        # Rows that are never written take no memory, however long there was no picture.
+        values = np.zeros((count, SIZE), np.float32)
+        valid = np.zeros(count, np.bool_)
+        for first in range(0, count, BATCH):
+            batch = slice(first, min(first + BATCH, count))
+            self._compute(start + first, self._chosen[batch], values[batch], valid[batch])
+        del self._chosen[:count]
+        self._next += count
+        return Cells(start, values, valid)
+
+    def _compute(self, start: int, chosen: list[Frame | None], values: Floats, valid: Bools) -> None:
+        """Fill `values` and `valid` of the cells from `start` on."""
+        # What each cell has: the place of a picture among those to compute, or what an earlier batch computed.
+        pictures: list[Frame] = []
+        places: list[int | _Value | None] = []
+        place: int | _Value | None = self._kept
+        for cell, frame in enumerate(chosen, start):
+            if self.stride == 0 or (cell % self.stride == 0 and frame is None):
+                place = None
+            elif cell % self.stride == 0 and frame is not None and frame.at != self._place_at(place, pictures):
+                place = len(pictures)
+                pictures.append(frame)
+            places.append(place)
+        fc7 = self._factory.embed(np.stack([one.pixels for one in pictures])) if pictures else values[:0]
+        for row, place in enumerate(places):
+            if place is not None:
+                values[row] = place.fc7 if isinstance(place, _Value) else fc7[place]
+                valid[row] = True
+        self._kept = _Value(pictures[place].at, fc7[place].copy()) if isinstance(place, int) else place
+
+    @staticmethod
+    def _place_at(place: int | _Value | None, pictures: list[Frame]) -> int | None:
+        return pictures[place].at if isinstance(place, int) else place.at if place is not None else None
+
+
+def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vgg16:
+    """The VGG16 modality as a bundle describes it, with its network.
+
+    Raises:
+        TypeError, ValueError: the spec has a field or a value that is not known here.
+        WeightsError: the weights are missing, others than the spec's, or not VGG16's.
+
+    """
+    wanted = Vgg16Spec(**spec)
+    found = weights.find("vgg16", wanted.weights_sha256)
+    return Vgg16(replace(wanted, weights_sha256=found.sha256), network_of(found.tensors(), found.path))

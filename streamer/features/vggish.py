@@ -1,0 +1,273 @@
+"""VGGish cells: 128 values of 0.96 s of audio around the cell.
+
+Hershey et al., "CNN architectures for large-scale audio classification" (ICASSP 2017), as released in
+tensorflow/models, research/audioset/vggish: 16 kHz, 96 frames of 64 log-mel bins into a VGG-like network. The
+paper this project follows takes the 128 embedding values as they are, without PCA or quantisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streamer.errors import WeightsError
+from streamer.features.vgg import convolutions
+from streamer.features.weights import WeightsStore, fitted
+from streamer.types import CELL, SAMPLE_RATE_HZ, WINDOW_CELLS, Cells, Chunk, Floats, Frame
+
+RATE_HZ = 16_000
+FRAMES = 96
+"""Mel frames that the network looks at."""
+MELS = 64
+SIZE = 128
+"""Values of an embedding."""
+WINDOW, HOP, FFT = 400, 160, 512
+"""Samples of a frame, from one frame to the next, and of the FFT (the frame is zero-padded behind)."""
+PATCH = (FRAMES - 1) * HOP + WINDOW
+"""Samples that one embedding is made of: 975 ms."""
+BATCH = 8
+"""Cells that go through the network together, from multiples of it on. A matrix product's rounding depends on how
+many rows it has: with the same cells in the same batches, every chunking gives the same bits."""
+
+_LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
+_LOG_OFFSET = 0.01
+_PAPER_HOP = 6 * HOP
+_TORCHAUDIO = {"features_network.": "features.", "embedding_network.": "embeddings."}
+
+Alignment: TypeAlias = Literal["centered", "paper"]
+
+
+@dataclass(frozen=True, slots=True)
+class VggishSpec:
+    """What a bundle says of its VGGish input.
+
+    `centered` puts the patch around the cell's centre. `paper` is the paper's 960 ms chunks with 900 ms overlap
+    (section 3.1): chunk k of a 10 s window, which is up to 474 ms off cell k.
+    """
+
+    alignment: Alignment = "centered"
+    last_relu: bool = False  # tensorflow/models took the ReLU behind the embedding out in 2020; the ports keep it
+    weights_sha256: str | None = None  # None: whatever weights there are
+
+    def __post_init__(self) -> None:
+        if self.alignment not in get_args(Alignment):
+            raise ValueError(f"alignment is {self.alignment!r}, must be one of {', '.join(get_args(Alignment))}")
+
+
+class VggishNetwork(nn.Module):
+    """The network. Its tensors are called as in torchvggish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = convolutions(1, ((64,), (128,), (256, 256), (512, 512)))
+        self.embeddings = nn.Sequential(
+            nn.Linear(512 * (FRAMES // 16) * (MELS // 16), 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, SIZE),
+        )
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """(B, 96, 64) log-mel frames to (B, 128) embeddings, before the last ReLU."""
+        maps = self.features(log_mel[:, None])
+        # TensorFlow flattens with the channels last, and the weights come from there.
+        embeddings: Tensor = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
+        return embeddings
+
+
+def network_of(tensors: Mapping[str, Tensor], where: Path) -> VggishNetwork:
+    """The network with the tensors of a checkpoint, named as in torchvggish or as in torchaudio's prototype.
+
+    Raises:
+        WeightsError: they are not VGGish's: says what was expected and what was found in `where`.
+
+    """
+    renamed = {_as_torchvggish(name): tensor for name, tensor in tensors.items()}
+    with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
+        network = VggishNetwork()
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    dense = "embeddings.0.weight"
+    per_mel = expected[dense][1] // (MELS // 16)
+    if dense in renamed and renamed[dense].ndim == 2:
+        rows, columns = renamed[dense].shape
+        if rows == expected[dense][0] and columns != expected[dense][1] and columns % per_mel == 0:
+            raise WeightsError(
+                f"weights {where}: VGGish with {16 * columns // per_mel} mel bins: first dense layer is "
+                f"{[rows, columns]}, expected {list(expected[dense])}: {MELS} mel bins"
+            )
+    # A whole torchvggish model also holds the PCA of its post-processing.
+    own = fitted(renamed, expected, "VGGish", where, lambda name: name.startswith("pproc."))
+    network.load_state_dict(own, assign=True)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _as_torchvggish(name: str) -> str:
+    for theirs, ours in _TORCHAUDIO.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+def mel_filters() -> Tensor:
+    """(257, 64) weights of the FFT's bins in the mel bins, as TensorFlow's VGGish has them.
+
+    HTK's mel scale with triangles that are straight in mel; torchaudio's are straight in Hz, up to 0.0044 different.
+    The bin at 0 Hz lies below all triangles.
+    """
+
+    def mel(hz: Any) -> Any:
+        return 1127.0 * np.log1p(hz / 700.0)
+
+    bins = mel(np.linspace(0.0, RATE_HZ / 2, FFT // 2 + 1))[:, None]
+    edges = np.linspace(mel(_LOWEST_HZ), mel(_HIGHEST_HZ), MELS + 2)
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return torch.from_numpy(np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32))
+
+
+class Vggish:
+    """Makes VGGish extractors; holds the network that they share."""
+
+    name = "vggish"
+    shape: tuple[int, ...] = (SIZE,)
+    rate_hz: int | None = RATE_HZ
+
+    def __init__(self, spec: VggishSpec, network: nn.Module) -> None:
+        """`network`: (B, 96, 64) log-mel frames to (B, 128), before the last ReLU."""
+        self._spec = spec
+        self._network = network
+        self._taper = torch.hann_window(WINDOW, periodic=True)
+        self._filters = mel_filters()
+
+    def spec(self) -> Mapping[str, Any]:
+        """The parameters, as a bundle stores them."""
+        return asdict(self._spec)
+
+    def new(self) -> VggishExtractor:
+        """An extractor at the start of an epoch."""
+        return VggishExtractor(self)
+
+    def patch_start(self, cell: int) -> int:
+        """Position of the first of the `PATCH` samples of a cell, at 16 kHz; below 0 at the beginning."""
+        if self._spec.alignment == "centered":
+            return centre(cell) - PATCH // 2
+        # The paper's chunks are counted within its 10 s: in a longer stream they begin anew with every window's worth
+        # of cells, or they would fall behind without limit.
+        window, chunk = divmod(cell, WINDOW_CELLS)
+        return _at_rate(window * WINDOW_CELLS * CELL) + _PAPER_HOP * chunk
+
+    def log_mel(self, patches: Tensor) -> Tensor:
+        """(B, 15600) samples to (B, 96, 64): natural logarithms of mel magnitudes + 0.01."""
+        frames = patches.unfold(1, WINDOW, HOP) * self._taper  # (B, 96, 400)
+        return torch.log(torch.fft.rfft(frames, FFT).abs() @ self._filters + _LOG_OFFSET)
+
+    def embed(self, patches: Floats) -> Floats:
+        """(8, 15600) samples to (8, 128) embeddings."""
+        with torch.inference_mode():
+            embeddings = self._network(self.log_mel(torch.from_numpy(patches)))
+            return cast(Floats, (embeddings.relu() if self._spec.last_relu else embeddings).numpy())
+
+
+class VggishExtractor:
+    """VGGish cells of one epoch.
+
+    The epoch is zero-padded at both ends. A cell whose patch touches a hole in the audio, or whose centre lies beyond
+    the end of it, is not valid.
+    """
+
+    def __init__(self, factory: Vggish) -> None:
+        self._factory = factory
+        self._runs: list[tuple[int, Floats]] = []  # unbroken audio that is still needed: (position, samples)
+        self._end = 0  # position behind the last sample
+        self._next = 0  # the cell that comes out next; a multiple of BATCH until the end
+
+    def push(self, item: Chunk | Frame) -> Cells:
+        """Take in audio at 16 kHz and give out the batches of cells that it completes.
+
+        Raises:
+            ValueError: the item is a picture, has another rate, or begins before the end of the one before.
+
+        """
+        if not isinstance(item, Chunk) or item.rate_hz != RATE_HZ:
+            raise ValueError(f"vggish cells are made of audio at {RATE_HZ} Hz")
+        if item.start < self._end:
+            raise ValueError(f"audio from {item.start} on overlaps audio up to {self._end}")
+        if len(item.samples):
+            if self._runs and item.start == self._end:
+                start, samples = self._runs.pop()
+                self._runs.append((start, np.concatenate([samples, item.samples])))
+            else:
+                self._runs.append((item.start, item.samples))
+            self._end = item.end
+        stop = self._next
+        while self._factory.patch_start(stop + BATCH - 1) + PATCH <= self._end:
+            stop += BATCH
+        return self._give(stop)
+
+    def flush(self, cells: int) -> Cells:
+        """Pad the end with zeros and give out all cells below `cells`; those beyond the audio are not valid."""
+        return self._give(max(cells, self._next))
+
+    def _give(self, stop: int) -> Cells:
+        start = self._next
+        values = np.zeros((stop - start, SIZE), np.float32)
+        valid = np.zeros(stop - start, np.bool_)
+        for first in range(start, stop, BATCH):
+            # The last batch of an epoch is as large as the others, or its cells would be other bits.
+            patches = np.zeros((BATCH, PATCH), np.float32)
+            count = min(BATCH, stop - first)
+            known = np.array([self._cut(first + row, patches[row]) for row in range(count)])
+            if known.any():
+                done = slice(first - start, first - start + count)
+                valid[done] = known
+                values[done][known] = self._factory.embed(patches)[:count][known]
+        self._next = stop
+        needed = self._factory.patch_start(stop)
+        self._runs = [
+            (begin, samples) if begin >= needed else (needed, samples[needed - begin :].copy())
+            for begin, samples in self._runs
+            if begin + len(samples) > needed
+        ]
+        return Cells(start, values, valid)
+
+    def _cut(self, cell: int, patch: Floats) -> bool:
+        """Fill `patch` with the cell's samples; False if they are not all known."""
+        start = self._factory.patch_start(cell)
+        first, last = max(start, 0), min(start + PATCH, self._end)  # the padding beyond the epoch's ends stays zero
+        if centre(cell) >= self._end:
+            return False
+        for begin, samples in self._runs:
+            if begin <= first and last <= begin + len(samples):
+                patch[first - start : last - start] = samples[first - begin : last - begin]
+                return True
+        return False
+
+
+def centre(cell: int) -> int:
+    """Position of a cell's centre at 16 kHz, to the nearest sample."""
+    return _at_rate(cell * CELL + CELL // 2)
+
+
+def _at_rate(sample: int) -> int:
+    """A master-clock position at 16 kHz, to the nearest; in integers, so that nothing drifts."""
+    return (2 * sample * RATE_HZ + SAMPLE_RATE_HZ) // (2 * SAMPLE_RATE_HZ)
+
+
+def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vggish:
+    """The VGGish modality as a bundle describes it, with its network.
+
+    Raises:
+        TypeError, ValueError: the spec has a field or a value that is not known here.
+        WeightsError: the weights are missing, others than the spec's, or not VGGish's.
+
+    """
+    wanted = VggishSpec(**spec)
+    found = weights.find("vggish", wanted.weights_sha256)
+    return Vggish(replace(wanted, weights_sha256=found.sha256), network_of(found.tensors(), found.path))

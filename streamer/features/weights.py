@@ -1,0 +1,340 @@
+"""Weights of pretrained networks: which are known, where they are kept, and how their files are read.
+
+A checkpoint is only ever read as tensors: safetensors, or PyTorch's format with `weights_only=True`, so
+that no code in it can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from streamer.errors import UsageError, WeightsError
+from streamer.features.download import Patience, download
+
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWeights:
+    """A published checkpoint."""
+
+    name: str  # the modality that needs it
+    what: str
+    licence: str
+    url: str
+    sha256: str
+    about_bytes: int  # for people; the SHA-256 is what is checked
+
+    @property
+    def file(self) -> str:
+        """Its published file name, which carries the first 8 digits of the SHA-256 (torch.hub's way)."""
+        return urlsplit(self.url).path.rpartition("/")[2]
+
+
+KNOWN: Mapping[str, KnownWeights] = {
+    one.name: one
+    for one in (
+        KnownWeights(
+            name="vggish",
+            what="VGGish trained on YouTube audio, as torchvggish v0.1 ported it from TensorFlow",
+            licence="Apache-2.0",
+            url="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+            sha256="10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b",
+            about_bytes=288_600_000,
+        ),
+        KnownWeights(
+            name="vgg16",
+            what="VGG16 trained on ImageNet, torchvision's IMAGENET1K_V1",
+            licence="BSD-3-Clause",
+            url="https://download.pytorch.org/models/vgg16-397923af.pth",
+            sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            about_bytes=553_433_881,
+        ),
+    )
+}
+"""The published weights, by the name of the modality."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A checkpoint on this machine."""
+
+    name: str  # the modality it is for
+    path: Path
+    sha256: str  # of the whole file
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name, on the CPU. Raises `WeightsError` if it is not a checkpoint."""
+        return read_tensors(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStore:
+    """A folder of checkpoints: the published ones under their own names, others as `NAME-<first 8 of the SHA-256>.*`.
+
+    A file that someone puts there by hand may also be called `NAME.safetensors`, `NAME.pth` or `NAME.pt`. `files`
+    names a file outside the folder for a modality, and nothing else is then looked at for it.
+    """
+
+    folder: Path
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def here(self, name: str) -> list[Path]:
+        """The files that may hold the weights `name`, the published one first; none of them has been read."""
+        if name in self.files:
+            return [self.files[name]]
+        named = re.compile(rf"{re.escape(name)}(-[0-9a-f]{{8}})?({'|'.join(map(re.escape, _SUFFIXES))})")
+        try:
+            found = [path for path in self.folder.iterdir() if named.fullmatch(path.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise WeightsError(f"weights folder {self.folder}: can't be read: {error.strerror}") from None
+        published = KNOWN[name].file if name in KNOWN else ""
+        return sorted(found, key=lambda path: (path.name != published, path.name))
+
+    def find(self, name: str, sha256: str | None = None) -> WeightsFile:
+        """The weights `name`, checked: those with this SHA-256, or, without one, those that are there.
+
+        Raises:
+            WeightsError: they are missing, damaged, others than asked for, or several are there and none is published.
+
+        """
+        paths = self.here(name)
+        if sha256 is not None:
+            paths = [path for path in paths if _digits_in(path) in (None, sha256[:8])] if len(paths) > 1 else paths
+        if not paths:
+            raise WeightsError(f"{self._asked(name, sha256)} are not in {self.folder}; {_how_to_get(name, sha256)}")
+        published = name in KNOWN and paths[0].name == KNOWN[name].file
+        if sha256 is None and len(paths) > 1 and not published:
+            several = ", ".join(path.name for path in paths)
+            raise WeightsError(f"{name} weights in {self.folder}: several ({several}); leave one of them there")
+        others = []
+        for path in paths:
+            found = WeightsFile(name, path, file_sha256(path))
+            self._check_undamaged(found)
+            if sha256 in (None, found.sha256):
+                return found
+            others.append(found)
+        listed = ", ".join(f"{one.path} has {one.sha256[:8]}..." for one in others)
+        raise WeightsError(f"{self._asked(name, sha256)} are needed, but {listed}; {_how_to_get(name, sha256)}")
+
+    def state_dict(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
+        """The tensors of `find(name, sha256)`, by name, on the CPU. Raises `WeightsError`."""
+        return self.find(name, sha256).tensors()
+
+    def fetch(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        sha256: str | None = None,
+        patience: Patience | None = None,
+        progress: bool = False,
+    ) -> WeightsFile:
+        """Download weights into the folder, unless they are there, and check them.
+
+        Args:
+            name: the modality, one of `KNOWN`.
+            url: from where; without it, from where they were published.
+            sha256: what they must be; without it, the published ones (`url` is then a mirror of them).
+            patience: time-outs and retries.
+            progress: draw a progress bar on standard error, if that is a terminal.
+
+        Raises:
+            UsageError: the name or the SHA-256 is none, or it is not known where to get them.
+            WeightsError: they can't be got, or are not what was asked for.
+
+        """
+        known = _known(name)
+        wanted = known.sha256 if sha256 is None else checked_sha256(sha256)
+        if wanted != known.sha256 and url is None:
+            raise UsageError(f"{name}: it is not known where the weights {wanted[:8]}... are; say --url as well")
+        source = url or known.url
+        target = self.folder / _file_name(known, wanted, Path(urlsplit(source).path).suffix)
+        if not (target.is_file() and file_sha256(target) == wanted):
+            download(source, target, wanted, patience=patience or Patience(), progress=progress)
+        return WeightsFile(name, target, wanted)
+
+    def install(self, name: str, path: Path, sha256: str | None = None) -> WeightsFile:
+        """Copy the local file `path` into the folder; all of it or nothing.
+
+        Raises:
+            UsageError: the name or the SHA-256 is none.
+            WeightsError: it can't be read or written, or does not have that SHA-256.
+
+        """
+        known = _known(name)
+        wanted = None if sha256 is None else checked_sha256(sha256)
+        found = file_sha256(path)
+        if wanted not in (None, found):
+            raise WeightsError(f"{path}: has SHA-256 {found}, not {wanted}")
+        target = self.folder / _file_name(known, found, path.suffix)
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (target.exists() and target.samefile(path)):
+                try:
+                    shutil.copyfile(path, part)
+                    part.replace(target)
+                finally:
+                    part.unlink(missing_ok=True)
+        except OSError as error:
+            raise WeightsError(f"weights folder {self.folder}: can't be written: {error.strerror}") from None
+        return WeightsFile(name, target, found)
+
+    def _asked(self, name: str, sha256: str | None) -> str:
+        return f"{name} weights" if sha256 is None else f"{name} weights with SHA-256 {sha256[:8]}..."
+
+    def _check_undamaged(self, found: WeightsFile) -> None:
+        digits = _digits_in(found.path)
+        if found.name not in self.files and digits not in (None, found.sha256[:8]):
+            raise WeightsError(
+                f"{found.path}: is damaged: its SHA-256 begins with {found.sha256[:8]}, not {digits}; delete it, and "
+                f"{_how_to_get(found.name, None)}"
+            )
+
+
+def checked_sha256(text: str) -> str:
+    """`text` in lower case. Raises `UsageError` if it is not 64 hexadecimal digits."""
+    if not _SHA256.fullmatch(text.lower()):
+        raise UsageError(f"{text[:80]!r} is not a SHA-256: that is 64 hexadecimal digits")
+    return text.lower()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file. Raises `WeightsError` if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"weights {path}: can't be read: {error.strerror}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors in a checkpoint, by name: safetensors, or a state dict in PyTorch's format, old or new.
+
+    Raises:
+        WeightsError: it can't be read, is cut off, is something else, or holds more than tensors.
+
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"weights {path}: can't be read: {error.strerror}") from None
+    if head.startswith((b"PK\x03\x04", b"\x80")):  # PyTorch's zip archive; the bare pickle that it wrote before 1.6
+        return _read_pytorch(path)
+    if head[8:9] == b"{":  # behind the length of the header
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(f"weights {path}: is damaged: {_one_line(error)}; get it again") from None
+    what = "is empty" if not head else f"is not a checkpoint: it begins with {head!r}"
+    raise WeightsError(f"weights {path}: {what}; expected a state dict as .pth or .safetensors")
+
+
+def fitted(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    what: str,
+    where: Path,
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> dict[str, Tensor]:
+    """Those of `tensors` that a network needs, as fp32, if they are its own.
+
+    Args:
+        tensors: what a checkpoint holds.
+        expected: name -> shape of every tensor that the network has.
+        what: the network, for the error.
+        where: the checkpoint, for the error.
+        ignored: tensors that a checkpoint may hold and the network does not need.
+
+    Raises:
+        WeightsError: a tensor is missing, too many, of another shape, or not of floats.
+
+    """
+    strange = [name for name in tensors if name not in expected and not ignored(name)]
+    missing = [name for name in expected if name not in tensors]
+    if strange or missing:
+        parts = [f"{len(tensors)} tensors"]
+        if missing:
+            parts.append(f"without {missing[0]!r} {list(expected[missing[0]])}")
+        if strange:
+            parts.append(f"with {strange[0]!r} {list(tensors[strange[0]].shape)}")
+        raise WeightsError(f"weights {where}: are not those of {what}: found {', '.join(parts)}")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise WeightsError(
+                f"weights {where}: are not those of {what}: {name!r} is {list(tensors[name].shape)}, "
+                f"expected {list(shape)}"
+            )
+        if not tensors[name].is_floating_point():
+            raise WeightsError(f"weights {where}: {name!r} is {tensors[name].dtype}, expected floating point")
+    return {name: tensors[name].detach().to(torch.float32) for name in expected}
+
+
+def _read_pytorch(path: Path) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"weights {path}: can't be read: {_one_line(error)}") from None
+    except Exception as error:  # a damaged pickle can make its reader raise anything
+        code = _GLOBAL.search(str(error))
+        if code is not None:
+            raise WeightsError(
+                f"weights {path}: holds pickled code ({code[1]}), which is never run; "
+                "save the model's state_dict() instead"
+            ) from None
+        raise WeightsError(f"weights {path}: is damaged or cut off: {_one_line(error)[:160]}; get it again") from None
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"weights {path}: holds a {type(loaded).__name__}, expected a state dict: tensors by name")
+    for name, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(
+                f"weights {path}: {str(name)[:60]!r} is a {type(value).__name__}, expected a state dict: tensors "
+                "by name, nothing else"
+            )
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _known(name: str) -> KnownWeights:
+    if name not in KNOWN:
+        raise UsageError(f"there are no weights {name!r}; known are {', '.join(KNOWN)}")
+    return KNOWN[name]
+
+
+def _file_name(known: KnownWeights, sha256: str, suffix: str) -> str:
+    if sha256 == known.sha256:
+        return known.file
+    return f"{known.name}-{sha256[:8]}{suffix if suffix in _SUFFIXES else '.pth'}"
+
+
+def _digits_in(path: Path) -> str | None:
+    """The first 8 digits of the SHA-256, if the name says them."""
+    _, dash, digits = path.stem.rpartition("-")
+    return digits if dash and re.fullmatch(r"[0-9a-f]{8}", digits) else None
+
+
+def _how_to_get(name: str, sha256: str | None) -> str:
+    if name in KNOWN and sha256 in (None, KNOWN[name].sha256):
+        return f"get them with: earwitness weights fetch {name}"
+    return f"put them there with: earwitness weights fetch {name} --file FILE"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
