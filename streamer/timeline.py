@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource
 
+_ARRIVAL_SAMPLES = 60 * SAMPLE_RATE_HZ
+_MOST_ARRIVALS = 256
+"""A reader gives about one a second; more than this in a minute tell nothing new."""
 _RANK: dict[ClockSource, int] = {"file": 0, "arrival": 1, "rtcp": 2}
 
 
@@ -20,21 +25,23 @@ def samples(time_s: float) -> int:
 class Timeline:
     """UTC of the samples of one epoch, by the best anchor seen so far.
 
-    An `rtcp` anchor outranks `arrival`, which outranks `file`. Of two arrival anchors the one that
-    says the earlier UTC for the same sample wins: delay on the way only ever makes arrival late.
+    An `rtcp` anchor outranks `arrival`, which outranks `file`. Of the arrival anchors of the newest
+    minute, the one that says the earliest UTC for the same sample wins: delay on the way only ever
+    makes arrival late, and a camera's clock that runs slower than ours is followed within a minute.
     The arrival clock is kept beside the best one, because latency is measured on this machine.
     """
 
     def __init__(self) -> None:
         self._best: Anchor | None = None
-        self._arrival: Anchor | None = None
+        self._arrivals: deque[Anchor] = deque(maxlen=_MOST_ARRIVALS)
 
     def push(self, anchor: Anchor) -> None:
         """Take in what another anchor says."""
         if anchor.source == "arrival":
-            if self._arrival is None or _zero_s(anchor) < _zero_s(self._arrival):
-                self._arrival = anchor
-            anchor = self._arrival
+            self._arrivals.append(anchor)
+            while anchor.at - self._arrivals[0].at > _ARRIVAL_SAMPLES:
+                self._arrivals.popleft()
+            anchor = min(self._arrivals, key=_zero_s)
         if self._best is None or _RANK[anchor.source] >= _RANK[self._best.source]:
             self._best = anchor
 
@@ -49,7 +56,7 @@ class Timeline:
 
     def arrival_utc_s(self, sample: int) -> float | None:
         """Unix seconds of `sample` by this machine's clock; None for a source that is not live."""
-        return _zero_s(self._arrival) + seconds(sample) if self._arrival else None
+        return min(map(_zero_s, self._arrivals)) + seconds(sample) if self._arrivals else None
 
 
 def _zero_s(anchor: Anchor) -> float:
