@@ -145,7 +145,9 @@ class DaemonConfig(_Section):
     """The whole config."""
 
     publisher: str = Field(
-        default="earwitness", pattern=f"^{NAME.pattern}$", description="This daemon's name in its messages; give each its own."
+        default="earwitness",
+        pattern=f"^{NAME.pattern}$",
+        description="This daemon's name in its messages; give each its own.",
     )
     model: Path | None = Field(
         default=None, description="Folder of the model bundle; by default the one that is shipped."
