@@ -24,7 +24,8 @@ class StreamView:
     reason: str = ""  # a bounded word for why it is not streaming; "" if it is, or not yet
     detail: str = ""  # one line on the same
     connection: int = 0
-    opened_s: float | None = None  # monotonic; when the newest connection stood
+    began_s: float | None = None  # monotonic; when it was last tried to connect
+    opened_s: float | None = None  # monotonic; when the connection stood; None while there is none
     scored_s: float | None = None  # monotonic; when its newest cells came out of the last stage
     epoch: int = 0
     reconnects: int = 0
@@ -66,7 +67,7 @@ class Board:
     def connecting(self, name: str) -> None:
         """A reader begins to open the source; the last loss stays on view until it stands."""
         with self._lock:
-            self._set(replace(self._views[name], state="connecting", opened_s=None))
+            self._set(replace(self._views[name], state="connecting", began_s=self._clock_s(), opened_s=None))
 
     def opened(self, name: str, connection: int, *, live: bool, has_audio: bool, has_video: bool) -> None:
         """A connection stands. The state stays `connecting` until its first cell is scored."""

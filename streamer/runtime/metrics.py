@@ -58,6 +58,9 @@ class Metrics:
         self._lag = gauge("media_lag_seconds", "Age of the oldest media that is not processed yet.", by_stream)
         self._coverage = gauge("coverage_ratio", "Share of the last minute that was heard or seen.", by_stream)
         self._cells = counter("scored_cells", "Cells (66.24 ms) that got their scores.", by_stream)
+        self._masked = counter("masked_cells", "Cells that a modality did not have.", ["stream", "modality"])
+        self._late = counter("late_cells", "Cells of a modality that came too late.", ["stream", "modality"])
+        self._overflows = counter("subscriber_overflows", "How often a subscriber's queue ran full.", [])
         self._events = counter("events", "Onsets published.", ["stream", "class"])
         self._latency = histogram(
             "onset_to_message_seconds",
@@ -118,6 +121,15 @@ class Metrics:
     def scored(self, stream: str, cells: int) -> None:
         """`cells` cells have come out at the last stage."""
         self._cells.labels(stream).inc(cells)
+
+    def missed(self, stream: str, modality: str, masked: int, late: int) -> None:
+        """A modality did not have `masked` cells more, and `late` more came when they had been decided without it."""
+        self._masked.labels(stream, modality).inc(masked)
+        self._late.labels(stream, modality).inc(late)
+
+    def overflowed(self, count: int) -> None:
+        """Queues of subscribers ran full `count` times more; what did not fit was lost to them alone."""
+        self._overflows.inc(count)
 
     def onset(self, stream: str, label: str, latency_s: float | None) -> None:
         """An onset was published, `latency_s` after it began; None where the source is not live."""

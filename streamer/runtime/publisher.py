@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
+from streamer.errors import SinkError
 from streamer.runtime.board import Board
 from streamer.runtime.messages import Reporter
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outbox import Outbox, Outgoing
-from streamer.sinks.base import Fanout
+from streamer.sinks.base import Fanout, Numberer, Sink
 from streamer.sinks.wire import OnsetMessage
 
 _POLL_S = 0.05
@@ -18,16 +20,26 @@ _HEARTBEAT_EVERY_S = 5.0
 _STATUS_EVERY_S = 10.0
 
 
+@runtime_checkable
+class Overflowing(Protocol):
+    """A sink whose readers each have a queue, and that counts how often one ran full."""
+
+    overflows: int
+
+
 class Publisher(threading.Thread):
     """Sends what is in `outbox` to every sink; in between it sends heartbeats and each stream's status.
 
-    Ends when the outbox is closed and empty. An unexpected exception is handed to `crashed`, and the thread ends.
+    Ends when the outbox is closed and empty. `failed(sink's name, error)` hears of what a sink could not take. An
+    unexpected exception is handed to `crashed`, and the thread ends.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        fanout: Fanout,
+        numberer: Numberer,
+        sinks: Sequence[Sink],
+        failed: Callable[[str, SinkError], None],
         board: Board,
         reporter: Reporter,
         metrics: Metrics,
@@ -35,7 +47,9 @@ class Publisher(threading.Thread):
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._outbox = outbox
-        self._fanout = fanout
+        self._sinks = sinks
+        self._fanout = Fanout(numberer, sinks, failed)
+        self._overflows = 0
         self._board = board
         self._reporter = reporter
         self._metrics = metrics
@@ -52,6 +66,7 @@ class Publisher(threading.Thread):
                 for outgoing in self._outbox.take(_POLL_S):
                     self._send(outgoing)
                 self._fanout.poll(0.0)
+                self._count_overflows()
             self._by_the_clock(time.monotonic())
             for view in self._board.views():
                 if view.state not in ("ended", "failed"):
@@ -60,6 +75,11 @@ class Publisher(threading.Thread):
             self._crashed(error)
         finally:
             self._fanout.close()
+
+    def _count_overflows(self) -> None:
+        overflows = sum(sink.overflows for sink in self._sinks if isinstance(sink, Overflowing))
+        self._metrics.overflowed(overflows - self._overflows)
+        self._overflows = overflows
 
     def _by_the_clock(self, now_s: float) -> None:
         for view in self._board.views():

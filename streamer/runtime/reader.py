@@ -78,6 +78,9 @@ class Reader(threading.Thread):
         self._live = is_live(source.url, source.options.format)
         self._generation = intake.attach()
         self.connection = connection
+        """Number of the newest connection that stood."""
+        self.tries = 0
+        """Connections that were begun, whether they stood or not."""
 
     def run(self) -> None:
         """Connect, read, wait, and again."""
@@ -124,6 +127,7 @@ class Reader(threading.Thread):
         source = self._source
         delivered = _Delivered()
         with self._lock:
+            self.tries += 1
             self._interrupt = interrupt = Interrupt()
             self._cut = False
             if self._stop_asked.is_set():
@@ -146,7 +150,7 @@ class Reader(threading.Thread):
 
     def _lost(self, reason: str, message: str) -> Closed:
         if self._cut:
-            reason, message = "watchdog", "connected, but nothing came out of the last stage"
+            reason, message = "watchdog", "cut, because nothing came out of it"
         final = not (self._live and self._source.reconnect)
         return Closed(reason, redacted(" ".join(message.split())), "gap", final=final, failed=True)
 

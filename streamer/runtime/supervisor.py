@@ -28,7 +28,7 @@ from streamer.runtime.reader import Reader, Source
 from streamer.runtime.shedding import CELLS_PER_S, PictureStride
 from streamer.runtime.systemd import Notifier
 from streamer.runtime.worker import Parts, Stopwatch, Worker
-from streamer.sinks.base import Fanout, Numberer, Sink
+from streamer.sinks.base import Numberer, Sink
 from streamer.sinks.wire import kind
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class _Watched:
     backoff: Backoff
     reader: Reader
     cut_s: float | None = None
+    cut_try: int = 0  # the reader's try that was cut
 
 
 class Supervisor:
@@ -160,9 +161,11 @@ class Supervisor:
         )
         self._worker = Worker(parts, time.monotonic, self._wake, self._crashed)
         self._broken: set[str] = set()
-        fanout = Fanout(Numberer(plan.publisher, plan.run, time.time), sinks, self._sink_failed)
+        numberer = Numberer(plan.publisher, plan.run, time.time)
         reporter = Reporter(bundle.name, factories, plan.version)
-        self._publisher = Publisher(self._outbox, fanout, board, reporter, metrics, self._crashed)
+        self._publisher = Publisher(
+            self._outbox, numberer, sinks, self._sink_failed, board, reporter, metrics, self._crashed
+        )
         self._health: HealthServer | None = None
         if plan.metrics_address is not None:
             self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)
@@ -248,19 +251,26 @@ class Supervisor:
         source, reader = watched.plan.source, watched.reader
         view = self.board.view(source.name)
         if watched.cut_s is not None:
-            if view.opened_s is None or view.connection != reader.connection or not reader.is_alive():
+            if reader.tries != watched.cut_try or view.state == "backoff" or not reader.is_alive():
                 watched.cut_s = None  # it noticed
             elif now_s - watched.cut_s >= _CUT_GRACE_S:
                 self._replace(watched)
             return
-        if view.opened_s is None or view.state in ("ended", "failed"):
+        if not reader.is_alive() or view.state not in ("connecting", "streaming", "stalled"):
             return
         if not view.live and len(watched.intake):
             return  # a file's reader waits for the worker, as it should
-        seen_s = max(view.opened_s, view.scored_s or 0.0)
-        if now_s - seen_s >= watched.plan.watchdog_s and reader.is_alive():
+        patience_s = watched.plan.watchdog_s
+        if view.opened_s is not None:
+            seen_s = max(view.opened_s, view.scored_s or 0.0)
+        elif view.live and view.began_s is not None:
+            seen_s = view.began_s
+            patience_s += 2 * source.options.open_timeout_s  # FFmpeg takes up to twice its timeout
+        else:
+            return
+        if now_s - seen_s >= patience_s:
             log.warning("%s: nothing came out of it for %.0f s; the connection is cut", source.name, now_s - seen_s)
-            watched.cut_s = now_s
+            watched.cut_s, watched.cut_try = now_s, reader.tries
             reader.cut()
 
     def _replace(self, watched: _Watched) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from streamer import windows
 from streamer.detect import Detector
 from streamer.runtime.board import Board, Coverage
 from streamer.runtime.intake import Closed
@@ -85,6 +86,7 @@ class Worker(threading.Thread):
         self._crashed = crashed
         self._stop_asked = threading.Event()
         self._coverage = {lane.name: Coverage() for lane in parts.lanes}
+        self._counted: dict[str, windows.Coverage] = {}
         self._ticked_s = clock_s()
         self.beat_s = clock_s()
         """When the thread was last seen to work (monotonic seconds)."""
@@ -123,12 +125,12 @@ class Worker(threading.Thread):
 
     def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
         """Score the windows of all turns in one go, and give each stream its share."""
-        windows: list[Window] = [window for _, turn in turns for window in turn.windows]
+        due: list[Window] = [window for _, turn in turns for window in turn.windows]
         scores: list[FrameScores] = []
-        if windows:
-            self._parts.metrics.batch(len(windows))
+        if due:
+            self._parts.metrics.batch(len(due))
             with self._parts.stopwatch.stage("detect"):
-                scores = self._parts.detector.scores(windows)
+                scores = self._parts.detector.scores(due)
         begin = 0
         for lane, turn in turns:
             end = begin + len(turn.windows)
@@ -183,7 +185,17 @@ class Worker(threading.Thread):
             lag_s = lane.intake.age_s() if lane.intake.lossy else 0.0
             coverage = self._coverage[lane.name].ratio()
             pipeline = lane.pipeline
+            self._count_missed(lane)
             self._parts.board.progress(lane.name, lag_s, coverage, pipeline.picture_stride, pipeline.timeline.source)
+
+    def _count_missed(self, lane: Lane) -> None:
+        now, before = lane.pipeline.coverage, self._counted.get(lane.name)
+        self._counted[lane.name] = now
+        for name, masked in now.masked.items():
+            late = now.late_dropped.get(name, 0)
+            if before is not None:
+                masked, late = masked - before.masked.get(name, 0), late - before.late_dropped.get(name, 0)
+            self._parts.metrics.missed(lane.name, name, masked, late)
 
     def _shed(self, stride: PictureStride, now_s: float, live: Sequence[Lane]) -> None:
         spent_s = sum(self._parts.stopwatch.spent_s.pop(name, 0.0) for name in self._parts.picture_stages)

@@ -1,9 +1,11 @@
 """The threads together, in this process: real files, real sockets, a real model. Only the network is local."""
 
 import json
+import os
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -93,6 +95,11 @@ class Daemon:
         lines = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [one for one in lines if one["type"] == kind and stream in (None, one.get("stream"))]
 
+    def last(self, stream: str, field: str):
+        """A field of the stream's newest status; None before the first."""
+        found = self.messages("status", stream)
+        return found[-1][field] if found else None
+
     def until(self, condition, seconds: float = 30.0) -> None:
         end_s = time.monotonic() + seconds
         while not condition():
@@ -132,10 +139,10 @@ def test_a_bad_stream_disturbs_no_other(tmp_path, clip, caplog):
     ]
     with Daemon(tmp_path, *bad, source("good", clip)) as daemon:
         daemon.until(lambda: any(one["state"] == "ended" for one in daemon.messages("status", "good")))
-        daemon.until(lambda: daemon.messages("status", "closed")[-1]["reconnects"] >= 2)
-        assert daemon.messages("status", "text")[-1]["state"] == "failed"
-        assert daemon.messages("status", "text")[-1]["reason"] == "invalid_data"
-        assert daemon.messages("status", "gone")[-1]["reason"] == "not_found"
+        daemon.until(lambda: (daemon.last("closed", "reconnects") or 0) >= 2)
+        assert daemon.last("text", "state") == "failed"
+        assert daemon.last("text", "reason") == "invalid_data"
+        assert daemon.last("gone", "reason") == "not_found"
         closed = daemon.messages("status", "closed")
         assert {one["reason"] for one in closed if one["state"] == "backoff"} == {"refused"}
         ready = daemon.get("/readyz")
@@ -205,7 +212,7 @@ def test_shut_down_closes_events_and_says_stopped(tmp_path, clip):
     assert daemon.code == 0
     assert not open_now()
     assert daemon.messages("offset")[-1]["end_reason"] == "shutdown"
-    assert daemon.messages("status", "cam")[-1]["state"] == "stopped"
+    assert daemon.last("cam", "state") == "stopped"
 
 
 def test_a_server_that_hangs_does_not_hold_up_the_end(tmp_path):
@@ -227,8 +234,39 @@ def test_no_reconnect_gives_up(tmp_path):
 
 def test_stay_goes_on_when_all_has_ended(tmp_path, clip):
     with Daemon(tmp_path, source("a", clip), stay=True) as daemon:
-        daemon.until(lambda: daemon.messages("status", "a")[-1]["state"] == "ended")
+        daemon.until(lambda: daemon.last("a", "state") == "ended")
         time.sleep(0.5)
         assert daemon.code is None
         daemon.end()
     assert daemon.code == 0
+
+
+def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path, clip):
+    """Opening a pipe that nobody writes to blocks in the kernel, where no interruption reaches."""
+    os.mkfifo(tmp_path / "pipe")
+    hanging = source("hung", tmp_path / "pipe", realtime=True, options=MediaOptions(open_timeout_s=0.2))
+    with Daemon(tmp_path, hanging, source("good", clip), watchdog_s=1.0) as daemon:
+        daemon.until(lambda: any(one["reason"] == "watchdog" for one in daemon.messages("status", "hung")))
+        daemon.until(lambda: daemon.last("good", "state") == "ended")
+        assert 'earwitness_readers_abandoned_total{stream="hung"} 1.0' in daemon.get("/metrics").text
+        assert daemon.get("/healthz").json()["abandoned_readers"] == 1
+        assert daemon.end() < 5.0
+    assert daemon.code == 0
+    assert daemon.supervisor.left_behind
+    for _ in range(2):  # let the threads go
+        with suppress(OSError):
+            os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))
+        time.sleep(0.2)
+
+
+def test_pictures_begin_coarse_and_are_refined_where_there_is_room(tmp_path):
+    film = make_clip(tmp_path / "film.mkv", audio="aac", video="h264", seconds=14.0)
+    with Daemon(tmp_path, source("cam", film, realtime=True), modalities=("spectral", "vggish", "vgg16")) as daemon:
+        assert daemon.wait() == 0
+    told = [one for one in daemon.messages("status", "cam") if one["state"] == "streaming"]
+    strides = [one["picture_stride"] for one in told]
+    assert strides[0] == 16
+    assert strides[-1] < 16
+    assert sorted(strides, reverse=True) == strides
+    assert told[-1]["modalities"] == ["spectral", "vggish", "vgg16"]
+    assert told[-1]["pictures_hz"] == pytest.approx(22_100 / 1464 / strides[-1], abs=0.001)
