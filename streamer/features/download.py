@@ -18,7 +18,7 @@ from streamer.errors import WeightsError, redacted
 
 _LONGEST_WAIT_S = 30.0
 _WORTH_ANOTHER = 2**20
-"""An attempt that brings at least so many bytes that no other has brought is not counted as a failure."""
+"""Attempts that bring so many bytes further than any before are no failures."""
 _LARGEST = 8 * 2**30
 """No checkpoint is larger; a server that never stops sending must not fill the disk."""
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -28,7 +28,7 @@ _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 class Patience:
     """How long a server is waited for, and how often it is tried again."""
 
-    attempts: int = 6  # in a row that bring nothing worth mentioning
+    attempts: int = 6  # in a row that bring no megabyte
     wait_s: float = 1.0  # before the second; it doubles each time, up to 30 s
     connect_s: float = 10.0
     read_s: float = 30.0  # without a byte
@@ -137,8 +137,9 @@ class _Download:
             except _AgainError as error:
                 problem = str(error)
             resumed = self._size() > 0
-            failures = 0 if self._size() >= furthest + _WORTH_ANOTHER else failures + 1
-            furthest = max(furthest, self._size())
+            failures += 1
+            if self._size() >= furthest + _WORTH_ANOTHER:
+                furthest, failures = self._size(), 0
             if failures >= self._patience.attempts:
                 kept = f"; the {self._size()} bytes that came are kept, try again later" if self._size() else ""
                 raise WeightsError(f"{self._shown}: {problem}, {failures} times{kept}")
@@ -158,7 +159,7 @@ class _Download:
                 length = response.headers.get("Content-Length", "")
                 self._bar.reset(total=int(length) + self._size() if length.isdigit() else None)
                 self._bar.initial = self._bar.n = self._size()
-                for block in response.iter_raw(2**18):
+                for block in response.iter_raw():
                     self._file.write(block)
                     self._bar.update(len(block))
                     if self._size() > _LARGEST:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from streamer.errors import UsageError, WeightsError
 from streamer.features.download import Patience, download
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
+_LARGEST_HEADER = 100_000_000  # of safetensors: 8 bytes of its length, then JSON
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -165,7 +167,7 @@ class WeightsStore:
         if wanted != known.sha256 and url is None:
             raise UsageError(f"{name}: it is not known where the weights {wanted[:8]}... are; say --url as well")
         source = url or known.url
-        target = self.folder / _file_name(known, wanted, Path(urlsplit(source).path).suffix)
+        target = self.folder / _file_name(known, wanted, Path(source.partition("?")[0]).suffix)
         if not (target.is_file() and file_sha256(target) == wanted):
             download(source, target, wanted, patience=patience or Patience(), progress=progress)
         return WeightsFile(name, target, wanted)
@@ -237,13 +239,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             head = file.read(9)
     except OSError as error:
         raise WeightsError(f"weights {path}: can't be read: {error.strerror}") from None
-    if head.startswith((b"PK\x03\x04", b"\x80")):  # PyTorch's zip archive; the bare pickle that it wrote before 1.6
-        return _read_pytorch(path)
-    if head[8:9] == b"{":  # behind the length of the header
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(f"weights {path}: is damaged: {_one_line(error)}; get it again") from None
+    if head.startswith((b"PK\x03\x04", b"\x80")):  # PyTorch's zip archive; the bare pickle that it wrote before 1.6
+        return _read_pytorch(path)
     what = "is empty" if not head else f"is not a checkpoint: it begins with {head!r}"
     raise WeightsError(f"weights {path}: {what}; expected a state dict as .pth or .safetensors")
 
@@ -290,7 +292,8 @@ def fitted(
 
 def _read_pytorch(path: Path) -> dict[str, Tensor]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of a damaged file, on top of the error
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"weights {path}: can't be read: {_one_line(error)}") from None
     except Exception as error:  # a damaged pickle can make its reader raise anything
