@@ -1,0 +1,230 @@
+"""Things that users get wrong: each gets one line that says what and what to do, and an exit code that is not 0."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamer import cli
+from streamer.model import default_bundle_path
+from tests.media import make_clip, tone
+from tests.rtsp import free_port
+
+Case = tuple[list[str], str]  # the command, and a word that its one line must have
+
+
+def _file(folder: Path, name: str, data: bytes) -> str:
+    path = folder / name
+    path.write_bytes(data)
+    return str(path)
+
+
+def _clip(folder: Path) -> str:
+    path = folder / "clip.mp4"
+    make_clip(path, seconds=3, audio="aac", video="h264")
+    return str(path)
+
+
+def _bundle(folder: Path, **fields: object) -> str:
+    copy = folder / "bundle"
+    shutil.copytree(default_bundle_path(), copy)
+    document = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps({**document, **fields}))
+    return str(copy)
+
+
+def empty_file(folder: Path) -> Case:
+    return ["replay", _file(folder, "empty.mp4", b"")], "empty"
+
+
+def text_file(folder: Path) -> Case:
+    return ["replay", _file(folder, "notes.mp4", b"this is not a video\n" * 50)], "notes.mp4"
+
+
+def truncated_mp4(folder: Path) -> Case:
+    data = Path(_clip(folder)).read_bytes()
+    return ["replay", _file(folder, "cut.mp4", data[: len(data) // 2])], "cut.mp4"
+
+
+def missing_file(folder: Path) -> Case:
+    return ["replay", str(folder / "nowhere.wav")], "nowhere.wav"
+
+
+def empty_folder(folder: Path) -> Case:
+    (folder / "clips").mkdir()
+    return ["replay", str(folder / "clips")], "clips"
+
+
+def no_audio(folder: Path) -> Case:
+    path = folder / "silent.mp4"
+    make_clip(path, seconds=2, audio=None, video="h264")
+    return ["replay", str(path)], "audio"
+
+
+def zero_length_audio(folder: Path) -> Case:
+    path = folder / "zero.wav"
+    make_clip(path, seconds=0, audio="pcm", video=None, samples=tone(0, 22_050), rate_hz=22_050)
+    return ["replay", str(path)], "zero.wav"
+
+
+def folder_as_source(folder: Path) -> Case:
+    return ["run", str(folder), "--metrics", "off", "--publish", "off"], str(folder.name)
+
+
+def closed_port(folder: Path) -> Case:
+    return ["doctor", f"rtsp://user:secret@127.0.0.1:{free_port()}/cam"], "nothing listens"
+
+
+def unknown_host(folder: Path) -> Case:
+    return ["doctor", "rtsp://user:secret@no-such-host.invalid/cam"], "host"
+
+
+def missing_bundle(folder: Path) -> Case:
+    return ["replay", _clip(folder), "--model", str(folder / "gone")], "no such folder"
+
+
+def newer_bundle(folder: Path) -> Case:
+    return ["replay", _clip(folder), "--model", _bundle(folder, schema=99)], "update earwitness"
+
+
+def damaged_bundle(folder: Path) -> Case:
+    bundle = _bundle(folder)
+    (Path(bundle) / "model.safetensors").write_bytes(b"short")
+    return ["replay", _clip(folder), "--model", bundle], "model.safetensors"
+
+
+def foreign_checkpoint(folder: Path) -> Case:
+    path = folder / "foreign.pth"
+    torch.save({"layer.weight": torch.zeros(3, 3)}, path)
+    return ["weights", "verify", "vggish", "--file", str(path)], "foreign.pth"
+
+
+def vggish_with_128_bins(folder: Path) -> Case:
+    path = folder / "vggish128.pth"
+    shapes = {"embeddings.0.weight": (4096, 24576), "embeddings.0.bias": (4096,)}
+    torch.save({name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}, path)
+    return ["weights", "verify", "vggish", "--file", str(path)], "128"
+
+
+def weights_that_are_not_there(folder: Path) -> Case:
+    bundle = _bundle(folder, features={"vggish": {}})
+    return ["replay", _clip(folder), "--model", bundle, "--weights", str(folder / "none")], "vggish"
+
+
+def bad_yaml(folder: Path) -> Case:
+    return ["run", "--config", _file(folder, "bad.yaml", b"streams: [\n  a: {")], "bad.yaml"
+
+
+def unknown_field(folder: Path) -> Case:
+    return ["run", "--config", _file(folder, "c.yaml", b"streams: {a: {sorce: x.mp4}}")], "source"
+
+
+def contradicting_the_bundle(folder: Path) -> Case:
+    return ["run", "--config", _file(folder, "c.yaml", b"thresholds: {Dog: 0.2}")], "thresholds"
+
+
+def no_source(folder: Path) -> Case:
+    return ["run"], "source"
+
+
+def bad_stream_name(folder: Path) -> Case:
+    return ["run", "front door=rtsp://127.0.0.1/x"], "front door"
+
+
+def unknown_class_in_truth(folder: Path) -> Case:
+    clip = _clip(folder)
+    truth = _file(folder, "truth.tsv", b"filename\tonset\toffset\tevent_label\nclip.mp4\t0\t1\tDogg\n")
+    return ["replay", clip, "--truth", truth], "Dogg"
+
+
+def truth_of_other_clips(folder: Path) -> Case:
+    clip = _clip(folder)
+    truth = _file(folder, "truth.tsv", b"filename\tonset\toffset\tevent_label\nother.mp4\t0\t1\tDog\n")
+    return ["replay", clip, "--truth", truth], "none of the clips"
+
+
+def public_address(folder: Path) -> Case:
+    return ["run", _clip(folder), "--publish", "tcp://0.0.0.0:5999", "--metrics", "off"], "0.0.0.0"
+
+
+def bad_endpoint(folder: Path) -> Case:
+    return ["listen", "tcp://localhost"], "tcp://localhost"
+
+
+def unknown_weights(folder: Path) -> Case:
+    return ["weights", "fetch", "resnet"], "resnet"
+
+
+CASES: list[Callable[[Path], Case]] = [
+    empty_file,
+    text_file,
+    truncated_mp4,
+    missing_file,
+    empty_folder,
+    no_audio,
+    zero_length_audio,
+    folder_as_source,
+    closed_port,
+    unknown_host,
+    missing_bundle,
+    newer_bundle,
+    damaged_bundle,
+    foreign_checkpoint,
+    vggish_with_128_bins,
+    weights_that_are_not_there,
+    bad_yaml,
+    unknown_field,
+    contradicting_the_bundle,
+    no_source,
+    bad_stream_name,
+    unknown_class_in_truth,
+    truth_of_other_clips,
+    public_address,
+    bad_endpoint,
+    unknown_weights,
+]
+
+
+def _run(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    try:
+        code = cli.main(argv)
+    except SystemExit as stop:  # argparse's own
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    return code, said.err + said.out
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_what_is_broken_is_said(
+    case: Callable[[Path], Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, word = case(tmp_path)
+    code, said = _run(argv, capsys)
+    assert code != 0, said
+    assert "Traceback" not in said
+    assert "secret" not in said
+    assert any(word in line for line in said.splitlines()), said
+    errors = [line for line in said.splitlines() if "error:" in line]
+    assert len(errors) <= 1, said
+
+
+def test_a_busy_port_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = _clip(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for argv in (
+            ["run", clip, "--publish", f"tcp://127.0.0.1:{port}", "--metrics", "off"],
+            ["run", clip, "--publish", "off", "--metrics", f"127.0.0.1:{port}"],
+        ):
+            code, said = _run(argv, capsys)
+            assert code != 0
+            assert str(port) in said
+            assert "Traceback" not in said
