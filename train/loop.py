@@ -51,6 +51,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
 
     """
     torch.manual_seed(config.seed)
+    torch.set_flush_denormal(True)  # numbers that small tell nothing and cost a processor a hundred times the others
     rng = np.random.default_rng(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)

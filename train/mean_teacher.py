@@ -60,11 +60,11 @@ def costs(
     clip_targets = torch.cat([batch.strong.amax(dim=1), batch.weak])
     clips = student.clip[: strong_clips + weak_clips].clamp(1e-6, 1 - 1e-6)
     clip_bce = nn.functional.binary_cross_entropy(clips, clip_targets, reduction="none").mean(dim=1)
+    clip_weight = torch.cat([torch.full((strong_clips,), config.clip_cost), torch.ones(weak_clips)])
     frame_gap = (student.frames - teacher.frames).square()
     return {
         "frames": (bce * weight[:strong_clips]).mean() / weight[:strong_clips].mean().clamp_min(1e-6),
-        "clips": config.clip_cost * clip_bce[:strong_clips].mean()
-        + (clip_bce[strong_clips:].mean() if weak_clips else torch.zeros(())),
+        "clips": (clip_weight * clip_bce).sum() / max(1, len(clip_bce)),
         "consistency_frames": (frame_gap * weight).mean() / weight.mean().clamp_min(1e-6),
         "consistency_clips": (student.clip - teacher.clip).square().mean(),
     }
