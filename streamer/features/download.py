@@ -141,8 +141,9 @@ class _Download:
             if self._size() >= furthest + _WORTH_ANOTHER:
                 furthest, failures = self._size(), 0
             if failures >= self._patience.attempts:
-                kept = f"; the {self._size()} bytes that came are kept, try again later" if self._size() else ""
-                raise WeightsError(f"{self._shown}: {problem}, {failures} times{kept}")
+                size = self._size()
+                advice = f"the {size} bytes that came are kept, try again later" if size else "check the network"
+                raise WeightsError(f"{self._shown}: {problem} (tried {failures} times); {advice}")
             time.sleep(min(self._patience.wait_s * 2 ** max(failures - 1, 0), _LONGEST_WAIT_S))
 
     def _attempt(self) -> bool:
