@@ -135,7 +135,7 @@ class Worker(threading.Thread):
         for lane, turn in turns:
             end = begin + len(turn.windows)
             if turn.drain:
-                self._hand_on(lane, scores[begin:end])
+                self._hand_on(lane, scores[begin:end], alive=not turn.stalled)
             begin = end
             if turn.stalled:
                 log.warning("%s: nothing comes any more; its open events are closed", lane.name)
@@ -143,7 +143,8 @@ class Worker(threading.Thread):
             if turn.closed is not None and turn.closed.final:
                 self._finished(lane, turn.closed)
 
-    def _hand_on(self, lane: Lane, scores: Sequence[FrameScores]) -> None:
+    def _hand_on(self, lane: Lane, scores: Sequence[FrameScores], *, alive: bool) -> None:
+        """Publish what a stream's scores make certain. What a timer brought out is no sign that the source is `alive`."""
         parts, timeline = self._parts, lane.pipeline.timeline
         cells = 0
         for output in lane.pipeline.drain(scores):
@@ -153,7 +154,7 @@ class Worker(threading.Thread):
                     cells += count
                     covered_s = seconds(int(output.covered.sum()) * CELL)
                     self._coverage[lane.name].push(self._clock_s(), seconds(count * CELL), covered_s)
-                    parts.board.scored(lane.name, lane.connection, output.epoch)
+                    parts.board.scored(lane.name, lane.connection if alive else 0, output.epoch)
                     if parts.with_tags:
                         parts.outbox.put(tags_message(output, parts.classes, timeline))
                     if parts.with_scores:

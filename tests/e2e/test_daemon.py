@@ -161,12 +161,11 @@ def test_a_stream_that_stalls_is_closed_by_a_timer_and_connected_anew(tmp_path, 
             onsets = {one["event_id"] for one in daemon.of("onset")}
             assert onsets == {one["event_id"] for one in daemon.of("offset")}
             daemon.until(lambda: any(one["state"] == "stalled" for one in daemon.of("status")))
-            daemon.until(lambda: any(one["state"] == "backoff" for one in daemon.of("status")))
+            daemon.until(lambda: any(one["reason"] == "watchdog" for one in daemon.of("status")))
             assert time.time() - stopped_s < 5.0 + 2.0
             server.restart()
-            daemon.until(lambda: any(one["epoch"] == 1 for one in daemon.of("offset")))
+            daemon.until(lambda: any(one["epoch"] > 0 for one in daemon.of("offset")))
             assert daemon.terminate()[0] == 0
-    assert {one["reason"] for one in daemon.of("status") if one["state"] == "backoff"} <= {"watchdog", "refused", "eof"}
 
 
 @pytest.fixture
