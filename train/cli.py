@@ -6,13 +6,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
-from streamer.features.base import ExtractorFactory
-from streamer.features.weights import WeightsStore
 from streamer.model import Bundle
 from streamer.scoring import Report, read_truth
 from train import config, evaluate, export, loop
@@ -53,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("out", type=Path)
     features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
     features.add_argument("--weights", type=Path, default=Path("weights"), help="folder of pretrained networks")
+    features.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     features.set_defaults(run=_features)
 
     fit = _command(
@@ -109,14 +108,11 @@ def _corpus(args: argparse.Namespace) -> None:
 
 
 def _features(args: argparse.Namespace) -> None:
-    factories: Mapping[str, ExtractorFactory] = {
-        name: EXTRACTORS[name]({}, WeightsStore(args.weights, {})) for name in args.modalities
-    }
     audio = args.corpus / "audio"
     if not audio.is_dir():
         raise EarwitnessError(f"{args.corpus}: has no folder audio: make it with `earwitness-train corpus`")
     for folder in sorted(path for path in audio.iterdir() if path.is_dir()):
-        cache.make(folder, args.out / folder.name, factories)
+        cache.make(folder, args.out / folder.name, args.modalities, args.weights, max(1, args.workers))
 
 
 def _fit(args: argparse.Namespace) -> None:

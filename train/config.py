@@ -51,10 +51,10 @@ class CorpusConfig(_Strict):
     )
     polyphony: int = Field(3, ge=1, description="most events that sound at once")
     peak_dbfs: tuple[float, float] = Field((-25.0, -3.0), description="range of a finished clip's peak")
-    snr_db: tuple[float, float] = Field((0.0, 22.0), description="range of an event's level over the background's")
-    snr_train_db: tuple[float, float] = Field((-4.0, 25.0), description="the same for clips to train on")
+    snr_db: tuple[float, float] = Field((5.0, 25.0), description="range of an event's level over the background's")
+    snr_train_db: tuple[float, float] = Field((0.0, 28.0), description="the same for clips to train on")
     distractors: dict[int, float] = Field(
-        {0: 0.6, 1: 0.3, 2: 0.1}, description="how often so many background recordings sound like events, unlabelled"
+        {0: 0.75, 1: 0.25}, description="how often so many background recordings sound like events, unlabelled"
     )
     extend: float = Field(
         0.3, ge=0, le=1, description="how often a steady sound is looped to last longer than its recording"

@@ -56,9 +56,7 @@ def posteriors(network: Crnn, part: CachedPart, batch: int = 16, *, progress: bo
     made: dict[int, ClipPosteriors] = {}
     for rows in tqdm(batches, desc="detecting", unit="batch", disable=not progress):
         cells = int(part.cells[rows[0]])
-        features = {name: torch.from_numpy(values[rows, :cells]) for name, values in part.features.items()}
-        valid = {name: torch.from_numpy(flags[rows, :cells]) for name, flags in part.valid.items()}
-        out = network(features, valid)
+        out = network(*part.batch(rows, cells))
         for index, row in enumerate(rows):
             made[row] = ClipPosteriors(part.names[row], out.frames[index].numpy(), out.clip[index].numpy())
     return [made[row] for row in range(len(part.names))]

@@ -66,6 +66,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
     student = Crnn(config.modalities, len(classes), config.dropout).to(memory_format=torch.channels_last)
     student.reduced_precision = config.reduced_precision
     _standardise(student, data["strong"].part)
+    _expect_priors(student, data["strong"].target)
     teacher = new_teacher(student)
     optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
@@ -99,6 +100,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
         cost.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimiser.step()
+        cost = cost.detach()
         follow(teacher, student, step, config)
         step += 1
 
@@ -111,7 +113,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
         if step % 10 == 0:
             board.add_scalar("learning_rate", learning_rate(step, config), step)
             for name, part in {**parts, "total": cost}.items():
-                board.add_scalar(f"cost/{name}", float(part), step)
+                board.add_scalar(f"cost/{name}", float(part.detach()), step)
         if step % config.validate_every == 0 or step == config.steps:
             teacher.reduced_precision = False
             report = score(posteriors(teacher, validation), truth, default_decoding(classes))
@@ -146,7 +148,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
 def _read(corpus: Path, features: Path, part: Part, classes: tuple[str, ...], config: FitConfig) -> _Labelled:
     cached = cache.read(features / part, config.modalities)
     metadata = corpus / "metadata" / f"{part}.tsv"
-    cells = next(iter(cached.valid.values())).shape[1]
+    cells = int(cached.cells.max())
     if part == "train":
         return _Labelled(cached, targets.strong(metadata, cached.names, classes, cells))
     if part == "weak":
@@ -156,16 +158,17 @@ def _read(corpus: Path, features: Path, part: Part, classes: tuple[str, ...], co
 
 def _draw(data: Mapping[Kind, _Labelled], config: FitConfig, rng: np.random.Generator) -> Batch:
     """Random clips of every kind, the strong ones first."""
+    cells = data["strong"].target.shape[1]
     features: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
     valid: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
     drawn: dict[str, Tensor] = {}
     for kind, one in data.items():
-        rows = np.sort(
-            rng.choice(len(one.part.names), config.batch[kind], replace=len(one.part.names) < config.batch[kind])
-        )
+        count, clips = config.batch[kind], len(one.part.names)
+        rows = sorted(rng.choice(clips, count, replace=clips < count).tolist())
+        clip_features, clip_valid = one.part.batch(rows, cells)
         for name in config.modalities:
-            features[name].append(torch.from_numpy(one.part.features[name][rows]))
-            valid[name].append(torch.from_numpy(one.part.valid[name][rows]))
+            features[name].append(clip_features[name])
+            valid[name].append(clip_valid[name])
         drawn[kind] = torch.from_numpy(one.target[rows])
     classes = drawn["strong"].shape[2]
     return Batch(
@@ -184,14 +187,21 @@ def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) 
         assert isinstance(module, SpectralInput | EmbeddingInput)
         total, square, count = torch.zeros_like(module.mean).double(), torch.zeros_like(module.mean).double(), 0
         for row in rows:
-            values = torch.from_numpy(part.features[name][row : row + 1])
-            valid = torch.from_numpy(part.valid[name][row : row + 1])
+            features, flags = part.batch([row], int(part.cells[row]))
+            values, valid = features[name], flags[name]
             cells = module.log(values, valid) if isinstance(module, SpectralInput) else values
             bins = cells[valid].flatten(0, -2).double()
             total, square, count = total + bins.sum(0), square + bins.square().sum(0), count + len(bins)
         mean = total / count
         module.mean.copy_(mean)
         module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())
+
+
+def _expect_priors(network: Crnn, target: Floats) -> None:
+    """Let the untrained network expect each class as often as it is there, which saves the first hundreds of steps."""
+    share = torch.from_numpy(target).mean(dim=(0, 1)).clamp(1e-3, 0.5)
+    with torch.no_grad():
+        network.classify.bias.copy_(torch.logit(share))
 
 
 def _resume(
@@ -202,9 +212,9 @@ def _resume(
     rng: np.random.Generator,
     config: FitConfig,
 ) -> tuple[int, float]:
-    """Load a checkpoint into the networks; (0, 0.0) if there is none."""
+    """Load a checkpoint into the networks; (0, -1.0) if there is none."""
     if not path.exists():
-        return 0, 0.0
+        return 0, -1.0
     state = torch.load(path, weights_only=True)
     if state["modalities"] != list(config.modalities):
         raise EarwitnessError(

@@ -2,8 +2,8 @@
 
 ```
 OUT/<part>/clips.json               names and cells of the clips, and the features' specs
-OUT/<part>/<modality>.npy           (clips, cells, ...) float32, memory-mapped when read
-OUT/<part>/<modality>.valid.npy     (clips, cells) bool
+OUT/<part>/<modality>.f32           (cells of all clips, ...) float32, memory-mapped when read
+OUT/<part>/<modality>.valid         (cells of all clips,) bool
 ```
 Nothing is rounded: a model is trained on the very values that the daemon computes.
 """
@@ -12,31 +12,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
+from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
+from streamer.features.weights import WeightsStore
 from streamer.media import Want, open_media
-from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Floats, Frame, cells_in
+from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Frame, cells_in
 
 MEDIA_SUFFIXES = (".flac", ".wav", ".mp4", ".mkv", ".ogg", ".mp3", ".m4a", ".webm")
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPart:
-    """The features of one part of a corpus, on disk."""
+    """The features of one part of a corpus, on disk; clip after clip without padding."""
 
     names: tuple[str, ...]  # file names of the clips
-    cells: NDArray[np.int64]  # (clips,), how many of the cells below are the clip's
-    features: Mapping[str, Floats]  # modality -> (clips, cells, ...)
-    valid: Mapping[str, Bools]  # modality -> (clips, cells)
+    cells: NDArray[np.int64]  # (clips,)
+    features: Mapping[str, Floats]  # modality -> (cells of all clips, ...)
+    valid: Mapping[str, Bools]  # modality -> (cells of all clips,)
     specs: Mapping[str, Mapping[str, Any]]
+
+    def batch(self, rows: Sequence[int], cells: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Some clips as one batch: features (B, cells, ...) and valid (B, cells), shorter clips padded and masked."""
+        starts = np.cumsum(self.cells) - self.cells
+        features = {name: np.zeros((len(rows), cells, *of.shape[1:]), np.float32) for name, of in self.features.items()}
+        valid = {name: np.zeros((len(rows), cells), np.bool_) for name in self.valid}
+        for index, row in enumerate(rows):
+            length = min(int(self.cells[row]), cells)
+            span = slice(int(starts[row]), int(starts[row]) + length)
+            for name in features:
+                features[name][index, :length] = self.features[name][span]
+                valid[name][index, :length] = self.valid[name][span]
+        return (
+            {name: torch.from_numpy(values) for name, values in features.items()},
+            {name: torch.from_numpy(flags) for name, flags in valid.items()},
+        )
 
 
 def clip_cells(
@@ -49,6 +70,7 @@ def clip_cells(
 
     Raises:
         SourceError: the clip can't be read.
+        EarwitnessError: its timestamps jump, so that it is not one clip.
 
     """
     rates_hz = frozenset(factory.rate_hz for factory in factories.values() if factory.rate_hz is not None)
@@ -58,6 +80,8 @@ def clip_cells(
     end = 0
     with open_media(str(path), want) as media:
         for item in media:
+            if isinstance(item, Discontinuity):
+                raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")
             for name, factory in factories.items():
                 if (isinstance(item, Chunk) and item.rate_hz == factory.rate_hz) or (
                     isinstance(item, Frame) and factory.rate_hz is None
@@ -73,12 +97,13 @@ def clip_cells(
     return cells, values, valid
 
 
-def make(folder: Path, out: Path, factories: Mapping[str, ExtractorFactory]) -> None:
+def make(folder: Path, out: Path, modalities: Sequence[str], weights: Path, workers: int) -> None:
     """Compute and store the features of all clips in `folder`. A part that is already there is left alone.
 
     Raises:
-        EarwitnessError: the folder has no clips.
+        EarwitnessError: the folder has no clips, or one has jumping timestamps.
         SourceError: a clip can't be read.
+        WeightsError: a pretrained network's weights are missing.
 
     """
     if (out / "clips.json").exists():
@@ -87,25 +112,42 @@ def make(folder: Path, out: Path, factories: Mapping[str, ExtractorFactory]) -> 
     if not paths:
         raise EarwitnessError(f"{folder}: has no clips ({', '.join(MEDIA_SUFFIXES)})")
     out.mkdir(parents=True, exist_ok=True)
-    longest = max(1, clip_cells(paths[0], factories)[0])
-    stores = {
-        name: np.lib.format.open_memmap(out / f"{name}.npy", "w+", np.float32, (len(paths), longest, *factory.shape))
-        for name, factory in factories.items()
-    }
-    valid = {name: np.zeros((len(paths), longest), np.bool_) for name in factories}
+    factories = _factories(modalities, weights)
     cells: list[int] = []
-    for row, path in enumerate(tqdm(paths, desc=f"features of {folder.name}", unit="clip")):
-        count, values, validity = clip_cells(path, factories)
-        cells.append(min(count, longest))
-        for name in factories:
-            stores[name][row, : cells[-1]] = values[name][: cells[-1]]
-            valid[name][row, : cells[-1]] = validity[name][: cells[-1]]
-    for name, store in stores.items():
-        store.flush()
-        np.save(out / f"{name}.valid.npy", valid[name])
-    specs = {name: dict(factory.spec()) for name, factory in factories.items()}
-    summary = {"names": [path.name for path in paths], "cells": cells, "specs": specs}
+    with ExitStack() as stack:
+        stores = {name: stack.enter_context((out / f"{name}.f32").open("wb")) for name in modalities}
+        flags = {name: stack.enter_context((out / f"{name}.valid").open("wb")) for name in modalities}
+        pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_begin, initargs=(modalities, weights)))
+        made = pool.map(_clip_job, paths, chunksize=8)
+        for count, values, valid in tqdm(made, total=len(paths), desc=f"features of {folder.name}", unit="clip"):
+            cells.append(count)
+            for name in modalities:
+                stores[name].write(values[name].tobytes())
+                flags[name].write(valid[name].tobytes())
+    summary = {
+        "names": [path.name for path in paths],
+        "cells": cells,
+        "shapes": {name: factory.shape for name, factory in factories.items()},
+        "specs": {name: dict(factory.spec()) for name, factory in factories.items()},
+    }
     (out / "clips.json").write_text(json.dumps(summary))
+
+
+_worker_factories: dict[str, ExtractorFactory] = {}
+"""Of a worker process: networks are loaded once in each, not once a clip."""
+
+
+def _begin(modalities: Sequence[str], weights: Path) -> None:
+    torch.set_num_threads(1)
+    _worker_factories.update(_factories(modalities, weights))
+
+
+def _clip_job(path: Path) -> tuple[int, dict[str, Floats], dict[str, Bools]]:
+    return clip_cells(path, _worker_factories)
+
+
+def _factories(modalities: Sequence[str], weights: Path) -> dict[str, ExtractorFactory]:
+    return {name: EXTRACTORS[name]({}, WeightsStore(weights, {})) for name in modalities}
 
 
 def read(folder: Path, modalities: Sequence[str]) -> CachedPart:
@@ -117,11 +159,12 @@ def read(folder: Path, modalities: Sequence[str]) -> CachedPart:
     """
     try:
         summary = json.loads((folder / "clips.json").read_text())
-        features = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in modalities}
-        valid = {name: np.load(folder / f"{name}.valid.npy") for name in modalities}
-    except (OSError, ValueError) as error:
+        shapes = {name: (sum(summary["cells"]), *summary["shapes"][name]) for name in modalities}
+        features = {name: np.memmap(folder / f"{name}.f32", np.float32, "r", shape=shapes[name]) for name in modalities}
+        valid = {name: np.fromfile(folder / f"{name}.valid", np.bool_) for name in modalities}
+        specs = {name: summary["specs"][name] for name in modalities}
+    except (OSError, ValueError, KeyError) as error:
         raise EarwitnessError(
             f"{folder}: has no features of {', '.join(modalities)}: run `earwitness-train features` first ({error})"
         ) from None
-    specs = {name: summary["specs"][name] for name in modalities}
     return CachedPart(tuple(summary["names"]), np.array(summary["cells"]), features, valid, specs)
