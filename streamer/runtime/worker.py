@@ -144,7 +144,7 @@ class Worker(threading.Thread):
                 self._finished(lane, turn.closed)
 
     def _hand_on(self, lane: Lane, scores: Sequence[FrameScores], *, alive: bool) -> None:
-        """Publish what a stream's scores make certain. What a timer brought out is no sign that the source is `alive`."""
+        """Publish what a stream's scores make certain; what a timer brought out shows no source `alive`."""
         parts, timeline = self._parts, lane.pipeline.timeline
         cells = 0
         for output in lane.pipeline.drain(scores):
