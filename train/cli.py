@@ -1,4 +1,4 @@
-"""`earwitness-train`: corpus, features, fit, evaluate, export."""
+"""`earwitness-train`: corpus, features, fit, evaluate, export, card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
 from streamer.model import Bundle
 from streamer.scoring import Report, read_truth
-from train import config, evaluate, export, loop
+from train import card, config, evaluate, export, loop
 from train.data import cache, corpus
 
 
@@ -91,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
     pack.set_defaults(run=_export)
+
+    describe = _command(
+        commands,
+        "card",
+        "put what replay measured into a bundle, and write its model card",
+        "earwitness-train card model results-clip results-stream",
+    )
+    describe.add_argument("bundle", type=Path, help="folder of the bundle")
+    describe.add_argument(
+        "reports", type=Path, nargs="*", help="folders of `earwitness replay --truth TSV --report DIR`"
+    )
+    describe.set_defaults(run=_card)
     return parser
 
 
@@ -138,12 +150,22 @@ def _export(args: argparse.Namespace) -> None:
     clips = {name: evaluate.posteriors(network, part, progress=True) for name, part in parts.items()}
     decoding = evaluate.tune(clips["validation"], truths["validation"], classes)
     reports = {name: evaluate.score(clips[name], truths[name], decoding) for name in parts}
-    scores = {name: {"mode": "offline", **report.json()} for name, report in reports.items()}
+    scores = {
+        f"{name}_clip": {"command": f"earwitness-train evaluate --part {name}", **report.json()}
+        for name, report in reports.items()
+    }
     made = export.bundle(
         args.name, network, decoding, parts["test"], export.provenance(args.corpus, args.fit, step), scores
     )
     made.save(args.out)
     _print(reports["test"])
+
+
+def _card(args: argparse.Namespace) -> None:
+    bundle = Bundle.load(args.bundle)
+    bundle = card.with_scores(bundle, dict(card.measured(report, bundle) for report in args.reports))
+    bundle.save(args.bundle)
+    (args.bundle / card.CARD).write_text(card.card(bundle))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

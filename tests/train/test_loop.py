@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from streamer import cli as earwitness
 from streamer.errors import EarwitnessError
 from streamer.model import Bundle
 from tests.train.test_corpus import CLASSES, make_recordings, settings
@@ -66,10 +67,19 @@ def test_fit_export_and_evaluate_make_a_bundle(
     bundle = Bundle.load(tmp_path / "bundle")
     assert bundle.classes == CLASSES
     assert bundle.provenance["trained_on"][0]["licence"] == "CC0"
-    assert bundle.scores["test"]["clips"] == 3
+    assert bundle.scores["test_clip"]["clips"] == 3
     capsys.readouterr()
     assert cli.main(["evaluate", *paths, "--model", str(tmp_path / "bundle")]) == 0
     assert "event F1" in capsys.readouterr().out
+    truth = str(data[0] / "metadata" / "test.tsv")
+    replay = ["replay", str(data[0] / "audio" / "test"), "--truth", truth, "--model", str(tmp_path / "bundle")]
+    assert earwitness.main([*replay, "--report", str(tmp_path / "report")]) == 0
+    assert cli.main(["card", str(tmp_path / "bundle"), str(tmp_path / "report")]) == 0
+    assert Bundle.load(tmp_path / "bundle").scores["test_stream"]["clips"] == 3
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "| here | CC0 |" in card
+    assert "--mode stream" in card
+    assert cli.main(["card", str(tmp_path / "bundle"), str(tmp_path)]) == 1
 
 
 def test_what_is_missing_is_said_in_one_line(
