@@ -39,9 +39,7 @@ def test_the_example_shows_every_field_with_its_default():
     shown = yaml.safe_load((CONFIGS / "example.yaml").read_text())
     stream = shown.pop("streams")["door"]
     assert set(stream) == fields_of(StreamConfig)
-    names = set(shown) | {
-        f"{name}.{sub}" for name, part in shown.items() if isinstance(part, dict) for sub in part
-    }
+    names = set(shown) | {f"{name}.{sub}" for name, part in shown.items() if isinstance(part, dict) for sub in part}
     assert names == fields_of(DaemonConfig) - {"streams"}
     assert config.streams["door"].source == "rtsp://user:hunter2@camera.example/stream"
     defaults = DaemonConfig(streams={"door": StreamConfig(source=config.streams["door"].source)})
