@@ -73,7 +73,7 @@ class Subscriber:
         self._socket.set(zmq.TCP_KEEPALIVE_INTVL, 5)
         self._socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
         self._socket.set(zmq.RECONNECT_IVL, 100)
-        self._socket.set(zmq.RECONNECT_IVL_MAX, 2000)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, 500)
         watched = () if lost_after_s is None else (_HEARTBEAT,)
         for prefix in {*self._topics, *watched}:
             self._socket.subscribe(prefix)
