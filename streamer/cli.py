@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only what is asked for is imported: torch alone takes seconds, and `listen` needs none of it.
     named = [word for word in argv if not word.startswith("-")][:1]
     args = make_parser(named if named and named[0] in COMMANDS else COMMANDS).parse_args(argv)
+    args.argv = list(argv)
     try:
         code: int = args.main(args)
         sys.stdout.flush()

@@ -46,9 +46,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def called(arguments: Sequence[str | Path]) -> int:
+    argv = ["replay", *map(str, arguments)]
     parser = argparse.ArgumentParser()
     replay.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["replay", *map(str, arguments)])
+    args = parser.parse_args(argv, argparse.Namespace(argv=argv))
     status: int = args.main(args)
     return status
 
@@ -80,7 +81,7 @@ def test_scoring_against_its_own_events_is_perfect(
     assert figures["scores"]["clips"] == figures["clips"] == 3
     assert figures["coverage"] == 1
     assert figures["seconds"] == pytest.approx(10.4, abs=0.1)
-    assert figures["command"].startswith("earwitness ")
+    assert figures["command"].startswith("earwitness replay ")
     assert (report / "events.tsv").read_text() == truth.read_text()
     assert "| **macro**" in (report / "report.md").read_text()
     assert not read_truth(report / "tags.tsv").strong

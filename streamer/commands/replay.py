@@ -226,7 +226,7 @@ def main(args: argparse.Namespace) -> int:
     results, broken = _replay_all(replayer, clips, printer)
     report = _scored(truth, results, bundle.classes) if truth else None
     if args.report is not None:
-        command = redacted(shlex.join(["earwitness", *sys.argv[1:]]))
+        command = redacted(shlex.join(["earwitness", *args.argv]))
         done = ReplayReport(
             command, args.mode, bundle.name, bundle.classes, results, broken, str(args.truth) if truth else None, report
         )

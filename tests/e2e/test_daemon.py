@@ -214,7 +214,8 @@ def test_prometheus_scrapes_it(live, tmp_path):
 
     def value(query: str) -> float:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}).json()
+            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query})
+            answer = answer.raise_for_status().json()  # it says 503 while it starts
         except httpx.HTTPError:
             return -1.0
         return float(answer["data"]["result"][0]["value"][1]) if answer["data"]["result"] else -1.0
