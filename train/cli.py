@@ -143,7 +143,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     classes = _classes(args.corpus)
-    modalities = tuple(json.loads((args.fit / "fit.json").read_text())["config"]["modalities"])
+    modalities = tuple(json.loads((args.fit / "fit.json").read_text())["modalities"])
     network, step = export.load_network(args.fit / "best.pt", len(classes), modalities)
     parts = {name: cache.read(args.features / name, modalities) for name in ("validation", "test")}
     truths = {name: read_truth(args.corpus / "metadata" / f"{name}.tsv") for name in parts}

@@ -82,6 +82,7 @@ class FitConfig(_Strict):
     learning_rate: float = Field(0.001, gt=0, description="the highest one (paper section 3.3)")
     ramp_steps: int = Field(12_500, ge=1, description="exp(-5 (1 - t / ramp)^2) up to here (paper section 3.3)")
     decay: float = Field(0.99995, gt=0, le=1, description="factor a step on the learning rate behind the ramp")
+    anneal_steps: int = Field(0, ge=0, description="over so many last steps the learning rate falls to 0 in a line")
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.5, ge=0, lt=1)
     ema: float = Field(0.999, gt=0, lt=1, description="how much of itself the teacher keeps a step")

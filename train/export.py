@@ -65,7 +65,7 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
     """
     try:
         made = json.loads((corpus / "corpus.json").read_text())
-        settings = json.loads((fit / "fit.json").read_text())["config"]
+        settings = json.loads((fit / "fit.json").read_text())["phases"]
         with (corpus / "metadata" / "sources.tsv").open(newline="") as file:
             rows = [
                 row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")

@@ -71,10 +71,8 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
     optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "fit.json").write_text(
-        json.dumps({"config": config.model_dump(mode="json"), "classes": classes}, indent=1) + "\n"
-    )
     step, best = _resume(out / "checkpoint.pt", student, teacher, optimiser, rng, config)
+    _note_settings(out / "fit.json", step, classes, config)
     board = SummaryWriter(out)
     started = time.monotonic()
     bar = tqdm(total=config.steps, initial=step, desc="fit", unit="step", mininterval=5)
@@ -195,6 +193,16 @@ def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) 
         mean = total / count
         module.mean.copy_(mean)
         module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())
+
+
+def _note_settings(path: Path, step: int, classes: tuple[str, ...], config: FitConfig) -> None:
+    """Add to the run's file from which step on it had these settings: a run may go on with others."""
+    phases = json.loads(path.read_text())["phases"] if path.exists() else []
+    phases = [one for one in phases if one["from_step"] < step]
+    phases.append({"from_step": step, **config.model_dump(mode="json")})
+    path.write_text(
+        json.dumps({"classes": classes, "modalities": config.modalities, "phases": phases}, indent=1) + "\n"
+    )
 
 
 def _expect_priors(network: Crnn, target: Floats) -> None:

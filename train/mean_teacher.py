@@ -14,8 +14,9 @@ from train.config import FitConfig
 
 
 def learning_rate(step: int, config: FitConfig) -> float:
-    """`highest * exp(-5 (1 - t / ramp)^2)` up to the ramp's end, then times `decay` a step."""
-    return config.learning_rate * ramp(step, config) * config.decay ** max(0, step - config.ramp_steps)
+    """`highest * exp(-5 (1 - t / ramp)^2)` up to the ramp's end, then times `decay` a step; annealed at the end."""
+    left = min(1.0, (config.steps - step) / config.anneal_steps) if config.anneal_steps else 1.0
+    return config.learning_rate * ramp(step, config) * config.decay ** max(0, step - config.ramp_steps) * left
 
 
 def ramp(step: int, config: FitConfig) -> float:

@@ -47,6 +47,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_network(data: tuple[Path, Pa
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
+    phases = json.loads((tmp_path / "parts" / "fit.json").read_text())["phases"]
+    assert [(one["from_step"], one["steps"]) for one in phases] == [(0, 2), (2, 4)]
     assert list((tmp_path / "whole").glob("events.out.tfevents.*"))
 
 
@@ -90,6 +92,6 @@ def test_what_is_missing_is_said_in_one_line(
     assert cli.main(["fit", str(data[0]), str(tmp_path / "nowhere"), str(tmp_path / "run")]) == 1
     assert "run `earwitness-train features` first" in capsys.readouterr().err
     (tmp_path / "best.pt").write_text("not a checkpoint")
-    (tmp_path / "fit.json").write_text('{"config": {"modalities": ["spectral"]}}')
+    (tmp_path / "fit.json").write_text('{"modalities": ["spectral"]}')
     assert cli.main(["export", str(data[0]), str(data[1]), str(tmp_path), str(tmp_path / "bundle")]) == 1
     assert "is not a checkpoint" in capsys.readouterr().err

@@ -23,6 +23,11 @@ def test_the_learning_rate_is_the_papers() -> None:
     assert learning_rate(110, CONFIG) == pytest.approx(0.01 * 0.99**10)
 
 
+def test_the_learning_rate_can_be_annealed_to_nothing() -> None:
+    annealed = CONFIG.model_copy(update={"steps": 300, "decay": 1.0, "anneal_steps": 100})
+    assert [learning_rate(step, annealed) for step in (150, 200, 250, 300)] == pytest.approx([0.01, 0.01, 0.005, 0])
+
+
 def test_the_teacher_starts_as_a_copy_and_follows_weights_and_running_statistics() -> None:
     torch.manual_seed(0)
     student = Crnn(("spectral",), 3)
