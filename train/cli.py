@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from streamer.errors import EarwitnessError
@@ -90,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("fit", type=Path, help="folder of `fit`")
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
+    pack.add_argument("--weights", type=Path, default=Path("weights"), help="folder of pretrained networks")
+    pack.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     pack.set_defaults(run=_export)
 
     describe = _command(
@@ -148,16 +151,25 @@ def _export(args: argparse.Namespace) -> None:
     parts = {name: cache.read(args.features / name, modalities) for name in ("validation", "test")}
     truths = {name: read_truth(args.corpus / "metadata" / f"{name}.tsv") for name in parts}
     clips = {name: evaluate.posteriors(network, part, progress=True) for name, part in parts.items()}
-    decoding = evaluate.tune(clips["validation"], truths["validation"], classes)
+    made = export.bundle(
+        args.name,
+        network,
+        evaluate.default_decoding(classes),
+        parts["test"],
+        export.provenance(args.corpus, args.fit, step),
+        {},
+    )
+    made.save(args.out)
+    audio = args.corpus / "audio" / "validation"
+    streamed = evaluate.streamed_posteriors(args.out, args.weights, audio, parts["validation"].names, args.workers)
+    decoding = evaluate.tune([clips["validation"], streamed], truths["validation"], classes)
     reports = {name: evaluate.score(clips[name], truths[name], decoding) for name in parts}
     scores = {
         f"{name}_clip": {"command": f"earwitness-train evaluate --part {name}", **report.json()}
         for name, report in reports.items()
     }
-    made = export.bundle(
-        args.name, network, decoding, parts["test"], export.provenance(args.corpus, args.fit, step), scores
-    )
-    made.save(args.out)
+    scores["validation_stream"] = evaluate.score(streamed, truths["validation"], decoding).json()
+    replace(made, decoding=decoding, scores=scores).save(args.out)
     _print(reports["test"])
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from streamer.commands.replay import Replayer
 from streamer.events import ClassDecoding, Decoding, decode_clip
-from streamer.model import Crnn
+from streamer.features.weights import WeightsStore
+from streamer.model import Bundle, Crnn
 from streamer.scoring import ClipPrediction, Report, Truth, evaluate, labelled
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats
@@ -62,6 +66,35 @@ def posteriors(network: Crnn, part: CachedPart, batch: int = 16, *, progress: bo
     return [made[row] for row in range(len(part.names))]
 
 
+def streamed_posteriors(
+    bundle: Path, weights: Path, clips: Path, names: Sequence[str], workers: int
+) -> list[ClipPosteriors]:
+    """The same clips as a live stream hears them, by `earwitness replay --mode stream`'s own code, in parallel.
+
+    Raises:
+        BundleError, WeightsError, SourceError: as replay does.
+
+    """
+    paths = [str(clips / name) for name in names]
+    with ProcessPoolExecutor(workers, initializer=_begin_replay, initargs=(bundle, weights)) as pool:
+        made = pool.map(_replay_job, paths, chunksize=4)
+        return list(tqdm(made, total=len(paths), desc="streaming", unit="clip"))
+
+
+_replayer: list[Replayer] = []
+"""Of a worker process: the bundle is loaded once in each, not once a clip."""
+
+
+def _begin_replay(bundle: Path, weights: Path) -> None:
+    torch.set_num_threads(1)
+    _replayer.append(Replayer.of(Bundle.load(bundle), WeightsStore(weights, {}), "stream"))
+
+
+def _replay_job(path: str) -> ClipPosteriors:
+    result = _replayer[0].replay(path)
+    return ClipPosteriors(result.name, result.scores, result.tag_scores)
+
+
 def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, ClipPrediction]:
     """Events and tags of clips by the one event decoder."""
     tag_thresholds = np.array([one.tag_threshold for one in decoding.per_class])
@@ -85,11 +118,13 @@ def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> 
     return evaluate(truth, predict(clips, decoding), decoding.classes, durations_s)
 
 
-def tune(clips: Sequence[ClipPosteriors], truth: Truth, classes: Sequence[str]) -> Decoding:
-    """The thresholds and median filter of each class that score best on these clips (validation, never test).
+def tune(ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequence[str]) -> Decoding:
+    """The thresholds and median filter of each class that score best on validation clips (never on test clips).
 
-    A class's events count with the mean of its event and segment F1, smoothed over neighbouring
-    thresholds so that no lucky grid point wins; its tags with its clip F1.
+    `ways` are the clips' posteriors in each way in which the model will be used (as whole clips, as a
+    stream); a setting counts with its mean over them. A class's events count with the mean of their event
+    and segment F1, smoothed over neighbouring thresholds so that no lucky grid point wins; its tags with
+    their clip F1.
     """
     grid = [
         ClassDecoding(onset, max(0.05, round(onset * share, 3)), median)
@@ -100,8 +135,9 @@ def tune(clips: Sequence[ClipPosteriors], truth: Truth, classes: Sequence[str]) 
     shape = (len(_MEDIANS), len(_ONSET_THRESHOLDS), len(_OFFSET_SHARES))
     found = np.zeros((len(grid), len(classes)))
     for index, one in enumerate(tqdm(grid, desc="tuning events", unit="setting")):
-        report = score(clips, truth, Decoding(tuple(classes), tuple(one for _ in classes)))
-        found[index] = [((row.event.f1 or 0) + (row.segment.f1 or 0)) / 2 for row in report.classes]
+        for clips in ways:
+            report = score(clips, truth, Decoding(tuple(classes), tuple(one for _ in classes)))
+            found[index] += [((row.event.f1 or 0) + (row.segment.f1 or 0)) / 2 for row in report.classes]
     chosen: list[ClassDecoding] = []
     for column in range(len(classes)):
         smooth = _smoothed(found[:, column].reshape(shape))
@@ -109,7 +145,8 @@ def tune(clips: Sequence[ClipPosteriors], truth: Truth, classes: Sequence[str]) 
     tags = np.zeros((len(_TAG_THRESHOLDS), len(classes)))
     for index, threshold in enumerate(_TAG_THRESHOLDS):
         tagged = Decoding(tuple(classes), tuple(replace(one, tag_threshold=threshold) for one in chosen))
-        tags[index] = [row.clip.f1 or 0 for row in score(clips, truth, tagged).classes]
+        for clips in ways:
+            tags[index] += [row.clip.f1 or 0 for row in score(clips, truth, tagged).classes]
     smooth_tags = (np.pad(tags, ((1, 1), (0, 0)), mode="edge")[np.arange(len(tags))[:, None] + np.arange(3)]).mean(
         axis=1
     )
