@@ -162,7 +162,7 @@ def _export(args: argparse.Namespace) -> None:
     made.save(args.out)
     audio = args.corpus / "audio" / "validation"
     streamed = evaluate.streamed_posteriors(args.out, args.weights, audio, parts["validation"].names, args.workers)
-    decoding = evaluate.tune([clips["validation"], streamed], truths["validation"], classes)
+    decoding = evaluate.tune([clips["validation"], streamed], truths["validation"], classes, _groups(args.corpus))
     reports = {name: evaluate.score(clips[name], truths[name], decoding) for name in parts}
     scores = {
         f"{name}_clip": {"command": f"earwitness-train evaluate --part {name}", **report.json()}
@@ -178,6 +178,12 @@ def _card(args: argparse.Namespace) -> None:
     bundle = card.with_scores(bundle, dict(card.measured(report, bundle) for report in args.reports))
     bundle.save(args.bundle)
     (args.bundle / card.CARD).write_text(card.card(bundle))
+
+
+def _groups(folder: Path) -> dict[str, int]:
+    """Of how many groups of recordings each label's validation clips are made."""
+    groups = json.loads((folder / "corpus.json").read_text())["groups"]["validation"]
+    return {label: len(names) for label, names in groups.items()}
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

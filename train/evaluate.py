@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,13 +118,19 @@ def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> 
     return evaluate(truth, predict(clips, decoding), decoding.classes, durations_s)
 
 
-def tune(ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequence[str]) -> Decoding:
+def tune(
+    ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequence[str], groups: Mapping[str, int]
+) -> Decoding:
     """The thresholds and median filter of each class that score best on validation clips (never on test clips).
 
     `ways` are the clips' posteriors in each way in which the model will be used (as whole clips, as a
     stream); a setting counts with its mean over them. A class's events count with the mean of their event
     and segment F1, smoothed over neighbouring thresholds so that no lucky grid point wins; its tags with
     their clip F1.
+
+    `groups` says of how many groups of recordings each class's validation clips are made. What suits one
+    recording need not suit the class: with n groups, n / (n + 2) of a setting's merit is the class's own,
+    the rest is its mean over all classes.
     """
     grid = [
         ClassDecoding(onset, max(0.05, round(onset * share, 3)), median)
@@ -138,6 +144,8 @@ def tune(ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequen
         for clips in ways:
             report = score(clips, truth, Decoding(tuple(classes), tuple(one for _ in classes)))
             found[index] += [((row.event.f1 or 0) + (row.segment.f1 or 0)) / 2 for row in report.classes]
+    own = np.array([groups[label] / (groups[label] + 2) for label in classes])
+    found = own * found + (1 - own) * found.mean(axis=1, keepdims=True)
     chosen: list[ClassDecoding] = []
     for column in range(len(classes)):
         smooth = _smoothed(found[:, column].reshape(shape))
@@ -147,6 +155,7 @@ def tune(ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequen
         tagged = Decoding(tuple(classes), tuple(replace(one, tag_threshold=threshold) for one in chosen))
         for clips in ways:
             tags[index] += [row.clip.f1 or 0 for row in score(clips, truth, tagged).classes]
+    tags = own * tags + (1 - own) * tags.mean(axis=1, keepdims=True)
     smooth_tags = (np.pad(tags, ((1, 1), (0, 0)), mode="edge")[np.arange(len(tags))[:, None] + np.arange(3)]).mean(
         axis=1
     )
