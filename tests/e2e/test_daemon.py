@@ -105,7 +105,7 @@ def test_rtsp_events_reach_a_subscriber_in_another_process(tmp_path, clip, bundl
     # The server's own end of the clip comes as a lost stream.
     assert_same(heard(daemon, 0, 11.5), [one for one in replayed(clip) if one[1] < 11.5], TWO_CELLS_S)
     late_s = [one["sent_utc_s"] - one["onset_utc_s"] for one in onsets if one["onset_s"] < 11.0]
-    assert max(late_s) < 1.73 + 0.53 + 0.7 + 0.5, late_s  # one clock; RTSP adds its delay
+    assert max(late_s) < 1.99 + 0.53 + 0.7 + 0.5, late_s  # one clock; RTSP adds its delay
     assert 'earwitness_reconnects_total{reason="eof",stream="door"} 1.0' in metrics
     assert "user" not in daemon.log
     assert "Traceback" not in daemon.log

@@ -98,4 +98,4 @@ def test_a_stream_scores_as_many_cells_and_the_last_ones_with_the_same_window(tm
     assert stream.scores.shape == clip.scores.shape == (151, len(BUNDLE.classes))
     assert stream.coverage == clip.coverage
     # The flush's window is the whole clip: it decides the cells that the last hop left open.
-    assert np.abs(stream.scores[-(151 - 144 + 26) :] - clip.scores[-(151 - 144 + 26) :]).max() < 1e-5
+    assert np.abs(stream.scores[-(151 - 144 + 30) :] - clip.scores[-(151 - 144 + 30) :]).max() < 1e-5
