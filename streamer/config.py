@@ -22,6 +22,7 @@ from streamer.errors import ConfigError, redacted
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """A stream's name: it is part of topics and metric labels."""
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -256,10 +257,14 @@ def split_source(text: str) -> tuple[str | None, str]:
     """`NAME=SOURCE` or `SOURCE` as name (None without one) and source.
 
     Raises:
-        ConfigError: there is no source.
+        ConfigError: there is no source, or what stands before a URL is no name.
 
     """
     name, equals, rest = text.partition("=")
+    if equals and not NAME.fullmatch(name) and _URL.match(rest) and not re.search(r"[/:]", name):
+        raise ConfigError(
+            f"{name!r} can't be a stream's name: names are 1 to 64 letters, digits, '_', '.' and '-', e.g. door"
+        )
     if not equals or not NAME.fullmatch(name):
         name, rest = "", text
     if not rest:
@@ -306,7 +311,8 @@ def _parsed(data: Mapping[str, Any], place: Any) -> DaemonConfig:
     except ValidationError as error:
         # The input is left out: it may hold a password.
         errors = error.errors(include_url=False, include_context=False, include_input=False)
-        first = errors[0]
+        # A misspelt name often makes another one missing: the misspelling is what to mend.
+        first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
         loc = tuple(str(part) for part in first["loc"] if part != "[key]")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise ConfigError(f"{place(loc)}: {_told(first['type'], loc, first['msg'])}{more}") from None

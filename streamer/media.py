@@ -227,7 +227,7 @@ class Media:
         if failure is None and self.live:
             failure = SourceError("eof", f"{shown(self._url)}: the server ended the stream")
         elif failure is None and not anything:
-            failure = SourceError("empty", f"{shown(self._url)}: there is no sound and no picture in it")
+            failure = SourceError("empty", f"{shown(self._url)}: there is no sound and no picture in it: copy or record it again")
         yield from self._epochs.flush()
         if failure is not None:
             raise failure
@@ -359,7 +359,7 @@ def _open(url: str, options: MediaOptions, interrupt: Interrupt) -> av.container
     if container.format.name == "tty" and options.format != "tty":
         # FFmpeg takes .txt files for films of terminal art.
         container.close()
-        raise SourceError("invalid_data", f"{shown(url)}: not an audio or video file (a text file)")
+        raise SourceError("invalid_data", f"{shown(url)}: not an audio or video file (a text file): name a recording")
     return container
 
 
@@ -399,13 +399,13 @@ def _file_problem(path: str) -> SourceError | None:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return SourceError("not_found", f"{path}: no such file")
+        return SourceError("not_found", f"{path}: no such file: check the path")
     except (OSError, ValueError):
         return SourceError("not_found", f"{path}: can't be looked at: check the path")
     if stat.S_ISDIR(status.st_mode):
         return SourceError("invalid_data", f"{path}: a folder, not a media file: name a file in it")
     if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-        return SourceError("empty", f"{path}: the file is empty")
+        return SourceError("empty", f"{path}: the file is empty: copy or record it again")
     return None
 
 

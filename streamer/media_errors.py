@@ -125,7 +125,7 @@ def _name_or_tls(url: str, name: str) -> SourceError:
 
 def _file_failed(error: Exception, path: str) -> SourceError:
     if isinstance(error, FileNotFoundError):
-        return SourceError("not_found", f"{path}: no such file")
+        return SourceError("not_found", f"{path}: no such file: check the path")
     if isinstance(error, PermissionError):
         return SourceError("other", f"{path}: may not be read: check its permissions")
     if isinstance(error, av.error.ArgumentError):
@@ -146,7 +146,7 @@ def _what_file(path: Path) -> str:
     if head[4:8] == b"ftyp":
         return f"{path}: the file is cut short (an MP4 whose index is missing): copy or record it again"
     kind = "a text file" if head and not set(head) & set(range(9)) and b"\n" in head else "nothing that FFmpeg can read"
-    return f"{path}: not an audio or video file ({kind})"
+    return f"{path}: not an audio or video file ({kind}): name a recording"
 
 
 def _device_failed(error: Exception, name: str) -> SourceError:

@@ -59,12 +59,19 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "fit",
         "train",
-        "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral.yaml",
+        "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral-1.yaml",
     )
     fit.add_argument("corpus", type=Path)
     fit.add_argument("features", type=Path)
     fit.add_argument("out", type=Path, help="folder for checkpoints and logs; a run that is there goes on")
     fit.add_argument("--config", type=Path, help="YAML; its fields are in train/config.py")
+    fit.add_argument(
+        "--from",
+        type=Path,
+        dest="begin",
+        metavar="BUNDLE",
+        help="begin a new run with this bundle's network and step count; its corpus must have been split the same way",
+    )
     fit.add_argument("--threads", type=int, help="of torch, instead of the configuration's")
     fit.set_defaults(run=_fit)
 
@@ -134,7 +141,8 @@ def _fit(args: argparse.Namespace) -> None:
     settings = config.load(args.config, config.FitConfig)
     if args.threads is not None:
         settings = settings.model_copy(update={"threads": args.threads})
-    loop.fit(args.corpus, args.features, args.out, _classes(args.corpus), settings)
+    begin = None if args.begin is None else Bundle.load(args.begin)
+    loop.fit(args.corpus, args.features, args.out, _classes(args.corpus), settings, begin)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -182,15 +190,11 @@ def _card(args: argparse.Namespace) -> None:
 
 def _groups(folder: Path) -> dict[str, int]:
     """Of how many groups of recordings each label's validation clips are made."""
-    groups = json.loads((folder / "corpus.json").read_text())["groups"]["validation"]
-    return {label: len(names) for label, names in groups.items()}
+    return {label: len(names) for label, names in corpus.read_summary(folder)["groups"]["validation"].items()}
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    try:
-        return tuple(json.loads((folder / "corpus.json").read_text())["config"]["classes"])
-    except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{folder}: is not a corpus of `earwitness-train corpus`: {error}") from None
+    return tuple(corpus.read_summary(folder)["config"]["classes"])
 
 
 def _print(report: Report) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +15,18 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
-from streamer.model import Crnn
+from streamer.model import Bundle, Crnn
 from streamer.model.inputs import EmbeddingInput, SpectralInput
 from streamer.scoring import read_truth
 from streamer.types import Floats
+from train import checkpoint
 from train.augment import Batch, augment, blanked
 from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
+from train.data.corpus import read_summary
 from train.evaluate import default_decoding, posteriors, score
 from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
 
-_log = logging.getLogger(__name__)
 _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
 
 
@@ -40,14 +38,17 @@ class _Labelled:
     target: Floats
 
 
-def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], config: FitConfig) -> None:
+def fit(
+    corpus: Path, features: Path, out: Path, classes: tuple[str, ...], config: FitConfig, begin: Bundle | None = None
+) -> None:
     """Train a mean teacher and its student; the best teacher by validation is `out/best.pt`.
 
-    Continues from `out/checkpoint.pt` where there is one. `out` also gets TensorBoard's events and
-    `log.jsonl`, a line a validation.
+    Continues from `out/checkpoint.pt` where there is one, else from the bundle `begin`, else from nothing.
+    `out` also gets TensorBoard's events and `log.jsonl`, a line a validation.
 
     Raises:
-        EarwitnessError: features or annotations are missing, or the checkpoint is of another configuration.
+        EarwitnessError: features or annotations are missing, or the checkpoint is of another configuration, or
+            `begin` of another network, or its training recordings are among those to be judged by.
 
     """
     torch.manual_seed(config.seed)
@@ -71,8 +72,11 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
     optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
     out.mkdir(parents=True, exist_ok=True)
-    step, best = _resume(out / "checkpoint.pt", student, teacher, optimiser, rng, config)
-    _note_settings(out / "fit.json", step, classes, config)
+    mixed = read_summary(corpus)["config"]
+    step, best = checkpoint.resume(out, student, teacher, optimiser, rng)
+    if step == 0 and begin is not None:
+        step = checkpoint.begin_with(begin, out, student, teacher, classes, mixed)
+    checkpoint.note_settings(out, step, student, classes, {**config.model_dump(mode="json"), "corpus": mixed})
     board = SummaryWriter(out)
     started = time.monotonic()
     bar = tqdm(total=config.steps, initial=step, desc="fit", unit="step", mininterval=5)
@@ -126,7 +130,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
             tqdm.write(f"step {step}: " + ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items()))
             if merit > best:
                 best = merit
-                _save(out / "best.pt", {"teacher": teacher.state_dict(), "step": step, "validation": figures})
+                checkpoint.save(out / "best.pt", {"teacher": teacher.state_dict(), "step": step, "validation": figures})
         if step % config.checkpoint_every == 0 or step == config.steps:
             state = {
                 "student": student.state_dict(),
@@ -138,7 +142,7 @@ def fit(corpus: Path, features: Path, out: Path, classes: tuple[str, ...], confi
                 "torch_rng": torch.get_rng_state(),
                 "modalities": list(config.modalities),
             }
-            _save(out / "checkpoint.pt", state)
+            checkpoint.save(out / "checkpoint.pt", state)
     bar.close()
     board.close()
 
@@ -195,49 +199,8 @@ def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) 
         module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())
 
 
-def _note_settings(path: Path, step: int, classes: tuple[str, ...], config: FitConfig) -> None:
-    """Add to the run's file from which step on it had these settings: a run may go on with others."""
-    phases = json.loads(path.read_text())["phases"] if path.exists() else []
-    phases = [one for one in phases if one["from_step"] < step]
-    phases.append({"from_step": step, **config.model_dump(mode="json")})
-    path.write_text(
-        json.dumps({"classes": classes, "modalities": config.modalities, "phases": phases}, indent=1) + "\n"
-    )
-
-
 def _expect_priors(network: Crnn, target: Floats) -> None:
     """Let the untrained network expect each class as often as it is there, which saves the first hundreds of steps."""
     share = torch.from_numpy(target).mean(dim=(0, 1)).clamp(1e-3, 0.5)
     with torch.no_grad():
         network.classify.bias.copy_(torch.logit(share))
-
-
-def _resume(
-    path: Path,
-    student: Crnn,
-    teacher: Crnn,
-    optimiser: torch.optim.Optimizer,
-    rng: np.random.Generator,
-    config: FitConfig,
-) -> tuple[int, float]:
-    """Load a checkpoint into the networks; (0, -1.0) if there is none."""
-    if not path.exists():
-        return 0, -1.0
-    state = torch.load(path, weights_only=True)
-    if state["modalities"] != list(config.modalities):
-        raise EarwitnessError(
-            f"{path}: was trained on {', '.join(state['modalities'])}: name another folder or delete it"
-        )
-    student.load_state_dict(state["student"])
-    teacher.load_state_dict(state["teacher"])
-    optimiser.load_state_dict(state["optimiser"])
-    rng.bit_generator.state = json.loads(state["rng"])
-    torch.set_rng_state(state["torch_rng"])
-    _log.info("continuing at step %d", state["step"])
-    return int(state["step"]), float(state["best"])
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)

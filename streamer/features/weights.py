@@ -27,6 +27,7 @@ from streamer.features.download import Patience, download
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _LARGEST_HEADER = 100_000_000  # of safetensors: 8 bytes of its length, then JSON
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ANOTHER = "name another file, or get the published ones with: earwitness weights fetch NAME"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -278,12 +279,12 @@ def fitted(
             parts.append(f"without {missing[0]!r} {list(expected[missing[0]])}")
         if strange:
             parts.append(f"with {strange[0]!r} {list(tensors[strange[0]].shape)}")
-        raise WeightsError(f"weights {where}: are not those of {what}: found {', '.join(parts)}")
+        raise WeightsError(f"weights {where}: are not those of {what}: found {', '.join(parts)}; {_ANOTHER}")
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise WeightsError(
                 f"weights {where}: are not those of {what}: {name!r} is {list(tensors[name].shape)}, "
-                f"expected {list(shape)}"
+                f"expected {list(shape)}; {_ANOTHER}"
             )
         if not tensors[name].is_floating_point():
             raise WeightsError(f"weights {where}: {name!r} is {tensors[name].dtype}, expected floating point")

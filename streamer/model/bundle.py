@@ -121,7 +121,11 @@ class Bundle:
 
         """
         if not path.is_dir():
-            hint = "is a file; name the folder that holds bundle.json" if path.exists() else "there is no such folder"
+            hint = (
+                "is a file; name the folder that holds bundle.json"
+                if path.exists()
+                else "there is no such folder; check the path, or name none for the model that is shipped"
+            )
             raise BundleError(f"bundle {path}: {hint}")
         document = _read_document(path)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,34 @@ def test_a_checkpoint_of_other_modalities_is_refused(data: tuple[Path, Path], tm
     torch.save({**state, "modalities": ["vggish"]}, tmp_path / "a" / "checkpoint.pt")
     with pytest.raises(EarwitnessError, match="was trained on vggish"):
         fit(data, tmp_path / "a")
+
+
+def test_a_run_begins_with_a_bundle_and_keeps_its_history(data: tuple[Path, Path], tmp_path: Path) -> None:
+    fit(data, tmp_path / "one")
+    paths = [str(path) for path in data]
+    assert cli.main(["export", *paths, str(tmp_path / "one"), str(tmp_path / "bundle")]) == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    loop.fit(*data, tmp_path / "two", CLASSES, FIT.model_copy(update={"steps": 6, "learning_rate": 1e-12}), bundle)
+    state = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 6
+    assert torch.allclose(state["teacher"]["classify.weight"], bundle.tensors["classify.weight"], atol=1e-6)
+    phases = json.loads((tmp_path / "two" / "fit.json").read_text())["phases"]
+    assert [one["from_step"] for one in phases] == [0, bundle.provenance["steps"]]
+    assert all(one["corpus"]["clips"]["test"] == 3 for one in phases)
+
+
+def test_a_bundle_that_may_know_the_test_recordings_is_no_beginning(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(data, tmp_path / "one")
+    paths = [str(path) for path in data]
+    assert cli.main(["export", *paths, str(tmp_path / "one"), str(tmp_path / "bundle")]) == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    mixed = {**bundle.provenance["corpus"], "seed": 99}
+    replace(bundle, provenance={**bundle.provenance, "corpus": mixed}).save(tmp_path / "other")
+    capsys.readouterr()
+    assert cli.main(["fit", *paths, str(tmp_path / "two"), "--from", str(tmp_path / "other")]) == 1
+    assert "another seed" in capsys.readouterr().err
 
 
 def test_fit_export_and_evaluate_make_a_bundle(

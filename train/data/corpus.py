@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import soundfile
@@ -72,6 +72,22 @@ def make(source: Path, out: Path, config: CorpusConfig, workers: int) -> None:
         },
     }
     (out / "corpus.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What `corpus.json` says of a corpus: `config`, `groups`, `recordings`.
+
+    Raises:
+        EarwitnessError: it is missing or damaged.
+
+    """
+    try:
+        summary: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
+        if not {"config", "groups", "recordings"} <= summary.keys():
+            raise ValueError("corpus.json lacks config, groups or recordings")
+    except (OSError, ValueError, AttributeError) as error:
+        raise EarwitnessError(f"{folder}: is not a corpus of `earwitness-train corpus`: {error}") from None
+    return summary
 
 
 _pools: dict[tuple[Recording, ...], mixing.Pool] = {}
