@@ -227,7 +227,9 @@ class Media:
         if failure is None and self.live:
             failure = SourceError("eof", f"{shown(self._url)}: the server ended the stream")
         elif failure is None and not anything:
-            failure = SourceError("empty", f"{shown(self._url)}: there is no sound and no picture in it: copy or record it again")
+            failure = SourceError(
+                "empty", f"{shown(self._url)}: there is no sound and no picture in it: copy or record it again"
+            )
         yield from self._epochs.flush()
         if failure is not None:
             raise failure
