@@ -32,7 +32,7 @@ def clips(levels: dict[str, float], noise: float) -> tuple[list[ClipPosteriors],
 
 def test_each_class_gets_thresholds_that_fit_its_posteriors() -> None:
     made, truth = clips({"Cat": 0.9, "Dog": 0.3}, noise=0.5)
-    tuned = tune([made, made], truth, CLASSES, {"Cat": 50, "Dog": 50})
+    tuned = tune([made, made], truth, CLASSES, {"Cat": 5000, "Dog": 5000})
     cat, dog = tuned.per_class
     assert 0.45 < cat.onset_threshold < 0.9
     assert 0.15 < dog.onset_threshold < 0.3
@@ -42,8 +42,8 @@ def test_each_class_gets_thresholds_that_fit_its_posteriors() -> None:
 
 def test_a_class_of_one_recording_leans_on_the_others() -> None:
     made, truth = clips({"Cat": 0.9, "Dog": 0.3}, noise=0.9)
-    free = tune([made], truth, CLASSES, {"Cat": 50, "Dog": 50}).per_class[1]
-    held = tune([made], truth, CLASSES, {"Cat": 50, "Dog": 0}).per_class[1]
+    free = tune([made], truth, CLASSES, {"Cat": 5000, "Dog": 5000}).per_class[1]
+    held = tune([made], truth, CLASSES, {"Cat": 5000, "Dog": 0}).per_class[1]
     both = tune([made], truth, CLASSES, {"Cat": 0, "Dog": 0}).per_class
     assert free.onset_threshold < 0.3
     assert both[0] == both[1] == held
