@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from streamer.commands import replay
-from streamer.commands.replay_clips import clip_name, clips_of
+from streamer.commands.replay_clips import clips_of
 from streamer.errors import BundleError, EarwitnessError, TruthError, UsageError
+from streamer.replayer import clip_name
 from streamer.scoring import read_truth
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, decode
 from streamer.types import cells_in

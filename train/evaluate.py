@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from streamer.commands.replay import Replayer
 from streamer.events import ClassDecoding, Decoding, decode_clip
 from streamer.features.weights import WeightsStore
 from streamer.model import Bundle, Crnn
+from streamer.replayer import Replayer
 from streamer.scoring import ClipPrediction, Report, Truth, evaluate, labelled
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats

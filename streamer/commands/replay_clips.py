@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamer.errors import UsageError
+from streamer.replayer import clip_name
 
 # fmt: off
 _AUDIO = (
@@ -48,11 +49,6 @@ def clips_of(arguments: Sequence[str]) -> list[str]:
         clips.update(dict.fromkeys(found))
     _check_names(clips)
     return list(clips)
-
-
-def clip_name(clip: str) -> str:
-    """What a clip is called in tables and truth files: the last part of its path or URL."""
-    return Path(clip.partition("?")[0]).name if "://" in clip else Path(clip).name
 
 
 def _listed(path: Path) -> list[str]:

@@ -11,22 +11,9 @@ from typing import Any
 import numpy as np
 
 from streamer.errors import UsageError
-from streamer.scoring import LabelledEvent, Report, strong_tsv, weak_tsv
-from streamer.types import CELL, SAMPLE_RATE_HZ, Floats
-from streamer.windows import Coverage
-
-
-@dataclass(frozen=True, slots=True)
-class ClipResult:
-    """What was found in one clip."""
-
-    name: str
-    duration_s: float
-    events: tuple[LabelledEvent, ...]
-    tag_scores: Floats  # (classes,)
-    tags: frozenset[str]
-    scores: Floats  # (cells, classes)
-    coverage: Coverage
+from streamer.replayer import ClipResult
+from streamer.scoring import Report, strong_tsv, weak_tsv
+from streamer.types import CELL, SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamer.commands.replay import Replayer
-from streamer.commands.replay_report import ClipResult
 from streamer.detect import Detector
 from streamer.events import decode_clip
 from streamer.features.spectral import Spectral
 from streamer.model import Posteriors
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, run
+from streamer.replayer import ClipResult, Replayer
 from streamer.scoring import labelled
 from streamer.types import SAMPLE_RATE_HZ, Chunk, FrameScores, Offset, cells_in
 from tests.models import bursts, factories, seeded_bundle
