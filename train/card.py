@@ -50,13 +50,13 @@ def card(bundle: Bundle) -> str:
             "`earwitness-train fit` with the mean teacher on clips mixed from recordings; this is the teacher.",
             "",
             "## Scores",
-            "On clips mixed from recordings that it never saw; thresholds were tuned on others, which it did not learn "
-            "from either. F1 in percent, macro over classes; events by sed_eval (onset within 200 ms, offset within "
+            f"On clips mixed from recordings that it never saw; thresholds were tuned on others, {_tuned(provenance)}. "
+            "F1 in percent, macro over classes; events by sed_eval (onset within 200 ms, offset within "
             "200 ms or 20 % of the event); a class that was never found counts as 0.",
             "",
             *_scores(bundle.scores),
             "## What it was trained on",
-            "Recordings by class (training / validation / test; a recording's group is in one part alone):",
+            "Recordings by class; no group of recordings is both in the test part and in another:",
             "",
             *_recordings(provenance.get("recordings", {})),
             "Mixed by `earwitness-train corpus`; groups of recordings in its training clips, by source and licence:",
@@ -81,6 +81,12 @@ def card(bundle: Bundle) -> str:
             "",
         ]
     )
+
+
+def _tuned(provenance: Mapping[str, Any]) -> str:
+    if provenance.get("corpus", {}).get("train_on_validation", False):
+        return "before its last phase taught it these too"
+    return "which it did not learn from either"
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

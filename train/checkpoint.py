@@ -63,6 +63,8 @@ def begin_with(
         )
     before = bundle.provenance.get("corpus", {})
     other = [name for name in _SPLIT if before.get(name) != corpus.get(name)]
+    if before.get("train_on_validation", False) and not corpus.get("train_on_validation", False):
+        other.append("train_on_validation")
     if other:
         raise EarwitnessError(
             f"{bundle.name} was trained on a corpus with another {', '.join(other)}, so it may know the recordings "

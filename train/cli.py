@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from streamer.errors import EarwitnessError
@@ -98,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("fit", type=Path, help="folder of `fit`")
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
+    pack.add_argument(
+        "--decoding", type=Path, metavar="BUNDLE", help="take this bundle's thresholds instead of tuning them"
+    )
     pack.add_argument("--weights", type=Path, default=Path("weights"), help="folder of pretrained networks")
     pack.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     pack.set_defaults(run=_export)
@@ -153,32 +154,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    classes = _classes(args.corpus)
-    modalities = tuple(json.loads((args.fit / "fit.json").read_text())["modalities"])
-    network, step = export.load_network(args.fit / "best.pt", len(classes), modalities)
-    parts = {name: cache.read(args.features / name, modalities) for name in ("validation", "test")}
-    truths = {name: read_truth(args.corpus / "metadata" / f"{name}.tsv") for name in parts}
-    clips = {name: evaluate.posteriors(network, part, progress=True) for name, part in parts.items()}
-    made = export.bundle(
-        args.name,
-        network,
-        evaluate.default_decoding(classes),
-        parts["test"],
-        export.provenance(args.corpus, args.fit, step),
-        {},
+    tuned = None if args.decoding is None else Bundle.load(args.decoding)
+    made = export.make(
+        args.corpus, args.features, args.fit, args.out, args.name, args.weights, max(1, args.workers), tuned
     )
-    made.save(args.out)
-    audio = args.corpus / "audio" / "validation"
-    streamed = evaluate.streamed_posteriors(args.out, args.weights, audio, parts["validation"].names, args.workers)
-    decoding = evaluate.tune([clips["validation"], streamed], truths["validation"], classes, _groups(args.corpus))
-    reports = {name: evaluate.score(clips[name], truths[name], decoding) for name in parts}
-    scores = {
-        f"{name}_clip": {"command": f"earwitness-train evaluate --part {name}", **report.json()}
-        for name, report in reports.items()
-    }
-    scores["validation_stream"] = evaluate.score(streamed, truths["validation"], decoding).json()
-    replace(made, decoding=decoding, scores=scores).save(args.out)
-    _print(reports["test"])
+    _print(made)
 
 
 def _card(args: argparse.Namespace) -> None:
@@ -186,11 +166,6 @@ def _card(args: argparse.Namespace) -> None:
     bundle = card.with_scores(bundle, dict(card.measured(report, bundle) for report in args.reports))
     bundle.save(args.bundle)
     (args.bundle / card.CARD).write_text(card.card(bundle))
-
-
-def _groups(folder: Path) -> dict[str, int]:
-    """Of how many groups of recordings each label's validation clips are made."""
-    return {label: len(names) for label, names in corpus.read_summary(folder)["groups"]["validation"].items()}
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

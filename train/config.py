@@ -45,6 +45,11 @@ class CorpusConfig(_Strict):
     )
     validation_share: float = Field(0.12, gt=0, lt=0.5, description="of each class's groups, at least one")
     test_share: float = Field(0.18, gt=0, lt=0.5, description="of each class's groups, at least one")
+    train_on_validation: bool = Field(
+        False,
+        description="mix the validation recordings into the training clips too: for a model's last phase, when "
+        "thresholds are tuned and nothing is left to choose",
+    )
     clip_s: float = Field(10.0, gt=1.0, description="length of a clip")
     events: dict[int, float] = Field(
         {0: 0.04, 1: 0.26, 2: 0.30, 3: 0.22, 4: 0.12, 5: 0.06}, description="how often a clip has so many events"
@@ -102,6 +107,9 @@ class FitConfig(_Strict):
         0.0, ge=0, le=1, description="how often a batch is cut to a random shorter window, as at a stream's start"
     )
     reduced_precision: bool = Field(False, description="convolutions in bfloat16 while training")
+    keep: Literal["best", "last"] = Field(
+        "best", description="which teacher becomes best.pt: that with the best validation, or the last one"
+    )
     validate_every: int = Field(250, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")
     threads: int = Field(0, ge=0, description="of torch; 0 leaves torch's choice")

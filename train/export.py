@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from streamer.errors import EarwitnessError
-from streamer.events import Decoding
 from streamer.model import Bundle, Crnn
-from train.data.cache import CachedPart
+from streamer.scoring import Report, read_truth
+from train import evaluate
+from train.data import cache
+from train.data.corpus import read_summary
 
 
 def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple[Crnn, int]:
@@ -37,23 +39,55 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
     return network.eval().requires_grad_(False), int(state["step"])
 
 
-def bundle(
-    name: str,
-    network: Crnn,
-    decoding: Decoding,
-    part: CachedPart,
-    provenance: Mapping[str, Any],
-    scores: Mapping[str, Any],
-) -> Bundle:
-    """Put together what the daemon needs; the features' specs are those that `part` was computed with."""
-    return Bundle(
+def make(
+    corpus: Path, features: Path, fit: Path, out: Path, name: str, weights: Path, workers: int, tuned: Bundle | None
+) -> Report:
+    """Write the best teacher of `fit` as the bundle `out`, with thresholds and scores: its scores on the test clips.
+
+    Thresholds are tuned on the validation clips, heard whole and as streams, or are those of the bundle `tuned`.
+
+    Raises:
+        EarwitnessError: the run, the corpus or its features are not complete; the validation recordings were
+            trained on, or `tuned` has other classes.
+        BundleError, WeightsError, SourceError: as replay does.
+
+    """
+    summary = read_summary(corpus)
+    classes = tuple(summary["config"]["classes"])
+    if tuned is not None and tuned.classes != classes:
+        raise EarwitnessError(f"{tuned.name} has other classes than {corpus}: its thresholds can't be taken")
+    if tuned is None and summary["config"].get("train_on_validation", False):
+        raise EarwitnessError(
+            f"{corpus}: its validation recordings were trained on, so they can't tune thresholds: take those of a "
+            "bundle that was tuned before, with --decoding BUNDLE"
+        )
+    modalities = tuple(_settings(fit)["modalities"])
+    network, step = load_network(fit / "best.pt", len(classes), modalities)
+    test = cache.read(features / "test", modalities)
+    made = Bundle(
         name,
-        {modality: part.specs[modality] for modality in network.modalities},
-        decoding,
+        {modality: test.specs[modality] for modality in modalities},
+        evaluate.default_decoding(classes) if tuned is None else tuned.decoding,
         network.state_dict(),
-        provenance=provenance,
-        scores=scores,
+        provenance=provenance(corpus, fit, step),
     )
+    scores: dict[str, Any] = {}
+    if tuned is None:
+        made.save(out)
+        validation = cache.read(features / "validation", modalities)
+        truth = read_truth(corpus / "metadata" / "validation.tsv")
+        whole = evaluate.posteriors(network, validation, progress=True)
+        audio = corpus / "audio" / "validation"
+        streamed = evaluate.streamed_posteriors(out, weights, audio, validation.names, workers)
+        groups = {label: len(names) for label, names in summary["groups"]["validation"].items()}
+        made = replace(made, decoding=evaluate.tune([whole, streamed], truth, classes, groups))
+        scores["validation_clip"] = evaluate.score(whole, truth, made.decoding).json()
+        scores["validation_stream"] = evaluate.score(streamed, truth, made.decoding).json()
+    clips = evaluate.posteriors(network, test, progress=True)
+    report = evaluate.score(clips, read_truth(corpus / "metadata" / "test.tsv"), made.decoding)
+    scores["test_clip"] = {"command": "earwitness-train evaluate --part test", **report.json()}
+    replace(made, scores=scores).save(out)
+    return report
 
 
 def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
@@ -64,14 +98,13 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
 
     """
     try:
-        made = json.loads((corpus / "corpus.json").read_text())
-        settings = json.loads((fit / "fit.json").read_text())["phases"]
         with (corpus / "metadata" / "sources.tsv").open(newline="") as file:
             rows = [
                 row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")
             ]
     except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{corpus} or {fit}: is not complete: {error}") from None
+        raise EarwitnessError(f"{corpus}: is not complete: {error}") from None
+    made, settings = read_summary(corpus), _settings(fit)["phases"]
     groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
     sources = Counter((source, licence, use) for source, licence, use, _ in groups)
     return {
@@ -86,3 +119,11 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
             for (source, licence, use), count in sorted(sources.items())
         ],
     }
+
+
+def _settings(fit: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads((fit / "fit.json").read_text())
+    except (OSError, ValueError) as error:
+        raise EarwitnessError(f"{fit}: is not a run of `earwitness-train fit`: {error}") from None
+    return settings

@@ -128,7 +128,7 @@ def fit(
             with (out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             tqdm.write(f"step {step}: " + ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items()))
-            if merit > best:
+            if merit > best or config.keep == "last":
                 best = merit
                 checkpoint.save(out / "best.pt", {"teacher": teacher.state_dict(), "step": step, "validation": figures})
         if step % config.checkpoint_every == 0 or step == config.steps:

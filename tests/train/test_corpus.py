@@ -90,6 +90,19 @@ def test_no_group_is_heard_in_two_parts(tmp_path: Path) -> None:
     assert not heard["validation"] & heard["test"]
 
 
+def test_validation_recordings_can_be_trained_on_and_test_recordings_never(tmp_path: Path) -> None:
+    source = make_recordings(tmp_path / "recordings")
+    for folder, both in (("apart", False), ("both", True)):
+        corpus.make(source, tmp_path / folder, settings(train_on_validation=both), workers=1)
+    groups = {name: corpus.read_summary(tmp_path / name)["groups"] for name in ("apart", "both")}
+    for label in CLASSES:
+        apart, both = ({part: set(of[label]) for part, of in groups[name].items()} for name in ("apart", "both"))
+        assert both["train"] == apart["train"] | apart["validation"]
+        assert not both["train"] & both["test"]
+    names = [f"metadata/{name}.tsv" for name in ("validation", "test")]
+    assert all((tmp_path / "apart" / name).read_bytes() == (tmp_path / "both" / name).read_bytes() for name in names)
+
+
 def test_files_are_in_dcases_form_and_every_clip_is_there(tmp_path: Path) -> None:
     source = make_recordings(tmp_path / "recordings")
     corpus.make(source, tmp_path / "a", settings(events={0: 1.0}), workers=1)

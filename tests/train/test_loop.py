@@ -89,6 +89,31 @@ def test_a_bundle_that_may_know_the_test_recordings_is_no_beginning(
     assert "another seed" in capsys.readouterr().err
 
 
+def test_a_last_phase_on_the_validation_recordings_keeps_the_thresholds_tuned_before(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = tmp_path / "corpus"
+    corpus.make(data[0].parent / "recordings", last, settings(train_on_validation=True), workers=1)
+    features = str(tmp_path / "features")
+    assert cli.main(["features", str(last), features]) == 0
+    fit(data, tmp_path / "run")
+    before = ["export", *map(str, data), str(tmp_path / "run"), str(tmp_path / "before")]
+    assert cli.main(before) == 0
+    fit((last, tmp_path / "features"), tmp_path / "run", steps=6, keep="last")
+    assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["step"] == 6
+    capsys.readouterr()
+    export = ["export", str(last), features, str(tmp_path / "run"), str(tmp_path / "after")]
+    assert cli.main(export) == 1
+    assert "--decoding BUNDLE" in capsys.readouterr().err
+    assert cli.main([*export, "--decoding", str(tmp_path / "before")]) == 0
+    tuned, made = Bundle.load(tmp_path / "before"), Bundle.load(tmp_path / "after")
+    assert made.decoding == tuned.decoding
+    assert set(made.scores) == {"test_clip"}
+    assert [one["corpus"]["train_on_validation"] for one in made.provenance["fit"]] == [False, True]
+    with pytest.raises(EarwitnessError, match="another train_on_validation"):
+        loop.fit(*data, tmp_path / "third", CLASSES, FIT, made)
+
+
 def test_fit_export_and_evaluate_make_a_bundle(
     data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

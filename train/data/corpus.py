@@ -17,6 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -46,6 +47,8 @@ def make(source: Path, out: Path, config: CorpusConfig, workers: int) -> None:
         raise EarwitnessError(f"{out}: already holds a corpus; name another folder or delete it")
     parts = split(read_manifest(source, config.uses), config.seed, config.validation_share, config.test_share)
     _check(parts, config)
+    if config.train_on_validation:
+        parts = replace(parts, train=(*parts.train, *parts.validation))
     for part in PARTS:
         (out / "audio" / part).mkdir(parents=True, exist_ok=True)
     (out / "metadata").mkdir(exist_ok=True)
