@@ -31,13 +31,16 @@ check-python:
 .venv/bin/python: | check-python
 	@$(PYTHON) -m venv .venv || { echo "Python has no venv: apt-get install python3-venv (or python3.11-venv)"; rm -rf .venv; exit 1; }
 
-# Torch alone is several GB: the first setup takes minutes, and says what it does.
+# Minutes of silence look like a hang: pip shows what it downloads.
+INSTALL = echo "Setting up .venv. Torch alone is several GB: the first time takes minutes."; \
+  $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable
+
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt --editable .
+	@$(INSTALL) .
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) '.[dev]'
 	@touch $@ .venv/installed
 
 tests/node/node_modules: tests/node/package.json tests/node/package-lock.json | tests/install-node
