@@ -23,6 +23,8 @@ else
     need gstreamer1.0-libav dpkg -s gstreamer1.0-libav
     need prometheus promtool --version
     need openssl openssl version
+    need ffmpeg ffmpeg -version
+    need libasound2-data has_file /usr/share/alsa/alsa.conf
 fi
 [ -n "$missing" ] || exit 0
 
