@@ -56,7 +56,8 @@ def card(bundle: Bundle) -> str:
             "",
             *_scores(bundle.scores),
             "## What it was trained on",
-            "Recordings by class; no group of recordings is both in the test part and in another:",
+            "Recordings by class (what was cut from one original counts once); none is both in the test part and in "
+            "another:",
             "",
             *_recordings(provenance.get("recordings", {})),
             "Mixed by `earwitness-train corpus`; groups of recordings in its training clips, by source and licence:",

@@ -112,7 +112,8 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
         "fit": settings,
         "corpus": made["config"],
         "recordings": {
-            part: {k: v for k, v in counts.items() if "/" not in k} for part, counts in made["recordings"].items()
+            part: {label: len(names) for label, names in groups.items() if "/" not in label}
+            for part, groups in made["groups"].items()
         },
         "trained_on": [
             {"source": source, "licence": licence, "use": use, "recordings": count}
