@@ -108,7 +108,7 @@ class WindowsConfig(_Section):
 
     hop_cells: int = Field(default=8, ge=1, le=128, description="Cells between two windows (8: 0.53 s).")
     lookahead_cells: int = Field(
-        default=30, ge=0, le=75, description="Cells that must be known behind a cell before it is scored (30: 2 s)."
+        default=45, ge=0, le=75, description="Cells that must be known behind a cell before it is scored (45: 3 s)."
     )
     skew_cells: int = Field(
         default=30,

@@ -156,6 +156,20 @@ def contradicting_the_bundle(folder: Path) -> Case:
     return ["run", "--config", _file(folder, "c.yaml", b"thresholds: {Dog: 0.2}")], "unknown field 'thresholds'"
 
 
+def too_short_a_window(folder: Path) -> Case:
+    config = _file(folder, "c.yaml", b"windows: {hop_cells: 128}\nmetrics: off\npublish: {zmq: off}")
+    return [
+        "run",
+        _clip(folder),
+        "--config",
+        config,
+        "--metrics",
+        "off",
+        "--publish",
+        "off",
+    ], "make one of them smaller"
+
+
 def no_source(folder: Path) -> Case:
     return ["run"], "no source to listen to; name one"
 
@@ -208,6 +222,7 @@ CASES: list[Callable[[Path], Case]] = [
     bad_yaml,
     unknown_field,
     contradicting_the_bundle,
+    too_short_a_window,
     no_source,
     bad_stream_name,
     unknown_class_in_truth,

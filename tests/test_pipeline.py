@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count, pairwise
 
 import numpy as np
@@ -38,6 +39,7 @@ from tests.models import GreyExtractor, bursts, factories, pictures, seeded_bund
 
 ALL = ("spectral", "vggish", "vgg16")
 SHORT = 40  # cells of a window that keeps tests fast
+SETTINGS = StreamSettings(lookahead_cells=15)  # that fit in it
 BUNDLES = {names: seeded_bundle(names, window_cells=SHORT) for names in (("spectral",), ("spectral", "vgg16"), ALL)}
 DETECTORS = {names: Detector(bundle) for names, bundle in BUNDLES.items()}
 FACTORIES = factories(ALL)
@@ -54,7 +56,7 @@ def pipeline_of(
         {name: FACTORIES[name] for name in modalities},
         BUNDLES[modalities].decoding,
         window_cells,
-        stream_settings or StreamSettings(),
+        stream_settings or SETTINGS,
         lambda: f"event{next(ids)}",
     )
 
@@ -148,7 +150,7 @@ def test_any_chunking_gives_the_same_windows_bit_for_bit_and_the_same_events(cut
 def test_all_three_modalities_in_any_packets_give_the_same_windows(steps: list[int], seed: int) -> None:
     sound, sound_16k = bursts(4.0, seed), bursts(4.0, seed, 16_000)
     sight = pictures(4.0, seed=seed)
-    whole = pipeline_of(ALL, StreamSettings(skew_cells=1000))
+    whole = pipeline_of(ALL, replace(SETTINGS, skew_cells=1000))
     wanted = windows_of([*chunks(sound), *chunks(sound_16k, rate_hz=16_000), *sight], whole, ALL)
     items = in_time(every(sound, steps[0]), every(sound_16k, steps[1], 16_000), sight)
     streamed = pipeline_of(ALL)
@@ -210,7 +212,7 @@ def test_an_event_that_is_open_at_the_end_gets_the_reason() -> None:
 
 def test_long_events_are_closed_and_go_on() -> None:
     limit_s = 0.5
-    outputs = scored(every(AUDIO, 1000), pipeline_of(stream_settings=StreamSettings(max_event_s=limit_s)))
+    outputs = scored(every(AUDIO, 1000), pipeline_of(stream_settings=replace(SETTINGS, max_event_s=limit_s)))
     offsets = [one for one in outputs if isinstance(one, Offset)]
     assert max(one.offset - one.onset for one in offsets) <= limit_s * SAMPLE_RATE_HZ
     assert "max_duration" in {one.end_reason for one in offsets}
@@ -348,7 +350,7 @@ def test_a_stopwatch_sees_each_modality() -> None:
 
     made = {name: FACTORIES[name] for name in ("spectral", "vgg16")}
     bundle = BUNDLES["spectral", "vgg16"]
-    pipeline = StreamPipeline("door", made, bundle.decoding, SHORT, StreamSettings(), lambda: "id", Watch())
+    pipeline = StreamPipeline("door", made, bundle.decoding, SHORT, SETTINGS, lambda: "id", Watch())
     pipeline.push(every(AUDIO, 1000)[0])
     pipeline.push(pictures(1.0)[0])
     pipeline.finish("silence")

@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     logs.set_up(config.log.level, config.log.format)
     torch.set_num_threads(config.load.threads)
     bundle, factories = load_model(config, os.environ)
+    check_window(config, bundle)
     run = uuid.uuid4().hex[:12]
     sinks = open_sinks(config)
     try:
@@ -119,6 +120,16 @@ def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle
     bundle = Bundle.load(config.model or default_bundle_path())
     weights = WeightsStore(config.weights or default_weights_folder(environ), {})
     return bundle, bundle.factories(weights)
+
+
+def check_window(config: DaemonConfig, bundle: Bundle) -> None:
+    """Raise `ConfigError` if the config's windows ask for more cells than the bundle's window has."""
+    hop, lookahead = config.windows.hop_cells, config.windows.lookahead_cells
+    if hop + lookahead > bundle.window_cells:
+        raise ConfigError(
+            f"windows: hop_cells ({hop}) and lookahead_cells ({lookahead}) are more than the "
+            f"{bundle.window_cells} cells of a window of {bundle.name}: make one of them smaller"
+        )
 
 
 def open_sinks(config: DaemonConfig) -> list[Sink]:

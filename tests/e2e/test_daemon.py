@@ -18,6 +18,7 @@ from streamer.pipeline import StreamPipeline, StreamSettings, run
 from streamer.timeline import seconds
 from streamer.types import CELL, Offset
 from tests.e2e.daemon import COMMAND, ROOT, Daemon, Listener
+from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
 from tests.media import make_clip
 from tests.models import bursts, factories, seeded_bundle
 from tests.rtsp import RtspServer, free_port, needs_rtsp
@@ -103,9 +104,10 @@ def test_rtsp_events_reach_a_subscriber_in_another_process(tmp_path, clip, bundl
         (onset,) = [other for other in onsets if other["event_id"] == one["event_id"]]
         assert (onset["onset_s"], onset["seq"] < one["seq"]) == (one["onset_s"], True)
     # The server's own end of the clip comes as a lost stream.
-    assert_same(heard(daemon, 0, 11.5), [one for one in replayed(clip) if one[1] < 11.5], TWO_CELLS_S)
+    until_s = 14.0 - LOOKAHEAD_S - 0.5
+    assert_same(heard(daemon, 0, until_s), [one for one in replayed(clip) if one[1] < until_s], TWO_CELLS_S)
     late_s = [one["sent_utc_s"] - one["onset_utc_s"] for one in onsets if one["onset_s"] < 11.0]
-    assert max(late_s) < 1.99 + 0.53 + 0.7 + 0.5, late_s  # one clock; RTSP adds its delay
+    assert max(late_s) < LATENCY_LIMIT_S + 0.5, late_s  # one clock; RTSP adds its delay
     assert 'earwitness_reconnects_total{reason="eof",stream="door"} 1.0' in metrics
     assert "user" not in daemon.log
     assert "Traceback" not in daemon.log
@@ -134,7 +136,7 @@ def test_a_server_killed_twice_comes_back_in_new_epochs(tmp_path, clip, bundle):
         assert set(reasons) <= {"silence", "gap" if epoch < 2 else "shutdown"}
     # Each connection plays the clip from its start: what it says is right every time, until it lacks right context.
     for epoch in range(3):
-        end_s = max(one["offset_s"] for one in offsets if one["epoch"] == epoch) - 1.5
+        end_s = max(one["offset_s"] for one in offsets if one["epoch"] == epoch) - LOOKAHEAD_S
         expected = [one for one in replayed(clip) if one[2] < end_s]
         assert expected
         known = [one for one in heard(daemon, epoch) if one[2] < end_s + TWO_CELLS_S]
@@ -222,9 +224,9 @@ def test_prometheus_scrapes_it(live, tmp_path):
 
     try:
         live.until(lambda: value('up{job="earwitness"}') == 1.0)
-        live.until(lambda: value("sum(earwitness_onset_to_message_seconds_count)") > 2)
+        live.until(lambda: value("sum(earwitness_onset_to_message_seconds_count)") > 5)
         live.until(lambda: value('earwitness_stream_state{state="streaming"}') == 1.0)
-        assert value("histogram_quantile(0.95, earwitness_onset_to_message_seconds_bucket)") < 5.0
+        assert value("histogram_quantile(0.95, earwitness_onset_to_message_seconds_bucket)") < LATENCY_LIMIT_S
         assert value('earwitness_stage_seconds_count{stage="detect"}') > 0
         assert value('earwitness_stage_seconds_count{stage="decode"}') > 0
         assert value("earwitness_build_info") == 1.0

@@ -15,6 +15,7 @@ from streamer import cli
 from streamer.features.weights import WeightsStore
 from streamer.model import Bundle
 from tests.e2e.daemon import Daemon
+from tests.limits import LATENCY_LIMIT_S
 from tests.media import make_clip
 from tests.models import bursts, seeded_bundle
 from tests.weights import vgg16_tensors, vggish_tensors
@@ -103,6 +104,6 @@ def test_live_pictures_give_way_and_sound_stays_on_time(tmp_path: Path, weights:
     assert 'earwitness_dropped_total{reason="queue_audio",stream="cam"}' not in metrics
     late_s = np.array([one["sent_utc_s"] - one["onset_utc_s"] for one in daemon.of("onset", "cam")])
     # VGGish sees 0.48 s ahead of a cell, so windows are due that much later than those of spectral input alone.
-    limit_s = 1.99 + 0.53 + 0.7 + 0.48
+    limit_s = LATENCY_LIMIT_S + 0.48
     print(f"onset to message: p95 {np.percentile(late_s, 95):.2f} s of {len(late_s)}, limit {limit_s:.2f} s")
     assert np.percentile(late_s, 95) < limit_s

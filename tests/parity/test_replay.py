@@ -17,7 +17,7 @@ from streamer.detect import Detector
 from streamer.events import decode_clip
 from streamer.features.spectral import Spectral
 from streamer.model import Posteriors
-from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, run
+from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, StreamSettings, run
 from streamer.replayer import ClipResult, Replayer
 from streamer.scoring import labelled
 from streamer.types import SAMPLE_RATE_HZ, Chunk, FrameScores, Offset, cells_in
@@ -97,4 +97,5 @@ def test_a_stream_scores_as_many_cells_and_the_last_ones_with_the_same_window(tm
     assert stream.scores.shape == clip.scores.shape == (151, len(BUNDLE.classes))
     assert stream.coverage == clip.coverage
     # The flush's window is the whole clip: it decides the cells that the last hop left open.
-    assert np.abs(stream.scores[-(151 - 144 + 30) :] - clip.scores[-(151 - 144 + 30) :]).max() < 1e-5
+    last = 151 - 144 + StreamSettings().lookahead_cells
+    assert np.abs(stream.scores[-last:] - clip.scores[-last:]).max() < 1e-5

@@ -16,6 +16,7 @@ from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.sinks.jsonl import JsonLinesSink
+from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
 from tests.media import make_clip
 from tests.models import bursts, factories, seeded_bundle
 from tests.rtsp import free_port
@@ -183,9 +184,9 @@ def test_realtime_behaves_as_a_live_source(tmp_path, clip):
     assert sums["count"] == len(onsets)
     assert sums["sum"] == pytest.approx(sum(late_s), abs=0.2)
     # What the end of the file decides needs no lookahead.
-    within_s = [late for late, one in zip(late_s, onsets, strict=True) if one["onset_s"] < 10.0]
-    assert min(within_s) > 0.9
-    assert max(within_s) < 1.99 + 0.53 + 0.7
+    within_s = [late for late, one in zip(late_s, onsets, strict=True) if one["onset_s"] < 12.0 - LATENCY_LIMIT_S]
+    assert min(within_s) > LOOKAHEAD_S
+    assert max(within_s) < LATENCY_LIMIT_S
 
 
 def test_loop_begins_a_new_epoch_each_time(tmp_path, clip):
