@@ -221,7 +221,7 @@ class EventTracker:
             label=event.onset.label,
             onset=event.onset.onset,
             offset=cell * CELL,
-            confidence=ticks / _TICKS / (cell - event.cell),
+            confidence=min(ticks / _TICKS / (cell - event.cell), event.peak),  # ticks are rounded
             peak=event.peak,
             end_reason=reason,
         )

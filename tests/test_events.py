@@ -151,6 +151,13 @@ def test_an_event_begins_at_the_onset_threshold_and_lasts_until_below_the_offset
     assert (offset.onset, offset.offset, offset.end_reason, offset.peak) == (CELL, 4 * CELL, "silence", 0.5)
 
 
+def test_the_mean_of_a_tiny_posterior_is_not_rounded_above_its_peak() -> None:
+    """Posteriors are summed as fractions of 2^32, so the mean of a single one may come out a little higher."""
+    tiny = 0.0007106907432898879
+    (event,) = decode_clip("door", column_of(tiny), decoding_of((0.0001, 0.0001, 1)))
+    assert event.confidence == event.peak == np.float32(tiny)
+
+
 def test_a_long_event_is_closed_and_a_new_one_begins_at_once() -> None:
     events = tracked(
         column_of(*[0.9] * 7, 0.0), np.ones(8, bool), decoding_of((0.5, 0.5, 1)), [2, 5], max_event_cells=3
