@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,27 +62,45 @@ def begin_with(
             "begin with a bundle of the corpus's classes and the configuration's modalities"
         )
     before = bundle.provenance.get("corpus", {})
-    other = [name for name in _SPLIT if before.get(name) != corpus.get(name)]
-    if before.get("train_on_validation", False) and not corpus.get("train_on_validation", False):
-        other.append("train_on_validation")
-    if other:
-        raise EarwitnessError(
-            f"{bundle.name} was trained on a corpus with another {', '.join(other)}, so it may know the recordings "
-            "that this corpus keeps for validation and test: make the corpus with the same, or begin without it"
-        )
-    student.load_state_dict(bundle.tensors)
-    teacher.load_state_dict(bundle.tensors)
     step = int(bundle.provenance["steps"])
     phases = [{"corpus": before, **one} for one in bundle.provenance["fit"] if one["from_step"] < step]
+    check_split(bundle.name, [{"corpus": before}, *phases], corpus)
+    student.load_state_dict(bundle.tensors)
+    teacher.load_state_dict(bundle.tensors)
     _write_settings(out, {"phases": phases})
     return step
 
 
+def check_split(name: str, phases: Iterable[Mapping[str, Any]], corpus: Mapping[str, Any]) -> None:
+    """See that what was trained in `phases` can't know what a corpus with this configuration keeps apart.
+
+    Raises:
+        EarwitnessError: a phase's corpus was split in another way, or its validation recordings were trained on and
+            are not in `corpus`.
+
+    """
+    for before in (one["corpus"] for one in phases if "corpus" in one):
+        other = [field for field in _SPLIT if before.get(field) != corpus.get(field)]
+        if before.get("train_on_validation", False) and not corpus.get("train_on_validation", False):
+            other.append("train_on_validation")
+        if other:
+            raise EarwitnessError(
+                f"{name} was trained on a corpus with another {', '.join(other)}, so it may know the recordings that "
+                "this corpus keeps for validation and test: make the corpus with the same, or begin without it"
+            )
+
+
 def note_settings(out: Path, step: int, student: Crnn, classes: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Write to `out/fit.json` that the run has these settings from `step` on: it may go on with others."""
+    """Write to `out/fit.json` that the run has these settings from `step` on: it may go on with others.
+
+    Raises:
+        EarwitnessError: they go on with a corpus that was split in another way, as `check_split` has it.
+
+    """
     path = out / "fit.json"
     phases = json.loads(path.read_text())["phases"] if path.exists() else []
     phases = [one for one in phases if one["from_step"] < step]
+    check_split(str(out), phases, settings["corpus"])
     phases.append({"from_step": step, **settings})
     _write_settings(out, {"classes": list(classes), "modalities": list(student.modalities), "phases": phases})
 

@@ -15,6 +15,7 @@ from streamer.errors import EarwitnessError
 from streamer.model import Bundle, Crnn
 from streamer.scoring import Report, read_truth
 from train import evaluate
+from train.checkpoint import check_split
 from train.data import cache
 from train.data.corpus import read_summary
 
@@ -48,7 +49,7 @@ def make(
 
     Raises:
         EarwitnessError: the run, the corpus or its features are not complete; the validation recordings were
-            trained on, or `tuned` has other classes.
+            trained on, the run knows another split, or `tuned` has other classes.
         BundleError, WeightsError, SourceError: as replay does.
 
     """
@@ -61,8 +62,9 @@ def make(
             f"{corpus}: its validation recordings were trained on, so they can't tune thresholds: take those of a "
             "bundle that was tuned before, with --decoding BUNDLE"
         )
-    modalities = tuple(_settings(fit)["modalities"])
+    modalities = tuple(_setting(fit, "modalities"))
     network, step = load_network(fit / "best.pt", len(classes), modalities)
+    check_split(str(fit), _setting(fit, "phases"), summary["config"])
     test = cache.read(features / "test", modalities)
     made = Bundle(
         name,
@@ -104,7 +106,7 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
             ]
     except (OSError, ValueError, KeyError) as error:
         raise EarwitnessError(f"{corpus}: is not complete: {error}") from None
-    made, settings = read_summary(corpus), _settings(fit)["phases"]
+    made, settings = read_summary(corpus), _setting(fit, "phases")
     groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
     sources = Counter((source, licence, use) for source, licence, use, _ in groups)
     return {
@@ -122,9 +124,9 @@ def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
     }
 
 
-def _settings(fit: Path) -> dict[str, Any]:
+def _setting(fit: Path, name: str) -> Any:
+    """A field of the run's `fit.json`."""
     try:
-        settings: dict[str, Any] = json.loads((fit / "fit.json").read_text())
-    except (OSError, ValueError) as error:
+        return json.loads((fit / "fit.json").read_text())[name]
+    except (OSError, ValueError, KeyError) as error:
         raise EarwitnessError(f"{fit}: is not a run of `earwitness-train fit`: {error}") from None
-    return settings

@@ -112,6 +112,11 @@ def test_a_last_phase_on_the_validation_recordings_keeps_the_thresholds_tuned_be
     assert [one["corpus"]["train_on_validation"] for one in made.provenance["fit"]] == [False, True]
     with pytest.raises(EarwitnessError, match="another train_on_validation"):
         loop.fit(*data, tmp_path / "third", CLASSES, FIT, made)
+    with pytest.raises(EarwitnessError, match="another train_on_validation"):
+        fit(data, tmp_path / "run", steps=8)  # gone on with, on the corpus whose validation it has learned
+    capsys.readouterr()
+    assert cli.main(before) == 1  # nor may that corpus tune its thresholds
+    assert "another train_on_validation" in capsys.readouterr().err
 
 
 def test_fit_export_and_evaluate_make_a_bundle(
@@ -149,3 +154,7 @@ def test_what_is_missing_is_said_in_one_line(
     (tmp_path / "fit.json").write_text('{"modalities": ["spectral"]}')
     assert cli.main(["export", str(data[0]), str(data[1]), str(tmp_path), str(tmp_path / "bundle")]) == 1
     assert "is not a checkpoint" in capsys.readouterr().err
+    fit(data, tmp_path / "cut", steps=2)
+    (tmp_path / "cut" / "fit.json").write_text('{"modalities": ["spectral"]}')
+    assert cli.main(["export", *map(str, data), str(tmp_path / "cut"), str(tmp_path / "bundle")]) == 1
+    assert "is not a run of `earwitness-train fit`" in capsys.readouterr().err
