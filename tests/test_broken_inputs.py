@@ -107,12 +107,8 @@ def newer_bundle(folder: Path) -> Case:
 def damaged_bundle(folder: Path) -> Case:
     bundle = _bundle(folder)
     (Path(bundle) / "model.safetensors").write_bytes(b"short")
-    return [
-        "replay",
-        _clip(folder),
-        "--model",
-        bundle,
-    ], "is not the file that bundle.json was written with; copy both again"
+    said = "is not the file that bundle.json was written with; copy both again"
+    return ["replay", _clip(folder), "--model", bundle], said
 
 
 def foreign_checkpoint(folder: Path) -> Case:
@@ -130,14 +126,8 @@ def vggish_with_128_bins(folder: Path) -> Case:
 
 def weights_that_are_not_there(folder: Path) -> Case:
     bundle = _bundle(folder, features={"vggish": {}})
-    return [
-        "replay",
-        _clip(folder),
-        "--model",
-        bundle,
-        "--weights",
-        str(folder / "none"),
-    ], "get them with: earwitness weights fetch vggish"
+    command = ["replay", _clip(folder), "--model", bundle, "--weights", str(folder / "none")]
+    return command, "get them with: earwitness weights fetch vggish"
 
 
 def bad_yaml(folder: Path) -> Case:
@@ -145,11 +135,8 @@ def bad_yaml(folder: Path) -> Case:
 
 
 def unknown_field(folder: Path) -> Case:
-    return [
-        "run",
-        "--config",
-        _file(folder, "c.yaml", b"streams: {a: {sorce: x.mp4}}"),
-    ], "unknown field 'streams.a.sorce'; did you mean 'source'?"
+    config = _file(folder, "c.yaml", b"streams: {a: {sorce: x.mp4}}")
+    return ["run", "--config", config], "unknown field 'streams.a.sorce'; did you mean 'source'?"
 
 
 def contradicting_the_bundle(folder: Path) -> Case:
@@ -158,16 +145,7 @@ def contradicting_the_bundle(folder: Path) -> Case:
 
 def too_short_a_window(folder: Path) -> Case:
     config = _file(folder, "c.yaml", b"windows: {hop_cells: 128}\nmetrics: off\npublish: {zmq: off}")
-    return [
-        "run",
-        _clip(folder),
-        "--config",
-        config,
-        "--metrics",
-        "off",
-        "--publish",
-        "off",
-    ], "make one of them smaller"
+    return ["run", _clip(folder), "--config", config], "make one of them smaller"
 
 
 def no_source(folder: Path) -> Case:

@@ -25,11 +25,7 @@ from streamer.scoring import STRONG_HEADER, ClipPrediction, Report, Truth, evalu
 from streamer.sinks.base import Numberer
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.sinks.wire import Message, encode
-from streamer.types import (
-    FrameScores,
-    Offset,
-    Onset,
-)
+from streamer.types import FrameScores, Offset, Onset
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
