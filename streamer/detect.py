@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from streamer.model.bundle import Bundle
-from streamer.types import Bools, Floats, FrameScores, Window
+from streamer.bundle import Bundle
+from streamer.networks.backends import Network, TorchNetwork
+from streamer.networks.crnn import PositionalCrnn
+from streamer.types import Bools, CellScores, Floats, Window
 
 MAX_BATCH = 16
 """Windows in one pass of the network: more are not faster on a CPU, and their activations are 25 MB each."""
@@ -20,10 +21,11 @@ class Detector:
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises `BundleError` if the bundle's tensors are not its network's."""
-        self._network = bundle.network()
-        self._modalities = bundle.modalities
+        network = bundle.network()
+        self._modalities = network.modalities
+        self._network: Network = TorchNetwork(PositionalCrnn(network))
 
-    def scores(self, windows: Sequence[Window]) -> list[FrameScores]:
+    def scores(self, windows: Sequence[Window]) -> list[CellScores]:
         """Scores of the cells that each window decides, in the order of the windows.
 
         Windows of the same length make a batch, of whatever streams. A batch's size changes a
@@ -32,7 +34,7 @@ class Detector:
         by_length: defaultdict[int, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
             by_length[len(window)].append(index)
-        found: dict[int, FrameScores] = {}
+        found: dict[int, CellScores] = {}
         for indices in by_length.values():
             for start in range(0, len(indices), MAX_BATCH):
                 batch = indices[start : start + MAX_BATCH]
@@ -40,29 +42,21 @@ class Detector:
                     found[index] = scores
         return [found[index] for index in range(len(windows))]
 
-    def _batch(self, windows: Sequence[Window]) -> list[FrameScores]:
-        with torch.inference_mode():
-            features = {
-                name: torch.from_numpy(np.stack([window.features[name] for window in windows]))
-                for name in self._modalities
-            }
-            valid = {
-                name: torch.from_numpy(np.stack([window.valid[name] for window in windows]))
-                for name in self._modalities
-            }
-            posteriors = self._network(features, valid)
-        frames, clips = posteriors.frames.numpy(), posteriors.clip.numpy()
-        return [_decided(window, frames[row], clips[row]) for row, window in enumerate(windows)]
+    def _batch(self, windows: Sequence[Window]) -> list[CellScores]:
+        features = [np.stack([window.features[name] for window in windows]) for name in self._modalities]
+        valid = [np.stack([window.valid[name] for window in windows]) for name in self._modalities]
+        posteriors, clips = self._network(*features, *valid)
+        return [_decided(window, posteriors[row], clips[row]) for row, window in enumerate(windows)]
 
 
-def _decided(window: Window, frames: Floats, tags: Floats) -> FrameScores:
+def _decided(window: Window, posteriors: Floats, tags: Floats) -> CellScores:
     cells = slice(window.emit_start - window.start, window.emit_stop - window.start)
     covered: Bools = np.any([mask[cells] for mask in window.valid.values()], axis=0)
-    return FrameScores(
+    return CellScores(
         stream=window.stream,
         epoch=window.epoch,
         start=window.emit_start,
-        scores=frames[cells].copy(),
+        scores=posteriors[cells].copy(),
         covered=covered,
         tags=tags.copy(),
         tags_start=window.start,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from streamer.types import CELL, Bools, EndReason, Floats, FrameScores, Offset, Onset
+from streamer.types import CELL, Bools, CellScores, EndReason, Floats, Offset, Onset
 
 _TICKS = float(2**32)
 """Posteriors are summed as integers of this fraction: a float sum would depend on how the cells came in."""
@@ -119,7 +119,7 @@ class EventTracker:
         """The events that have begun and not ended, earliest first."""
         return tuple(sorted((event.onset for event in self._open.values()), key=lambda onset: onset.onset))
 
-    def push(self, scores: FrameScores) -> list[Onset | Offset]:
+    def push(self, scores: CellScores) -> list[Onset | Offset]:
         """Take in the next cells' posteriors, give out what is certain now, in the order in which it happened.
 
         A class is decided up to half its median filter behind the newest cell. Raises `ValueError`
@@ -234,7 +234,7 @@ def decode_clip(stream: str, scores: Floats, decoding: Decoding) -> list[Offset]
         stream, 0, decoding, max_event_cells=len(scores) + 1, new_id=lambda: f"{stream}-{next(count)}"
     )
     covered = np.ones(len(scores), bool)
-    whole = FrameScores(stream, 0, 0, scores, covered, np.zeros(len(decoding.classes), np.float32), 0, len(scores))
+    whole = CellScores(stream, 0, 0, scores, covered, np.zeros(len(decoding.classes), np.float32), 0, len(scores))
     return [event for event in [*tracker.push(whole), *tracker.flush("silence")] if isinstance(event, Offset)]
 
 

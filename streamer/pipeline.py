@@ -14,27 +14,37 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.events import Decoding, EventTracker
-from streamer.features.base import Extractor, ExtractorFactory
+from streamer.features.base import Extractor, ExtractorFactory, want_of
 from streamer.timeline import Timeline, samples
 from streamer.types import (
     CELL,
     SAMPLE_RATE_HZ,
     Anchor,
     Cells,
+    CellScores,
     Chunk,
+    ClockSource,
     Discontinuity,
     EndReason,
-    Frame,
-    FrameScores,
     MediaItem,
     Offset,
     Onset,
+    Picture,
     Window,
     cells_in,
 )
 from streamer.windows import Coverage, Windower
 
-Output: TypeAlias = Onset | Offset | FrameScores
+Output: TypeAlias = Onset | Offset | CellScores
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOutput:
+    """What has become certain, with the clock of its epoch."""
+
+    output: Output
+    timeline: Timeline
+
 
 _UNLIMITED = 2**40
 """Cells that no recording has."""
@@ -55,14 +65,14 @@ WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLI
 WHOLE_CLIP_WINDOW = _UNLIMITED
 
 
-class Stopwatch(Protocol):
+class StageTimer(Protocol):
     """Times the stages of the work for a core that reads no clock."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """A context that lasts as long as one piece of work of the stage `name` (a modality)."""
 
 
-class _NoStopwatch:
+class _NoTimer:
     def stage(self, name: str) -> AbstractContextManager[None]:
         del name
         return nullcontext()
@@ -91,7 +101,7 @@ class StreamPipeline:
         window_cells: int,
         settings: StreamSettings,
         new_id: Callable[[], str],
-        stopwatch: Stopwatch | None = None,
+        timer: StageTimer | None = None,
     ) -> None:
         """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` gives each event its id."""
         self._stream = stream
@@ -100,7 +110,7 @@ class StreamPipeline:
         self._window_cells = window_cells
         self._settings = settings
         self._new_id = new_id
-        self._stopwatch = stopwatch or _NoStopwatch()
+        self._timer = timer or _NoTimer()
         self._present = tuple(factories)
         self._picture_stride = 1
         self._past = Coverage()
@@ -140,9 +150,9 @@ class StreamPipeline:
         return self._epoch
 
     @property
-    def timeline(self) -> Timeline:
-        """The clock of the epoch, until the first push of the next one: its last events need it."""
-        return self._timeline
+    def clock(self) -> ClockSource | None:
+        """Where the epoch's UTC comes from; None while it is not known."""
+        return self._timeline.source
 
     @property
     def open_events(self) -> tuple[Onset, ...]:
@@ -175,10 +185,10 @@ class StreamPipeline:
         if self._ended is None and self._has_media():
             raise RuntimeError(f"{self._stream}: what the source has can't change within an epoch")
         present = tuple(
-            name for name, factory in self._factories.items() if (pictures if factory.rate_hz is None else audio)
+            name for name, factory in self._factories.items() if factory.want.served_by(audio=audio, pictures=pictures)
         )
         if not present:
-            needs_audio = any(factory.rate_hz is not None for factory in self._factories.values())
+            needs_audio = want_of(self._factories.values()).audio
             raise SourceError(
                 "no_audio" if needs_audio else "no_video",
                 f"{self._stream}: the source has none of what the model takes ({', '.join(self._factories)}); "
@@ -207,11 +217,11 @@ class StreamPipeline:
                 if len(item.samples) == 0:
                     return []
                 self._audio_ends[item.rate_hz] = item.end
-                for name in self._wanting(item.rate_hz):
+                for name in self._wanting(item):
                     windows += self._windower.push(name, self._extracted(name, item))
-            case Frame():
+            case Picture():
                 self._last_picture = item.at
-                for name in self._wanting(None):
+                for name in self._wanting(item):
                     windows += self._windower.push(name, self._extracted(name, item))
         self._undrained = len(windows) or None
         return windows
@@ -230,7 +240,7 @@ class StreamPipeline:
         cells = max(self._cells_at_end(), self._windower.ready)
         last: dict[str, Cells] = {}
         for name, extractor in self._extractors.items():
-            with self._stopwatch.stage(name):
+            with self._timer.stage(name):
                 last[name] = extractor.flush(cells)
         windows = self._windower.flush(cells, last)
         self._past = self.coverage
@@ -239,10 +249,10 @@ class StreamPipeline:
         self._undrained = len(windows)
         return windows
 
-    def drain(self, scores: Sequence[FrameScores]) -> list[Output]:
+    def drain(self, scores: Sequence[CellScores]) -> list[TimedOutput]:
         """Take in the scores of all windows given out since the last drain, in their order.
 
-        Gives out each window's scores, and behind them the events that they made certain.
+        Gives out each window's scores, and behind them the events that they made certain, with their epoch's clock.
         """
         if len(scores) != (self._undrained or 0):
             raise RuntimeError(f"{self._stream}: {self._undrained or 0} windows wait for scores, not {len(scores)}")
@@ -253,7 +263,7 @@ class StreamPipeline:
         if self._ended is not None:
             out += self._tracker.flush(self._ended)
         self._undrained = None
-        return out
+        return [TimedOutput(one, self._timeline) for one in out]
 
     def _check_drained(self) -> None:
         if self._undrained is not None:
@@ -262,11 +272,11 @@ class StreamPipeline:
     def _has_media(self) -> bool:
         return bool(self._audio_ends) or self._last_picture is not None
 
-    def _wanting(self, rate_hz: int | None) -> list[str]:
-        return [name for name in self._extractors if self._factories[name].rate_hz == rate_hz]
+    def _wanting(self, item: Chunk | Picture) -> list[str]:
+        return [name for name in self._extractors if self._factories[name].want.takes(item)]
 
-    def _extracted(self, name: str, item: Chunk | Frame) -> Cells:
-        with self._stopwatch.stage(name):
+    def _extracted(self, name: str, item: Chunk | Picture) -> Cells:
+        with self._timer.stage(name):
             return self._extractors[name].push(item)
 
     def _cells_at_end(self) -> int:
@@ -287,7 +297,7 @@ class StreamPipeline:
 
 def run(
     items: Iterable[MediaItem], pipeline: StreamPipeline, detector: Detector, end: EndReason = "silence"
-) -> Iterator[Output]:
+) -> Iterator[TimedOutput]:
     """Put a recording through a stream's pipeline, as fast as it goes; open events end with `end`.
 
     The caller iterates: what is wrong with the media (`SourceError`) comes up where it is met.

@@ -25,7 +25,7 @@ CELL = HOP * FRAMES_PER_CELL
 WINDOW_CELLS = 151
 """Cells in the paper's 10 s window."""
 PICTURE_SIDE = 224
-"""Pixels on each side of a `Frame`."""
+"""Pixels on each side of a `Picture`."""
 
 Floats: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -61,7 +61,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Picture:
     """One picture: short side scaled to 256, centre-cropped."""
 
     at: int  # master-clock sample at which it is shown
@@ -84,7 +84,31 @@ class Discontinuity:
     reason: str  # "pts_jump" or "hole"
 
 
-MediaItem: TypeAlias = Chunk | Frame | Anchor | Discontinuity
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What someone takes of a source's media, and no more. `|` joins the wants of several."""
+
+    rates_hz: frozenset[int] = frozenset()  # audio at each of these rates; empty: no audio
+    pictures: bool = False
+
+    @property
+    def audio(self) -> bool:
+        """Whether audio is wanted, at whatever rate."""
+        return bool(self.rates_hz)
+
+    def takes(self, item: MediaItem) -> bool:
+        """Whether `item` is media that is wanted."""
+        return item.rate_hz in self.rates_hz if isinstance(item, Chunk) else isinstance(item, Picture) and self.pictures
+
+    def served_by(self, *, audio: bool, pictures: bool) -> bool:
+        """Whether a source that has `audio`, `pictures` or both has something that is wanted."""
+        return (self.audio and audio) or (self.pictures and pictures)
+
+    def __or__(self, other: Want) -> Want:
+        return Want(self.rates_hz | other.rates_hz, self.pictures or other.pictures)
+
+
+MediaItem: TypeAlias = Chunk | Picture | Anchor | Discontinuity
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +143,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameScores:
+class CellScores:
     """Posteriors of consecutive cells, each cell of an epoch once, and the window's clip tags."""
 
     stream: str

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.scoring import LabelledEvent, strong_tsv
+from streamer.replay.truth import LabelledEvent, strong_tsv
 from train.data.recordings import RATE_HZ, Recording, active_parts, read_manifest, read_samples
 
 SECONDS = 96

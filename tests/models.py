@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamer.bundle import Bundle, initial_tensors
 from streamer.events import ClassDecoding, Decoding
 from streamer.features.base import ExtractorFactory
 from streamer.features.spectral import Spectral
-from streamer.model.bundle import Bundle, initial_tensors
-from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Frame, cells_in
+from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Picture, Want, cells_in
 
 CLASSES = ("Cat", "Dog", "Speech")
+SHAPES = {"spectral": (4, 128), "vggish": (128,), "vgg16": (4096,)}
 
 
 def seeded_bundle(
@@ -31,7 +32,7 @@ def seeded_bundle(
 ) -> Bundle:
     """A network that was not trained, but whose posteriors cross its thresholds on anything that changes."""
     specs: dict[str, dict[str, Any]] = {name: {} for name in modalities}
-    tensors = initial_tensors(specs, len(classes), seed)
+    tensors = initial_tensors({name: SHAPES[name] for name in modalities}, len(classes), seed)
     decoding = Decoding(tuple(classes), tuple(ClassDecoding(0.5, 0.45, median) for median in _medians(len(classes))))
     first = Bundle("seeded", specs, decoding, tensors, window_cells)
     # Untrained outputs hardly move: stretch them around their mean over noise that comes and goes.
@@ -62,14 +63,14 @@ def bursts(seconds: float, seed: int = 0, rate_hz: int = SAMPLE_RATE_HZ) -> NDAr
     return np.concatenate(pieces)[: round(seconds * rate_hz)].astype(np.float32)
 
 
-def pictures(seconds: float, fps: float = 25.0, seed: int = 0) -> list[Frame]:
+def pictures(seconds: float, fps: float = 25.0, seed: int = 0) -> list[Picture]:
     """Pictures of a random grey that changes twice a second."""
     random = np.random.default_rng(seed)
     shades = random.integers(0, 256, int(2 * seconds) + 1)
     frames = []
     for index in range(int(seconds * fps)):
         at = round(index / fps * SAMPLE_RATE_HZ)
-        frames.append(Frame(at, np.full((224, 224, 3), shades[int(2 * index / fps)], np.uint8)))
+        frames.append(Picture(at, np.full((224, 224, 3), shades[int(2 * index / fps)], np.uint8)))
     return frames
 
 
@@ -78,7 +79,7 @@ class Energy:
 
     name = "vggish"
     shape: tuple[int, ...] = (128,)
-    rate_hz: int | None = 16_000
+    want = Want(rates_hz=frozenset({16_000}))
 
     def spec(self) -> Mapping[str, Any]:
         return {}
@@ -92,7 +93,7 @@ class EnergyExtractor:
         self._audio = np.zeros(0, np.float32)
         self._next = 0
 
-    def push(self, item: Chunk | Frame) -> Cells:
+    def push(self, item: Chunk | Picture) -> Cells:
         assert isinstance(item, Chunk)
         assert item.rate_hz == 16_000
         gap = np.zeros(item.start - len(self._audio), np.float32)
@@ -118,7 +119,7 @@ class Grey:
 
     name = "vgg16"
     shape: tuple[int, ...] = (4096,)
-    rate_hz: int | None = None
+    want = Want(pictures=True)
 
     def spec(self) -> Mapping[str, Any]:
         return {}
@@ -134,8 +135,8 @@ class GreyExtractor:
         self._cells: list[tuple[NDArray[np.float32], bool]] = []
         self._given = 0
 
-    def push(self, item: Chunk | Frame) -> Cells:
-        assert isinstance(item, Frame)
+    def push(self, item: Chunk | Picture) -> Cells:
+        assert isinstance(item, Picture)
         cell = item.at // CELL
         self._hold(cell)
         if cell == len(self._cells) and self.stride and cell % self.stride == 0:
@@ -170,10 +171,11 @@ def _noise(modalities: Sequence[str]) -> tuple[dict[str, torch.Tensor], dict[str
     features, valid = {}, {}
     for name, factory in made.items():
         extractor = factory.new()
-        if factory.rate_hz is None:
-            items: list[Chunk | Frame] = [*frames]
+        if factory.want.pictures:
+            items: list[Chunk | Picture] = [*frames]
         else:
-            items = [Chunk(factory.rate_hz, 0, audio if factory.rate_hz == SAMPLE_RATE_HZ else audio_16k)]
+            (rate_hz,) = factory.want.rates_hz
+            items = [Chunk(rate_hz, 0, audio if rate_hz == SAMPLE_RATE_HZ else audio_16k)]
         blocks = [extractor.push(item) for item in items] + [extractor.flush(cells_in(len(audio)))]
         features[name] = torch.from_numpy(np.concatenate([block.values for block in blocks])[None])
         valid[name] = torch.from_numpy(np.concatenate([block.valid for block in blocks])[None])

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from streamer import cli
-from streamer.model import default_bundle_path
-from tests.media import make_clip
+from streamer.bundle import default_bundle_path
+from tests.make_media import make_clip
 from tests.rtsp import free_port
 
 Case = tuple[list[str], str]  # the command, and words of ours (not the argument itself) that its one line must have

@@ -36,7 +36,7 @@ def test_scores_are_the_network_s_for_the_decided_cells(modalities: tuple[str, .
             {name: torch.from_numpy(window.features[name])[None] for name in modalities},
             {name: torch.from_numpy(window.valid[name])[None] for name in modalities},
         )
-    assert np.array_equal(scores.scores, wanted.frames[0, 5:13].numpy())
+    assert np.array_equal(scores.scores, wanted.cells[0, 5:13].numpy())
     assert np.array_equal(scores.tags, wanted.clip[0].numpy())
     assert np.array_equal(scores.covered, np.any([window.valid[name][5:13] for name in modalities], axis=0))
     assert (scores.stream, scores.epoch, scores.start) == ("door", 1, 45)

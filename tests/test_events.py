@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from streamer.events import ClassDecoding, Decoding, EventTracker, decode_clip
-from streamer.types import CELL, Bools, EndReason, Floats, FrameScores, Offset, Onset
+from streamer.types import CELL, Bools, CellScores, EndReason, Floats, Offset, Onset
 
 
 def decoding_of(*per_class: tuple[float, float, int]) -> Decoding:
@@ -18,8 +18,8 @@ def decoding_of(*per_class: tuple[float, float, int]) -> Decoding:
     return Decoding(names, tuple(ClassDecoding(*one) for one in per_class))
 
 
-def piece(scores: Floats, covered: Bools, start: int) -> FrameScores:
-    return FrameScores("door", 3, start, scores, covered, np.zeros(scores.shape[1], np.float32), start, start + 1)
+def piece(scores: Floats, covered: Bools, start: int) -> CellScores:
+    return CellScores("door", 3, start, scores, covered, np.zeros(scores.shape[1], np.float32), start, start + 1)
 
 
 def tracker_of(decoding: Decoding, max_event_cells: int = 10_000) -> EventTracker:

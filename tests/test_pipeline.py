@@ -19,19 +19,20 @@ from streamer.pipeline import (
     Output,
     StreamPipeline,
     StreamSettings,
+    TimedOutput,
     run,
 )
 from streamer.types import (
     CELL,
     SAMPLE_RATE_HZ,
     Anchor,
+    CellScores,
     Chunk,
     Discontinuity,
-    Frame,
-    FrameScores,
     MediaItem,
     Offset,
     Onset,
+    Picture,
     Window,
     cells_in,
 )
@@ -72,10 +73,10 @@ def every(samples: NDArray[np.float32], step: int, rate_hz: int = SAMPLE_RATE_HZ
     return chunks(samples, range(step, len(samples), step), rate_hz)
 
 
-def in_time(*tracks: Sequence[Chunk | Frame]) -> list[MediaItem]:
+def in_time(*tracks: Sequence[Chunk | Picture]) -> list[MediaItem]:
     """Items as a demuxer gives them: by the time of their last sample."""
 
-    def when(item: Chunk | Frame) -> float:
+    def when(item: Chunk | Picture) -> float:
         return item.end / item.rate_hz if isinstance(item, Chunk) else item.at / SAMPLE_RATE_HZ
 
     return sorted((item for track in tracks for item in track), key=when)
@@ -84,7 +85,11 @@ def in_time(*tracks: Sequence[Chunk | Frame]) -> list[MediaItem]:
 def scored(
     items: Sequence[MediaItem], pipeline: StreamPipeline, modalities: tuple[str, ...] = ("spectral",)
 ) -> list[Output]:
-    return list(run(items, pipeline, DETECTORS[modalities]))
+    return [timed.output for timed in run(items, pipeline, DETECTORS[modalities])]
+
+
+def untimed(outputs: Sequence[TimedOutput]) -> list[Output]:
+    return [timed.output for timed in outputs]
 
 
 def windows_of(items: Sequence[MediaItem], pipeline: StreamPipeline, modalities: tuple[str, ...]) -> list[Window]:
@@ -115,7 +120,7 @@ def cells_of(outputs: Sequence[Output], epoch: int = 0) -> list[int]:
     return [
         one.start + index
         for one in outputs
-        if isinstance(one, FrameScores) and one.epoch == epoch
+        if isinstance(one, CellScores) and one.epoch == epoch
         for index in range(len(one.scores))
     ]
 
@@ -198,12 +203,12 @@ def test_an_event_that_is_open_at_the_end_gets_the_reason() -> None:
         pipeline = pipeline_of()
         outputs: list[Output] = []
         for item in every(AUDIO, 1000):
-            outputs += pipeline.drain(DETECTORS["spectral",].scores(pipeline.push(item)))
+            outputs += untimed(pipeline.drain(DETECTORS["spectral",].scores(pipeline.push(item))))
             if pipeline.open_events and item.end > 40_000:
                 break
         opened = {event.event_id for event in pipeline.open_events}
         assert opened
-        last = pipeline.drain(DETECTORS["spectral",].scores(pipeline.finish(reason)))
+        last = untimed(pipeline.drain(DETECTORS["spectral",].scores(pipeline.finish(reason))))
         closed = {event.event_id: event for event in last if isinstance(event, Offset)}
         assert opened <= set(closed)
         assert {event.end_reason for event in closed.values()} <= {reason, "silence"}
@@ -227,7 +232,7 @@ def test_a_short_hole_is_masked_and_counted() -> None:
     uncovered = [
         one.start + index
         for one in outputs
-        if isinstance(one, FrameScores)
+        if isinstance(one, CellScores)
         for index, there in enumerate(one.covered)
         if not there
     ]
@@ -295,14 +300,15 @@ def test_an_epoch_ends_with_its_sound_or_else_with_its_last_picture(items: list[
     assert cells_of(outputs) == list(range(cells))
 
 
-def test_the_timeline_stays_until_the_next_epoch_begins() -> None:
+def test_what_comes_out_has_the_clock_of_its_own_epoch_whenever_it_is_read() -> None:
     pipeline = pipeline_of()
-    outputs: list[Output] = []
-    for item in [Anchor(0, 1000.0, "rtcp"), *every(AUDIO, 1000), Discontinuity("hole")]:
+    outputs: list[TimedOutput] = []
+    second = [Anchor(0, 2000.0, "arrival"), *every(AUDIO, 1000)]
+    for item in [Anchor(0, 1000.0, "rtcp"), *every(AUDIO, 1000), Discontinuity("hole"), *second]:
         outputs += pipeline.drain(DETECTORS["spectral",].scores(pipeline.push(item)))
-        assert pipeline.timeline.utc_s(SAMPLE_RATE_HZ) == 1001.0
-    pipeline.push(every(AUDIO, 1000)[0])
-    assert pipeline.timeline.source is None
+    clocks = {timed.output.epoch: timed.timeline for timed in outputs}
+    assert [clocks[epoch].utc_s(SAMPLE_RATE_HZ) for epoch in (0, 1)] == [1001.0, 2001.0]
+    assert [clocks[epoch].source for epoch in (0, 1)] == ["rtcp", "arrival"]
 
 
 def test_an_epoch_without_media_leaves_no_trace() -> None:
@@ -310,7 +316,7 @@ def test_an_epoch_without_media_leaves_no_trace() -> None:
     pipeline.push(Anchor(0, 1000.0, "arrival"))
     assert pipeline.finish("gap") == []
     assert pipeline.drain([]) == []
-    assert (pipeline.epoch, pipeline.timeline.source) == (0, None)
+    assert (pipeline.epoch, pipeline.clock) == (0, None)
     assert pipeline.finish("gap") == []
 
 
@@ -339,7 +345,7 @@ def test_pictures_can_be_shed_at_any_time_and_in_every_later_epoch() -> None:
     assert pipeline.picture_stride == 0
 
 
-def test_a_stopwatch_sees_each_modality() -> None:
+def test_a_timer_sees_each_modality() -> None:
     seen: list[str] = []
 
     class Watch:

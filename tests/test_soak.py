@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.e2e.daemon import Daemon
-from tests.media import make_clip
+from tests.make_media import make_clip
 from tests.models import bursts, seeded_bundle
 
 SETTLED_S = 300.0

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.model import Bundle
 
 CARD = "MODEL_CARD.md"
 

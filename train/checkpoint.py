@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.model import Bundle, Crnn
+from streamer.networks.crnn import Crnn
 
 _log = logging.getLogger(__name__)
 _SPLIT = ("seed", "uses", "validation_share", "test_share")

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
-from streamer.model import Bundle
-from streamer.scoring import Report, read_truth
+from streamer.replay.scoring import Report
+from streamer.replay.truth import read_truth
 from train import card, config, evaluate, export, loop
 from train.data import cache, corpus
 

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from streamer.bundle import Bundle
 from streamer.events import ClassDecoding, Decoding, decode_clip
-from streamer.features.weights import WeightsStore
-from streamer.model import Bundle, Crnn
-from streamer.replayer import Replayer
-from streamer.scoring import ClipPrediction, Report, Truth, evaluate, labelled
+from streamer.networks.crnn import Crnn
+from streamer.networks.weights import WeightsStore
+from streamer.replay.replayer import Replayer
+from streamer.replay.scoring import ClipPrediction, Report, evaluate
+from streamer.replay.truth import Truth, labelled
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats
 from train.data.cache import CachedPart
@@ -35,13 +37,13 @@ class ClipPosteriors:
     """What a network says of one clip."""
 
     name: str
-    frames: Floats  # (cells, classes)
+    cells: Floats  # (cells, classes)
     clip: Floats  # (classes,)
 
     @property
     def duration_s(self) -> float:
         """Of its cells."""
-        return seconds(CELL * len(self.frames))
+        return seconds(CELL * len(self.cells))
 
 
 def default_decoding(classes: Sequence[str]) -> Decoding:
@@ -64,7 +66,7 @@ def posteriors(network: Crnn, part: CachedPart, batch: int = 16, *, progress: bo
         cells = int(part.cells[rows[0]])
         out = network(*part.batch(rows, cells))
         for index, row in enumerate(rows):
-            made[row] = ClipPosteriors(part.names[row], out.frames[index].numpy(), out.clip[index].numpy())
+            made[row] = ClipPosteriors(part.names[row], out.cells[index].numpy(), out.clip[index].numpy())
     return [made[row] for row in range(len(part.names))]
 
 
@@ -102,7 +104,7 @@ def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, Cl
     tag_thresholds = np.array([one.tag_threshold for one in decoding.per_class])
     return {
         clip.name: ClipPrediction(
-            labelled(decode_clip(clip.name, clip.frames, decoding)),
+            labelled(decode_clip(clip.name, clip.cells, decoding)),
             frozenset(np.array(decoding.classes)[clip.clip >= tag_thresholds].tolist()),
         )
         for clip in clips

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.model import Bundle, Crnn
-from streamer.scoring import Report, read_truth
+from streamer.networks.crnn import Crnn, inputs_of
+from streamer.replay.scoring import Report
+from streamer.replay.truth import read_truth
 from train import evaluate
 from train.checkpoint import check_split
 from train.data import cache
@@ -29,7 +31,8 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
     """
     try:
         state = torch.load(path, weights_only=True)
-        network = Crnn(modalities, classes)
+        shapes, widths = inputs_of(state["teacher"], modalities)
+        network = Crnn(shapes, classes, widths)
         network.load_state_dict(state["teacher"])
     except FileNotFoundError:
         raise EarwitnessError(f"{path}: there is no such file: run `earwitness-train fit` first") from None

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.model import Bundle, Crnn
-from streamer.model.inputs import EmbeddingInput, SpectralInput
-from streamer.scoring import read_truth
+from streamer.networks.crnn import Crnn
+from streamer.networks.inputs import EmbeddingInput, SpectralInput
+from streamer.replay.truth import read_truth
 from streamer.types import Floats
 from train import checkpoint
 from train.augment import Batch, augment, blanked
@@ -64,7 +65,9 @@ def fit(
     validation = cache.read(features / "validation", config.modalities)
     truth = read_truth(corpus / "metadata" / "validation.tsv")
 
-    student = Crnn(config.modalities, len(classes), config.dropout).to(memory_format=torch.channels_last)
+    student = Crnn(data["strong"].part.shapes, len(classes), dropout=config.dropout).to(
+        memory_format=torch.channels_last
+    )
     student.reduced_precision = config.reduced_precision
     _standardise(student, data["strong"].part)
     _expect_priors(student, data["strong"].target)
@@ -185,7 +188,7 @@ def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) 
     """Set each input's mean and standard deviation per bin, over valid cells of the training clips."""
     rows = np.linspace(0, len(part.names) - 1, min(most_clips, len(part.names))).astype(int)
     for name in network.modalities:
-        module = network.spectral_input if name == "spectral" else network.embeddings[name]
+        module = network.spectral_input if name == network.spectral else network.embeddings[name]
         assert isinstance(module, SpectralInput | EmbeddingInput)
         total, square, count = torch.zeros_like(module.mean).double(), torch.zeros_like(module.mean).double(), 0
         for row in rows:

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from streamer.model import Crnn, Posteriors
+from streamer.networks.crnn import Crnn, Posteriors
 from train.augment import Batch
 from train.config import FitConfig
 
@@ -62,7 +62,7 @@ def costs(
     clips = student.clip[: strong_clips + weak_clips].clamp(1e-6, 1 - 1e-6)
     clip_bce = nn.functional.binary_cross_entropy(clips, clip_targets, reduction="none").mean(dim=1)
     clip_weight = torch.cat([torch.full((strong_clips,), config.clip_cost), torch.ones(weak_clips)])
-    frame_gap = (student.frames - teacher.frames).square()
+    frame_gap = (student.cells - teacher.cells).square()
     return {
         "frames": (bce * weight[:strong_clips]).mean() / weight[:strong_clips].mean().clamp_min(1e-6),
         "clips": (clip_weight * clip_bce).sum() / max(1, len(clip_bce)),

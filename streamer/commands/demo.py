@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.errors import EarwitnessError
-from streamer.scoring import LabelledEvent, read_truth
+from streamer.replay.truth import LabelledEvent, read_truth
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

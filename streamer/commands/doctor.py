@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import torch
 
+from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.options import add_config_options, config_of
-from streamer.commands.run import load_model, media_options
-from streamer.config import DaemonConfig, StreamConfig
+from streamer.config.schema import DaemonConfig, StreamConfig
+from streamer.daemon import load_model, media_options
 from streamer.detect import Detector
 from streamer.errors import EarwitnessError, SourceError, redacted
-from streamer.features.base import ExtractorFactory
-from streamer.media import Media, Want, open_media
-from streamer.model import Bundle, default_bundle_path
+from streamer.features.base import ExtractorFactory, want_of
+from streamer.media.source import Media, open_media
 from streamer.runtime.health import check_address
 from streamer.sinks.zmq import ZmqSink
-from streamer.types import Chunk, Frame, Window
+from streamer.types import SAMPLE_RATE_HZ, Chunk, Picture, Want, Window
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -90,10 +90,9 @@ def checks(config: DaemonConfig, environ: Mapping[str, str]) -> Iterator[Check]:
         yield Check("ok", "model", f"{config.model or default_bundle_path()}: {_described(bundle)}")
         yield _window_time(bundle, factories)
     yield from _ports(config)
-    rates = frozenset(one.rate_hz for one in factories.values() if one.rate_hz is not None)
-    want = Want(rates, any(one.rate_hz is None for one in factories.values()))
+    want = want_of(factories.values())
     if not factories:  # the model is at fault, which is no reason not to look at the sources
-        want = Want(frozenset({22_100}), True)
+        want = Want(frozenset({SAMPLE_RATE_HZ}), pictures=True)
     for name, stream in config.streams.items():
         yield _source(name, stream, want)
 
@@ -185,7 +184,7 @@ def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: flo
         if isinstance(item, Chunk) and len(item.samples):
             first.setdefault("audio", time.monotonic() - began_s)
             heard_s = max(heard_s, item.end / item.rate_hz)
-        elif isinstance(item, Frame):
+        elif isinstance(item, Picture):
             first.setdefault("video", time.monotonic() - began_s)
         if (_tracks(media) <= set(first) and (heard_s >= 1.0 or not media.has_audio)) or time.monotonic() > until_s:
             break

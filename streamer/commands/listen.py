@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 
 from streamer.client import Subscriber
-from streamer.config import PublishConfig
+from streamer.config.schema import PublishConfig
 from streamer.errors import EarwitnessError, HeartbeatLostError
 from streamer.sinks.wire import (
     HeartbeatMessage,

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from streamer.config import DaemonConfig, load_config, with_changes, with_sources
+from streamer.config.loading import load_config, with_changes, with_sources
+from streamer.config.schema import DaemonConfig
 
 SOURCE_HELP = "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S) or HLS URL, a file, or a device"
 

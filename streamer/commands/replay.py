@@ -13,19 +13,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from streamer.commands.replay_clips import clips_of
-from streamer.commands.replay_report import ReplayReport, make_folder, write_report
-from streamer.config import default_weights_folder
+from streamer.bundle import Bundle, default_bundle_path
 from streamer.errors import SourceError, TruthError, UsageError, redacted
-from streamer.features.weights import WeightsStore
-from streamer.model import Bundle, default_bundle_path
-from streamer.pipeline import Output, StreamPipeline
-from streamer.replayer import ClipResult, Replayer, clip_name
-from streamer.scoring import STRONG_HEADER, ClipPrediction, Report, Truth, evaluate, read_truth, strong_tsv
+from streamer.networks.weights import WeightsStore, default_weights_folder
+from streamer.pipeline import TimedOutput
+from streamer.replay.clips import clips_of
+from streamer.replay.replayer import ClipResult, Replayer, clip_name
+from streamer.replay.report import ReplayReport, make_folder, write_report
+from streamer.replay.scoring import ClipPrediction, Report, evaluate
+from streamer.replay.truth import STRONG_HEADER, Truth, read_truth, strong_tsv
 from streamer.sinks.base import Numberer
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.sinks.wire import Message, encode
-from streamer.types import FrameScores, Offset, Onset
+from streamer.types import CellScores, Offset, Onset
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -121,7 +121,7 @@ class _TsvPrinter:
     def __init__(self) -> None:
         tqdm.write("\t".join(STRONG_HEADER), file=sys.stdout)
 
-    def output(self, pipeline: StreamPipeline, output: Output) -> None:
+    def output(self, timed: TimedOutput) -> None:
         """Nothing yet."""
 
     def clip(self, result: ClipResult) -> None:
@@ -137,18 +137,19 @@ class _JsonPrinter:
         self._classes = classes
         self._numberer = Numberer("replay", uuid.uuid4().hex, time.time)
 
-    def output(self, pipeline: StreamPipeline, output: Output) -> None:
-        """The output's messages; the epoch's clock is the pipeline's."""
+    def output(self, timed: TimedOutput) -> None:
+        """The output's messages."""
+        output, timeline = timed.output, timed.timeline
         messages: list[Message]
         match output:
             case Onset():
-                messages = [onset_message(output, pipeline.timeline)]
+                messages = [onset_message(output, timeline)]
             case Offset():
-                messages = [offset_message(output, pipeline.timeline)]
-            case FrameScores():
+                messages = [offset_message(output, timeline)]
+            case CellScores():
                 messages = [
-                    tags_message(output, self._classes, pipeline.timeline),
-                    scores_message(output, self._classes, pipeline.timeline),
+                    tags_message(output, self._classes, timeline),
+                    scores_message(output, self._classes, timeline),
                 ]
         for message in messages:
             tqdm.write(encode(self._numberer.number(message)).decode(), file=sys.stdout)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamer.config import default_weights_folder
 from streamer.errors import UsageError, WeightsError
 from streamer.features import EXTRACTORS
-from streamer.features.weights import KNOWN, WeightsFile, WeightsStore
+from streamer.networks.weights import KNOWN, WeightsFile, WeightsStore, default_weights_folder
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

@@ -7,7 +7,7 @@ from typing import Any
 
 from streamer.features import spectral, vgg16, vggish
 from streamer.features.base import ExtractorFactory
-from streamer.features.weights import WeightsStore
+from streamer.networks.weights import WeightsStore
 
 EXTRACTORS: dict[str, Callable[[Mapping[str, Any], WeightsStore], ExtractorFactory]] = {
     "spectral": spectral.factory,

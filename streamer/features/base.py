@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any, Protocol
 
-from streamer.types import Cells, Chunk, Frame
+from streamer.types import Cells, Chunk, Picture, Want
 
 
 class Extractor(Protocol):
@@ -15,8 +17,8 @@ class Extractor(Protocol):
     computed (a hole in the media, no picture) comes out with `valid` False.
     """
 
-    def push(self, item: Chunk | Frame) -> Cells:
-        """Take in media (the kind and rate that the extractor's factory asks for), give out the cells that are done."""
+    def push(self, item: Chunk | Picture) -> Cells:
+        """Take in media that the factory wants, give out the cells that are done."""
 
     def flush(self, cells: int) -> Cells:
         """The media has ended: give out all cells below `cells` that have not come out yet."""
@@ -27,10 +29,15 @@ class ExtractorFactory(Protocol):
 
     name: str  # the modality
     shape: tuple[int, ...]  # of one cell's values
-    rate_hz: int | None  # audio rate it wants; None: it wants pictures
+    want: Want  # the media that its extractors take
 
     def spec(self) -> Mapping[str, Any]:
         """The JSON-able parameters that a bundle stores, weights' SHA-256 included."""
 
     def new(self) -> Extractor:
         """An extractor at the start of an epoch."""
+
+
+def want_of(factories: Iterable[ExtractorFactory]) -> Want:
+    """All the media that the extractors of `factories` take."""
+    return reduce(or_, (factory.want for factory in factories), Want())

@@ -3,7 +3,7 @@
 Centred frames of a Hamming window every 366 samples at 22 100 Hz, zeros beyond the epoch's ends,
 Slaney mel bins without normalisation from 0 Hz to Nyquist (paper section 3.1; the details that it
 leaves open are those of the DCASE baselines). The log, the peak gain and the standardisation need a
-whole window and are in `streamer.model.inputs`.
+whole window and are in `streamer.networks.inputs`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torchaudio
 
-from streamer.features.weights import WeightsStore
-from streamer.types import CELL, FRAMES_PER_CELL, HOP, SAMPLE_RATE_HZ, Cells, Chunk, Floats, Frame, cells_in
+from streamer.networks.weights import WeightsStore
+from streamer.types import CELL, FRAMES_PER_CELL, HOP, SAMPLE_RATE_HZ, Cells, Chunk, Floats, Picture, Want, cells_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Spectral:
     """Makes spectral extractors; holds the window and the mel filters that they share."""
 
     name = "spectral"
-    rate_hz: int | None = SAMPLE_RATE_HZ
+    want = Want(rates_hz=frozenset({SAMPLE_RATE_HZ}))
 
     def __init__(self, spec: SpectralSpec = SpectralSpec()) -> None:
         self._spec = spec
@@ -93,7 +93,7 @@ class SpectralExtractor:
     def _end(self) -> int:
         return self._audio_start + len(self._audio)
 
-    def push(self, item: Chunk | Frame) -> Cells:
+    def push(self, item: Chunk | Picture) -> Cells:
         """Take in audio at 22 100 Hz and give out the cells whose last frame it completes.
 
         Raises:

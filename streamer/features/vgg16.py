@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from streamer.features.vgg import convolutions
-from streamer.features.weights import WeightsStore, fitted
-from streamer.types import CELL, PICTURE_SIDE, SAMPLE_RATE_HZ, Bools, Cells, Chunk, Floats, Frame
+from streamer.networks.backends import Network, TorchNetwork
+from streamer.networks.vgg16 import SIZE, network_of
+from streamer.networks.weights import WeightsStore
+from streamer.types import CELL, PICTURE_SIDE, SAMPLE_RATE_HZ, Bools, Cells, Chunk, Floats, Picture, Want
 
-SIZE = 4096
-"""Values of fc7."""
 BATCH = 8
 """Cells that are computed together, from multiples of it on: the dense layers are bound by reading their weights."""
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB from 0 to 1: torchvision's VGG16_Weights.IMAGENET1K_V1.transforms()."""
-_LAST = "classifier.6."
-"""The layer of ImageNet's 1000 classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,54 +34,14 @@ class Vgg16Spec:
             raise ValueError(f"hold_s is {self.hold_s}, must be from 0 to 60")
 
 
-class Vgg16Network(nn.Module):
-    """VGG16 up to fc7, and what torchvision does to pictures before. Its tensors are called as in torchvision.
-
-    It is not made by torchvision, which takes two seconds to import.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = convolutions(3, ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3))
-        self.classifier = nn.Sequential(
-            nn.Linear(512 * (PICTURE_SIDE // 32) ** 2, SIZE),
-            nn.ReLU(inplace=True),
-            nn.Dropout(),  # does nothing here but keep torchvision's numbers
-            nn.Linear(SIZE, SIZE),
-            nn.ReLU(inplace=True),
-        )
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 224, 224, 3) RGB bytes to (B, 4096), not negative."""
-        pictures = (pixels.to(torch.float32) / 255 - torch.tensor(_MEAN)) / torch.tensor(_STD)
-        # torchvision's average pooling to 7 x 7 does nothing to pictures of this size.
-        fc7: Tensor = self.classifier(self.features(pictures.permute(0, 3, 1, 2)).flatten(1))
-        return fc7
-
-
-def network_of(tensors: Mapping[str, Tensor], where: Path) -> Vgg16Network:
-    """The network with the tensors of a checkpoint, named as in torchvision; the last layer may be missing.
-
-    Raises:
-        WeightsError: they are not VGG16's: says what was expected and what was found in `where`.
-
-    """
-    with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
-        network = Vgg16Network()
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    own = fitted(tensors, expected, "torchvision's VGG16", where, lambda name: name.startswith(_LAST))
-    network.load_state_dict(own, assign=True)
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
 class Vgg16:
     """Makes VGG16 extractors; holds the network that they share."""
 
     name = "vgg16"
     shape: tuple[int, ...] = (SIZE,)
-    rate_hz: int | None = None
+    want = Want(pictures=True)
 
-    def __init__(self, spec: Vgg16Spec, network: nn.Module) -> None:
+    def __init__(self, spec: Vgg16Spec, network: Network) -> None:
         """`network`: (B, 224, 224, 3) RGB bytes to (B, 4096)."""
         self._spec = spec
         self._network = network
@@ -106,8 +57,8 @@ class Vgg16:
 
     def embed(self, pixels: NDArray[np.uint8]) -> Floats:
         """(B, 224, 224, 3) RGB bytes to (B, 4096)."""
-        with torch.inference_mode():
-            return cast(Floats, self._network(torch.from_numpy(pixels)).numpy())
+        (fc7,) = self._network(pixels)
+        return fc7
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +85,18 @@ class Vgg16Extractor:
         self.stride = 1
         self._factory = factory
         self._next = 0  # the cell that comes out next; a multiple of BATCH until the end
-        self._chosen: list[Frame | None] = []  # what the cells from there on have; fewer than BATCH between calls
-        self._last: Frame | None = None  # the newest picture
+        self._chosen: list[Picture | None] = []  # what the cells from there on have; fewer than BATCH between calls
+        self._last: Picture | None = None  # the newest picture
         self._kept: _Value | None = None  # what the newest cell that came out has
 
-    def push(self, item: Chunk | Frame) -> Cells:
+    def push(self, item: Chunk | Picture) -> Cells:
         """Take in a picture and give out the batches of cells for which no nearer one can come.
 
         Raises:
             ValueError: the item is audio, or a picture that is not later than the one before.
 
         """
-        if not isinstance(item, Frame) or item.pixels.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
+        if not isinstance(item, Picture) or item.pixels.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
             raise ValueError(f"vgg16 cells are made of pictures of {PICTURE_SIDE} x {PICTURE_SIDE} RGB pixels")
         if self._last is not None and item.at <= self._last.at:
             raise ValueError(f"a picture at {item.at} does not follow one at {self._last.at}")
@@ -158,12 +109,12 @@ class Vgg16Extractor:
         self._choose(cells, None)
         return self._give(max(min(len(self._chosen), cells - self._next), 0))
 
-    def _choose(self, stop: int, coming: Frame | None) -> None:
+    def _choose(self, stop: int, coming: Picture | None) -> None:
         """Decide which picture the cells below `stop` have, now that `coming` is the one behind the last."""
         decided = range(self._next + len(self._chosen), stop)
         self._chosen.extend(self._nearest(cell, coming) for cell in decided)
 
-    def _nearest(self, cell: int, coming: Frame | None) -> Frame | None:
+    def _nearest(self, cell: int, coming: Picture | None) -> Picture | None:
         start, middle = cell * CELL, cell * CELL + CELL // 2
         before = self._last
         inside = [one for one in (before, coming) if one is not None and start <= one.at < start + CELL]
@@ -186,10 +137,10 @@ class Vgg16Extractor:
         self._next += count
         return Cells(start, values, valid)
 
-    def _compute(self, start: int, chosen: list[Frame | None], values: Floats, valid: Bools) -> None:
+    def _compute(self, start: int, chosen: list[Picture | None], values: Floats, valid: Bools) -> None:
         """Fill `values` and `valid` of the cells from `start` on."""
         # What each cell has: the place of a picture among those to compute, or what an earlier batch computed.
-        pictures: list[Frame] = []
+        pictures: list[Picture] = []
         places: list[int | _Value | None] = []
         place: int | _Value | None = self._kept
         for cell, frame in enumerate(chosen, start):
@@ -207,7 +158,7 @@ class Vgg16Extractor:
         self._kept = _Value(pictures[place].at, fc7[place].copy()) if isinstance(place, int) else place
 
     @staticmethod
-    def _place_at(place: int | _Value | None, pictures: list[Frame]) -> int | None:
+    def _place_at(place: int | _Value | None, pictures: list[Picture]) -> int | None:
         return pictures[place].at if isinstance(place, int) else place.at if place is not None else None
 
 
@@ -221,4 +172,4 @@ def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vgg16:
     """
     wanted = Vgg16Spec(**spec)
     found = weights.find("vgg16", wanted.weights_sha256)
-    return Vgg16(replace(wanted, weights_sha256=found.sha256), network_of(found.tensors(), found.path))
+    return Vgg16(replace(wanted, weights_sha256=found.sha256), TorchNetwork(network_of(found.tensors(), found.path)))

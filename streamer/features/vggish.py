@@ -9,24 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from streamer.errors import WeightsError
-from streamer.features.vgg import convolutions
-from streamer.features.weights import WeightsStore, fitted
-from streamer.types import CELL, SAMPLE_RATE_HZ, WINDOW_CELLS, Cells, Chunk, Floats, Frame
+from streamer.networks.backends import Network, TorchNetwork
+from streamer.networks.vggish import FRAMES, MELS, SIZE, network_of
+from streamer.networks.weights import WeightsStore
+from streamer.types import CELL, SAMPLE_RATE_HZ, WINDOW_CELLS, Cells, Chunk, Floats, Picture, Want
 
 RATE_HZ = 16_000
-FRAMES = 96
-"""Mel frames that the network looks at."""
-MELS = 64
-SIZE = 128
-"""Values of an embedding."""
 WINDOW, HOP, FFT = 400, 160, 512
 """Samples of a frame, from one frame to the next, and of the FFT (the frame is zero-padded behind)."""
 PATCH = (FRAMES - 1) * HOP + WINDOW
@@ -38,7 +32,6 @@ many rows it has: with the same cells in the same batches, every chunking gives 
 _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
 _PAPER_HOP = 6 * HOP
-_TORCHAUDIO = {"features_network.": "features.", "embedding_network.": "embeddings."}
 
 Alignment: TypeAlias = Literal["centered", "paper"]
 
@@ -58,61 +51,6 @@ class VggishSpec:
     def __post_init__(self) -> None:
         if self.alignment not in get_args(Alignment):
             raise ValueError(f"alignment is {self.alignment!r}, must be one of {', '.join(get_args(Alignment))}")
-
-
-class VggishNetwork(nn.Module):
-    """The network. Its tensors are called as in torchvggish."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = convolutions(1, ((64,), (128,), (256, 256), (512, 512)))
-        self.embeddings = nn.Sequential(
-            nn.Linear(512 * (FRAMES // 16) * (MELS // 16), 4096),
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, 4096),
-            nn.ReLU(inplace=True),
-            nn.Linear(4096, SIZE),
-        )
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """(B, 96, 64) log-mel frames to (B, 128) embeddings, before the last ReLU."""
-        maps = self.features(log_mel[:, None])
-        # TensorFlow flattens with the channels last, and the weights come from there.
-        embeddings: Tensor = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
-        return embeddings
-
-
-def network_of(tensors: Mapping[str, Tensor], where: Path) -> VggishNetwork:
-    """The network with the tensors of a checkpoint, named as in torchvggish or as in torchaudio's prototype.
-
-    Raises:
-        WeightsError: they are not VGGish's: says what was expected and what was found in `where`.
-
-    """
-    renamed = {_as_torchvggish(name): tensor for name, tensor in tensors.items()}
-    with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
-        network = VggishNetwork()
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    dense = "embeddings.0.weight"
-    per_mel = expected[dense][1] // (MELS // 16)
-    if dense in renamed and renamed[dense].ndim == 2:
-        rows, columns = renamed[dense].shape
-        if rows == expected[dense][0] and columns != expected[dense][1] and columns % per_mel == 0:
-            raise WeightsError(
-                f"weights {where}: VGGish with {16 * columns // per_mel} mel bins: first dense layer is "
-                f"{[rows, columns]}, expected {list(expected[dense])}: {MELS} mel bins"
-            )
-    # A whole torchvggish model also holds the PCA of its post-processing.
-    own = fitted(renamed, expected, "VGGish", where, lambda name: name.startswith("pproc."))
-    network.load_state_dict(own, assign=True)
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def _as_torchvggish(name: str) -> str:
-    for theirs, ours in _TORCHAUDIO.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
 
 
 def mel_filters() -> Tensor:
@@ -137,9 +75,9 @@ class Vggish:
 
     name = "vggish"
     shape: tuple[int, ...] = (SIZE,)
-    rate_hz: int | None = RATE_HZ
+    want = Want(rates_hz=frozenset({RATE_HZ}))
 
-    def __init__(self, spec: VggishSpec, network: nn.Module) -> None:
+    def __init__(self, spec: VggishSpec, network: Network) -> None:
         """`network`: (B, 96, 64) log-mel frames to (B, 128), before the last ReLU."""
         self._spec = spec
         self._network = network
@@ -170,9 +108,8 @@ class Vggish:
 
     def embed(self, patches: Floats) -> Floats:
         """(8, 15600) samples to (8, 128) embeddings."""
-        with torch.inference_mode():
-            embeddings = self._network(self.log_mel(torch.from_numpy(patches)))
-            return cast(Floats, (embeddings.relu() if self._spec.last_relu else embeddings).numpy())
+        (embeddings,) = self._network(self.log_mel(torch.from_numpy(patches)).numpy())
+        return np.maximum(embeddings, 0) if self._spec.last_relu else embeddings
 
 
 class VggishExtractor:
@@ -188,7 +125,7 @@ class VggishExtractor:
         self._end = 0  # position behind the last sample
         self._next = 0  # the cell that comes out next; a multiple of BATCH until the end
 
-    def push(self, item: Chunk | Frame) -> Cells:
+    def push(self, item: Chunk | Picture) -> Cells:
         """Take in audio at 16 kHz and give out the batches of cells that it completes.
 
         Raises:
@@ -270,4 +207,4 @@ def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vggish:
     """
     wanted = VggishSpec(**spec)
     found = weights.find("vggish", wanted.weights_sha256)
-    return Vggish(replace(wanted, weights_sha256=found.sha256), network_of(found.tensors(), found.path))
+    return Vggish(replace(wanted, weights_sha256=found.sha256), TorchNetwork(network_of(found.tensors(), found.path)))

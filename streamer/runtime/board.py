@@ -136,7 +136,7 @@ class Board:
             self._metrics.state(view.name, view.state)
 
 
-class Coverage:
+class RecentCoverage:
     """The share of the last minute in which a stream was heard or seen; time without a connection counts as not."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from streamer.types import Anchor, Chunk, EndReason, Frame, MediaItem
+from streamer.types import Anchor, Chunk, EndReason, MediaItem, Picture
 
 _MAX_ANCHORS = 64
 _MAX_MARKERS = 256
@@ -97,13 +97,13 @@ class Intake:
             while generation == self._generation and self._must_wait(kind, size):
                 self._changed.wait()
             if generation != self._generation:
-                if isinstance(item, (Chunk, Frame)):
+                if isinstance(item, (Chunk, Picture)):
                     self._dropped("abandoned", 1)
                 return False
             now_s = self._clock_s()
             self._items.append((now_s, item))
             self._held[kind] = self._held.get(kind, 0.0) + size
-            if isinstance(item, (Chunk, Frame)):
+            if isinstance(item, (Chunk, Picture)):
                 self._newest_s = now_s
             gives_way = kind == "anchor" or (self._lossy and kind != "marker")
             while gives_way and self._held[kind] > self._limit(kind) and self._held[kind] - size > 1e-9:
@@ -162,6 +162,6 @@ def _kind(item: Item) -> tuple[str, float]:
     """What limit `item` falls under, and how much of it it takes."""
     if isinstance(item, Chunk):
         return f"audio_{item.rate_hz}", len(item.samples) / item.rate_hz
-    if isinstance(item, Frame):
+    if isinstance(item, Picture):
         return "picture", 1.0
     return ("anchor" if isinstance(item, Anchor) else "marker"), 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from streamer.pipeline import StreamPipeline
 from streamer.runtime.intake import Closed, Intake, Opened
 from streamer.timeline import Timeline
-from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Frame, MediaItem, Window
+from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Window
 
 _ITEMS_A_TURN = 32
 """Media that one stream may push before the others have their turn: about 0.5 s."""
@@ -82,9 +82,9 @@ class Lane:
             return Turn(self.pipeline.finish(closed.end if closed else "gap"), drain=True, closed=closed)
         windows: list[Window] = []
         for part in self._restart.push(item):
-            if isinstance(part, (Chunk, Frame)):
+            if isinstance(part, (Chunk, Picture)):
                 self._in_epoch = True
-                self.pictures += isinstance(part, Frame)
+                self.pictures += isinstance(part, Picture)
             # At most the last part is media: what comes before makes no windows.
             windows += self.pipeline.push(part)
         return Turn(windows, drain=True) if windows else None
@@ -121,7 +121,7 @@ class Restart:
             out += self._anchors()
         if not self._base:
             return [*out, item]
-        if isinstance(item, Frame):
+        if isinstance(item, Picture):
             return [*out, replace(item, at=item.at - self._base)] if item.at >= self._base else out
         # Audio of the other rate may begin a little before the base.
         start = item.start - self._base * item.rate_hz // SAMPLE_RATE_HZ

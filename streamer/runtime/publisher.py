@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from streamer.errors import SinkError
 from streamer.runtime.board import Board
-from streamer.runtime.messages import Reporter
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outbox import Outbox, Outgoing
+from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Fanout, Numberer, Sink
 from streamer.sinks.wire import OnsetMessage
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from streamer.errors import SourceError, redacted
-from streamer.media import Interrupt, Media, MediaOptions, Want, is_live, open_media
+from streamer.media.source import Interrupt, Media, MediaOptions, is_live, open_media
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board
 from streamer.runtime.intake import Closed, Intake, Opened
 from streamer.runtime.metrics import Metrics
-from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Frame, MediaItem
+from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Want
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Reader(threading.Thread):
                 # The same audio comes at each rate: count it once.
                 if item.rate_hz == min(self._want.rates_hz):
                     self._metrics.decoded(self._source.name, len(item.samples) / item.rate_hz, 0)
-            elif isinstance(item, Frame):
+            elif isinstance(item, Picture):
                 delivered.mark()
                 self._metrics.decoded(self._source.name, 0.0, 1)
             if not self._intake.put(item, self._generation):
@@ -209,7 +209,7 @@ def _paced(items: Iterator[MediaItem], stop: threading.Event) -> Iterator[MediaI
     for item in items:
         if isinstance(item, Discontinuity):
             zero_s = None
-        if isinstance(item, (Chunk, Frame)):
+        if isinstance(item, (Chunk, Picture)):
             at_s = item.end / item.rate_hz if isinstance(item, Chunk) else item.at / SAMPLE_RATE_HZ
             now_s = time.monotonic()
             if zero_s is None:

@@ -9,27 +9,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SinkError, redacted
-from streamer.features.base import ExtractorFactory
-from streamer.media import Want
-from streamer.model.bundle import Bundle
+from streamer.features.base import ExtractorFactory, want_of
 from streamer.pipeline import StreamPipeline, StreamSettings
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.health import Answer, HealthServer
 from streamer.runtime.intake import Closed, Intake
 from streamer.runtime.lane import Lane
-from streamer.runtime.messages import Reporter
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outbox import Outbox
 from streamer.runtime.publisher import Publisher
 from streamer.runtime.reader import Reader, Source
+from streamer.runtime.reporter import Reporter
 from streamer.runtime.shedding import CELLS_PER_S, PictureStride
 from streamer.runtime.systemd import Notifier
 from streamer.runtime.worker import Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
 from streamer.sinks.wire import kind
+from streamer.types import Want
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +120,8 @@ class Supervisor:
         views = [StreamView(one.source.name, redacted(one.source.url), live=one.source.lossy) for one in plan.streams]
         self.board = board = Board(views, metrics, time.monotonic)
         self._outbox = Outbox(plan.queue_messages, lambda message: metrics.message_dropped(kind(message)))
-        rates = frozenset(factory.rate_hz for factory in factories.values() if factory.rate_hz is not None)
-        picture_stages = frozenset(name for name, factory in factories.items() if factory.rate_hz is None)
-        want = Want(rates, bool(picture_stages))
+        picture_stages = frozenset(name for name, factory in factories.items() if factory.want.pictures)
+        want = want_of(factories.values())
         stride = PictureStride(plan.picture_budget) if picture_stages else None
         stopwatch = Stopwatch(metrics)
         self._watched: list[_Watched] = []

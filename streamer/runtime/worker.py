@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from streamer import windows
 from streamer.detect import Detector
-from streamer.runtime.board import Board, Coverage
+from streamer.runtime.board import Board, RecentCoverage
 from streamer.runtime.intake import Closed
 from streamer.runtime.lane import Lane, Turn
 from streamer.runtime.metrics import Metrics
@@ -19,7 +18,8 @@ from streamer.runtime.outbox import Outbox
 from streamer.runtime.shedding import PictureStride
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import seconds
-from streamer.types import CELL, FrameScores, Offset, Onset, Window
+from streamer.types import CELL, CellScores, Offset, Onset, Window
+from streamer.windows import Coverage
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class Worker(threading.Thread):
         self._wake = wake
         self._crashed = crashed
         self._stop_asked = threading.Event()
-        self._coverage = {lane.name: Coverage() for lane in parts.lanes}
-        self._counted: dict[str, windows.Coverage] = {}
+        self._coverage = {lane.name: RecentCoverage() for lane in parts.lanes}
+        self._counted: dict[str, Coverage] = {}
         self._ticked_s = clock_s()
         self.beat_s = clock_s()
         """When the thread was last seen to work (monotonic seconds)."""
@@ -126,7 +126,7 @@ class Worker(threading.Thread):
     def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
         """Score the windows of all turns in one go, and give each stream its share."""
         due: list[Window] = [window for _, turn in turns for window in turn.windows]
-        scores: list[FrameScores] = []
+        scores: list[CellScores] = []
         if due:
             self._parts.metrics.batch(len(due))
             with self._parts.stopwatch.stage("detect"):
@@ -143,13 +143,14 @@ class Worker(threading.Thread):
             if turn.closed is not None and turn.closed.final:
                 self._finished(lane, turn.closed)
 
-    def _hand_on(self, lane: Lane, scores: Sequence[FrameScores], *, alive: bool) -> None:
+    def _hand_on(self, lane: Lane, scores: Sequence[CellScores], *, alive: bool) -> None:
         """Publish what a stream's scores make certain; what a timer brought out shows no source `alive`."""
-        parts, timeline = self._parts, lane.pipeline.timeline
+        parts = self._parts
         cells = 0
-        for output in lane.pipeline.drain(scores):
+        for timed in lane.pipeline.drain(scores):
+            output, timeline = timed.output, timed.timeline
             match output:
-                case FrameScores():
+                case CellScores():
                     count = len(output.scores)
                     cells += count
                     covered_s = seconds(int(output.covered.sum()) * CELL)
@@ -187,7 +188,7 @@ class Worker(threading.Thread):
             coverage = self._coverage[lane.name].ratio()
             pipeline = lane.pipeline
             self._count_missed(lane)
-            self._parts.board.progress(lane.name, lag_s, coverage, pipeline.picture_stride, pipeline.timeline.source)
+            self._parts.board.progress(lane.name, lag_s, coverage, pipeline.picture_stride, pipeline.clock)
 
     def _count_missed(self, lane: Lane) -> None:
         now, before = lane.pipeline.coverage, self._counted.get(lane.name)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage
 from streamer.timeline import Timeline, seconds
-from streamer.types import CELL, FrameScores, Offset, Onset
+from streamer.types import CELL, CellScores, Offset, Onset
 
 _TIME_DIGITS = 6
 """Decimals of seconds: a sample is 45 us."""
@@ -50,7 +50,7 @@ def offset_message(offset: Offset, timeline: Timeline) -> OffsetMessage:
     )
 
 
-def tags_message(scores: FrameScores, classes: Sequence[str], timeline: Timeline) -> TagsMessage:
+def tags_message(scores: CellScores, classes: Sequence[str], timeline: Timeline) -> TagsMessage:
     """The message of a window's clip-level tags; `classes` are the columns of the scores."""
     return TagsMessage(
         stream=scores.stream,
@@ -63,7 +63,7 @@ def tags_message(scores: FrameScores, classes: Sequence[str], timeline: Timeline
     )
 
 
-def scores_message(scores: FrameScores, classes: Sequence[str], timeline: Timeline) -> ScoresMessage:
+def scores_message(scores: CellScores, classes: Sequence[str], timeline: Timeline) -> ScoresMessage:
     """The message of some cells' scores; `classes` are their columns."""
     return ScoresMessage(
         stream=scores.stream,

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from streamer.detect import Detector
-from streamer.media import Want, open_media
+from streamer.media.source import open_media
 from streamer.pipeline import StreamPipeline, StreamSettings, run
 from streamer.timeline import seconds
-from streamer.types import CELL, Offset
+from streamer.types import CELL, Offset, Want
 from tests.e2e.daemon import COMMAND, ROOT, Daemon, Listener
 from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
-from tests.media import make_clip
+from tests.make_media import make_clip
 from tests.models import bursts, factories, seeded_bundle
 from tests.rtsp import RtspServer, free_port, needs_rtsp
 
@@ -48,7 +48,8 @@ def replayed(clip: Path) -> list[tuple[str, float, float]]:
     )
     with open_media(str(clip), Want(frozenset({22_100}), pictures=False)) as media:
         pipeline.source_has(audio=True, pictures=False)
-        found = [one for one in run(media, pipeline, Detector(bundle)) if isinstance(one, Offset)]
+        outputs = [timed.output for timed in run(media, pipeline, Detector(bundle))]
+        found = [one for one in outputs if isinstance(one, Offset)]
     return sorted((one.label, seconds(one.onset), seconds(one.offset)) for one in found)
 
 

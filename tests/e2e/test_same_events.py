@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from streamer import cli
-from streamer.media import Want, open_media
+from streamer.media.source import open_media
 from streamer.timeline import seconds
-from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk
+from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk, Want
 from tests.e2e.daemon import Daemon
-from tests.media import make_clip
+from tests.make_media import make_clip
 from tests.rtsp import RtspServer, needs_rtsp
 
 DEMO = Path(__file__).parents[2] / "streamer" / "demo" / "demo.mp4"

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from streamer import cli
-from streamer.features.weights import WeightsStore
-from streamer.model import Bundle
+from streamer.bundle import Bundle
+from streamer.networks.weights import WeightsStore
 from tests.e2e.daemon import Daemon
 from tests.limits import LATENCY_LIMIT_S
-from tests.media import make_clip
+from tests.make_media import make_clip
 from tests.models import bursts, seeded_bundle
 from tests.weights import vgg16_tensors, vggish_tensors
 

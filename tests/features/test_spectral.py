@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.features.spectral import Spectral, SpectralSpec
-from streamer.types import CELL, HOP, SAMPLE_RATE_HZ, Cells, Chunk, Frame, cells_in
+from streamer.types import CELL, HOP, SAMPLE_RATE_HZ, Cells, Chunk, Picture, cells_in
 
 FACTORY = Spectral()
 REACH = FACTORY.reach
@@ -122,7 +122,7 @@ def test_what_is_not_audio_at_the_master_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="22100"):
         extractor.push(Chunk(16_000, 0, noise(10)))
     with pytest.raises(ValueError, match="22100"):
-        extractor.push(Frame(0, np.zeros((224, 224, 3), np.uint8)))
+        extractor.push(Picture(0, np.zeros((224, 224, 3), np.uint8)))
 
 
 def test_the_spec_makes_the_same_extractor_again() -> None:

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from streamer.errors import WeightsError
 from streamer.features import EXTRACTORS
-from streamer.features.vgg16 import BATCH, Vgg16, Vgg16Spec, network_of
-from streamer.features.weights import WeightsStore
-from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Frame
+from streamer.features.vgg16 import BATCH, Vgg16, Vgg16Spec
+from streamer.networks.backends import TorchNetwork
+from streamer.networks.vgg16 import network_of
+from streamer.networks.weights import WeightsStore
+from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Picture, Want
 
 HERE = Path("vgg16.pth")
 HOLD = SAMPLE_RATE_HZ
@@ -38,7 +40,7 @@ class Corner(nn.Module):
 
 def light(hold_s: float = 1.0) -> tuple[Vgg16, Corner]:
     network = Corner()
-    return Vgg16(Vgg16Spec(hold_s=hold_s), network), network
+    return Vgg16(Vgg16Spec(hold_s=hold_s), TorchNetwork(network)), network
 
 
 def picture(number: int) -> NDArray[np.uint8]:
@@ -70,7 +72,7 @@ def shown(factory: Vgg16, times: list[int], cells: int, strides: dict[int, int] 
     parts = []
     for number, at in enumerate(times):
         extractor.stride = (strides or {}).get(number, extractor.stride)
-        parts.append(extractor.push(Frame(at, picture(number))))
+        parts.append(extractor.push(Picture(at, picture(number))))
     return joined([*parts, extractor.flush(cells)])
 
 
@@ -88,7 +90,7 @@ def test_fc7_is_torchvisions(vgg16_weights: dict[str, Tensor]) -> None:
     assert sum(tensor.numel() for tensor in vgg16_weights.values()) == 138_357_544
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     pixels[1, :, :112] //= 4
-    found = Vgg16(Vgg16Spec(), network_of(vgg16_weights, HERE)).embed(pixels)
+    found = Vgg16(Vgg16Spec(), TorchNetwork(network_of(vgg16_weights, HERE))).embed(pixels)
 
     with torch.device("meta"):
         theirs = torchvision.models.vgg16()
@@ -111,10 +113,10 @@ def test_the_full_network_on_cells_from_its_file(vgg16_file: Path) -> None:
     sha256 = hashlib.sha256(vgg16_file.read_bytes()).hexdigest()
     assert isinstance(made, Vgg16)
     assert made.spec() == {"hold_s": 0.5, "weights_sha256": sha256}
-    assert (made.name, made.shape, made.rate_hz) == ("vgg16", (4096,), None)
+    assert (made.name, made.shape, made.want) == ("vgg16", (4096,), Want(pictures=True))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     extractor = made.new()
-    parts = [extractor.push(Frame(at, pixels[place])) for place, at in enumerate((2 * CELL, 6 * CELL))]
+    parts = [extractor.push(Picture(at, pixels[place])) for place, at in enumerate((2 * CELL, 6 * CELL))]
     cells = joined([*parts, extractor.flush(10)])
     assert cells.valid.tolist() == [False, False, *[True] * 8]
     assert all(np.array_equal(cells.values[2], cells.values[cell]) for cell in range(3, 6))
@@ -205,8 +207,8 @@ def test_a_cell_comes_out_when_no_nearer_picture_can_come() -> None:
     factory, _ = light()
     extractor = factory.new()
     last_centre = 7 * CELL + CELL // 2
-    assert len(extractor.push(Frame(last_centre - 1, picture(0)))) == 0
-    assert len(extractor.push(Frame(last_centre, picture(1)))) == 8
+    assert len(extractor.push(Picture(last_centre - 1, picture(0)))) == 0
+    assert len(extractor.push(Picture(last_centre, picture(1)))) == 8
     assert len(extractor.flush(8)) == 0
     assert len(extractor.flush(12)) == 4
 
@@ -214,16 +216,16 @@ def test_a_cell_comes_out_when_no_nearer_picture_can_come() -> None:
 def test_the_end_of_the_epoch_is_the_end() -> None:
     factory, _ = light()
     extractor = factory.new()
-    extractor.push(Frame(5 * CELL, picture(0)))
+    extractor.push(Picture(5 * CELL, picture(0)))
     assert len(extractor.flush(3)) == 3
 
 
 def test_pictures_that_pause_for_an_hour_take_no_memory() -> None:
     factory, _ = light()
     extractor = factory.new()
-    extractor.push(Frame(0, picture(0)))
+    extractor.push(Picture(0, picture(0)))
     before = resident_bytes()
-    cells = extractor.push(Frame(3600 * SAMPLE_RATE_HZ, picture(1)))
+    cells = extractor.push(Picture(3600 * SAMPLE_RATE_HZ, picture(1)))
     assert len(cells) == 54_344 // 8 * 8  # 890 MB, if they were written
     assert numbers(Cells(0, cells.values[:20], cells.valid[:20])) == [0] * 15 + [None] * 5
     assert not cells.valid[20:].any()
@@ -238,7 +240,7 @@ def test_memory_does_not_grow_with_the_stream() -> None:
     factory, _ = light()
     extractor = factory.new()
     for number, at in enumerate(at_rate(25, 60)):
-        extractor.push(Frame(at, picture(number)))
+        extractor.push(Picture(at, picture(number)))
         assert len(extractor._chosen) < BATCH
 
 
@@ -247,10 +249,10 @@ def test_what_is_not_the_next_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="pictures of 224 x 224"):
         extractor.push(Chunk(SAMPLE_RATE_HZ, 0, np.zeros(10, np.float32)))
     with pytest.raises(ValueError, match="pictures of 224 x 224"):
-        extractor.push(Frame(0, np.zeros((256, 256, 3), np.uint8)))
-    extractor.push(Frame(10, picture(0)))
+        extractor.push(Picture(0, np.zeros((256, 256, 3), np.uint8)))
+    extractor.push(Picture(10, picture(0)))
     with pytest.raises(ValueError, match="does not follow"):
-        extractor.push(Frame(10, picture(1)))
+        extractor.push(Picture(10, picture(1)))
 
 
 @pytest.mark.parametrize("hold_s", [-1.0, 61.0, float("nan")])

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from streamer.errors import WeightsError
 from streamer.features import EXTRACTORS
-from streamer.features.vggish import BATCH, PATCH, RATE_HZ, Vggish, VggishSpec, centre, mel_filters, network_of
-from streamer.features.weights import WeightsStore
-from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Frame, cells_in
+from streamer.features.vggish import BATCH, PATCH, RATE_HZ, Vggish, VggishSpec, centre, mel_filters
+from streamer.networks.backends import TorchNetwork
+from streamer.networks.vggish import network_of
+from streamer.networks.weights import WeightsStore
+from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Picture, Want, cells_in
 
 HERE = Path("vggish.pth")
 
@@ -29,7 +31,7 @@ def light(spec: VggishSpec) -> Vggish:
     """A real front end with a network that costs nothing: where cells begin and end does not depend on its size."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return Vggish(spec, nn.Sequential(nn.Flatten(), nn.Linear(96 * 64, 128)).eval())
+        return Vggish(spec, TorchNetwork(nn.Sequential(nn.Flatten(), nn.Linear(96 * 64, 128))))
 
 
 LIGHT = light(VggishSpec())
@@ -37,7 +39,7 @@ LIGHT = light(VggishSpec())
 
 @pytest.fixture(scope="module")
 def full(vggish_weights: dict[str, Tensor]) -> Vggish:
-    return Vggish(VggishSpec(), network_of(vggish_weights, HERE))
+    return Vggish(VggishSpec(), TorchNetwork(network_of(vggish_weights, HERE)))
 
 
 def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
@@ -267,7 +269,7 @@ def test_what_is_not_the_next_audio_at_16_khz_is_refused() -> None:
     with pytest.raises(ValueError, match="16000"):
         extractor.push(Chunk(SAMPLE_RATE_HZ, 0, noise(10)))
     with pytest.raises(ValueError, match="16000"):
-        extractor.push(Frame(0, np.zeros((224, 224, 3), np.uint8)))
+        extractor.push(Picture(0, np.zeros((224, 224, 3), np.uint8)))
     extractor.push(Chunk(RATE_HZ, 0, noise(10)))
     with pytest.raises(ValueError, match="overlaps"):
         extractor.push(Chunk(RATE_HZ, 9, noise(10)))
@@ -279,7 +281,7 @@ def test_torchaudios_names_are_the_same_network(full: Vggish, vggish_weights: di
         for name, tensor in vggish_weights.items()
     }
     assert "embedding_network.4.bias" in theirs
-    other = Vggish(VggishSpec(), network_of(theirs, HERE))
+    other = Vggish(VggishSpec(), TorchNetwork(network_of(theirs, HERE)))
     assert np.array_equal(other.embed(noise(PATCH)[None]), full.embed(noise(PATCH)[None]))
 
 
@@ -321,7 +323,7 @@ def test_the_spec_says_which_weights_and_makes_the_same_again(vggish_file: Path)
     made = EXTRACTORS["vggish"]({"alignment": "paper"}, weights)
     sha256 = hashlib.sha256(vggish_file.read_bytes()).hexdigest()
     assert made.spec() == {"alignment": "paper", "last_relu": False, "weights_sha256": sha256}
-    assert (made.name, made.shape, made.rate_hz) == ("vggish", (128,), 16_000)
+    assert (made.name, made.shape, made.want) == ("vggish", (128,), Want(frozenset({16_000})))
     with pytest.raises(WeightsError, match=r"with SHA-256 00000000\.\.\. are needed, but .*vggish\.pth has"):
         EXTRACTORS["vggish"]({"weights_sha256": "0" * 64}, weights)
     with pytest.raises(TypeError):

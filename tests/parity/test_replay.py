@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from streamer.detect import Detector
 from streamer.events import decode_clip
 from streamer.features.spectral import Spectral
-from streamer.model import Posteriors
+from streamer.networks.crnn import Posteriors
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, StreamSettings, run
-from streamer.replayer import ClipResult, Replayer
-from streamer.scoring import labelled
-from streamer.types import SAMPLE_RATE_HZ, Chunk, FrameScores, Offset, cells_in
+from streamer.replay.replayer import ClipResult, Replayer
+from streamer.replay.truth import labelled
+from streamer.types import SAMPLE_RATE_HZ, CellScores, Chunk, Offset, cells_in
 from tests.models import bursts, factories, seeded_bundle
 
 BUNDLE = seeded_bundle()
@@ -58,9 +58,9 @@ def test_replaying_a_clip_is_evaluating_it_offline(tmp_path: Path, seconds: floa
     wanted = offline(samples)
     result = replayed(tmp_path / "clip.wav", "clip")
     assert result.scores.shape == (cells_in(len(samples)), len(BUNDLE.classes))
-    assert np.abs(result.scores - wanted.frames[0].numpy()).max() < 1e-5
+    assert np.abs(result.scores - wanted.cells[0].numpy()).max() < 1e-5
     assert np.abs(result.tag_scores - wanted.clip[0].numpy()).max() < 1e-5
-    assert result.events == labelled(decode_clip("clip", wanted.frames[0].numpy(), BUNDLE.decoding))
+    assert result.events == labelled(decode_clip("clip", wanted.cells[0].numpy(), BUNDLE.decoding))
     assert result.duration_s == pytest.approx(seconds, abs=1e-4)
 
 
@@ -71,14 +71,14 @@ def test_a_clip_in_any_pieces_is_the_same_clip(length: int, cuts: list[int]) -> 
     edges = sorted({0, length, *(cut for cut in cuts if cut < length)})
     pieces = [Chunk(SAMPLE_RATE_HZ, a, samples[a:b]) for a, b in itertools.pairwise(edges)]
     pipeline = StreamPipeline("clip", factories(), BUNDLE.decoding, WHOLE_CLIP_WINDOW, WHOLE_CLIP, lambda: "id")
-    outputs = list(run(pieces, pipeline, DETECTOR))
+    outputs = [timed.output for timed in run(pieces, pipeline, DETECTOR)]
     wanted = offline(samples) if cells_in(length) else None
-    scores = [output for output in outputs if isinstance(output, FrameScores)]
+    scores = [output for output in outputs if isinstance(output, CellScores)]
     if wanted is None:
         assert not outputs
         return
     assert len(scores) == 1
-    assert np.array_equal(scores[0].scores, wanted.frames[0].numpy())
+    assert np.array_equal(scores[0].scores, wanted.cells[0].numpy())
     offsets = [output for output in outputs if isinstance(output, Offset)]
     assert labelled(offsets) == labelled(decode_clip("clip", scores[0].scores, BUNDLE.decoding))
 

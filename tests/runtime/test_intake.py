@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from streamer.runtime.intake import Closed, Intake, Opened
-from streamer.types import Anchor, Chunk, Discontinuity, Frame
+from streamer.types import Anchor, Chunk, Discontinuity, Picture
 
 
 def chunk(index: int, rate_hz: int = 22_100) -> Chunk:
     return Chunk(rate_hz, index * rate_hz // 10, np.zeros(rate_hz // 10, np.float32))  # 0.1 s
 
 
-def frame(index: int) -> Frame:
-    return Frame(index, np.zeros((1, 1, 3), np.uint8))
+def frame(index: int) -> Picture:
+    return Picture(index, np.zeros((1, 1, 3), np.uint8))
 
 
 class Queue:
@@ -60,7 +60,7 @@ def test_live_drops_the_oldest_of_a_kind_and_counts_it():
     for rate_hz in (22_100, 16_000):
         starts = [one.start for one in out if isinstance(one, Chunk) and one.rate_hz == rate_hz]
         assert starts == [index * rate_hz // 10 for index in range(20, 30)]
-    assert [one.at for one in out if isinstance(one, Frame)] == list(range(25, 30))
+    assert [one.at for one in out if isinstance(one, Picture)] == list(range(25, 30))
     assert queue.drops == {"queue_audio": 40, "queue_picture": 25}
     assert queue.wakes == 92
 

@@ -10,7 +10,8 @@ from streamer.detect import Detector
 from streamer.pipeline import StreamPipeline, StreamSettings
 from streamer.runtime.intake import Closed, Intake, Opened
 from streamer.runtime.lane import Lane, Restart
-from streamer.types import CELL, Anchor, Chunk, Discontinuity, Frame, FrameScores, Offset, Onset
+from streamer.timeline import Timeline
+from streamer.types import CELL, Anchor, CellScores, Chunk, Discontinuity, Offset, Onset, Picture
 from tests.models import bursts, factories, seeded_bundle
 
 
@@ -35,6 +36,7 @@ class Stream:
             "s", factories(), bundle.decoding, bundle.window_cells, StreamSettings(), lambda: f"e{next(ids)}"
         )
         self.lane = Lane("s", self.intake, pipeline, stall_s=5.0)
+        self.clocks: dict[int, Timeline] = {}
         self.out = []
         self.turns = []
 
@@ -53,13 +55,15 @@ class Stream:
     def take(self, turn) -> None:
         self.turns.append(turn)
         if turn.drain:
-            self.out += self.lane.pipeline.drain(self.detector.scores(turn.windows))
+            drained = self.lane.pipeline.drain(self.detector.scores(turn.windows))
+            self.out += [timed.output for timed in drained]
+            self.clocks.update({timed.output.epoch: timed.timeline for timed in drained})
 
     def events(self, kind):
         return [one for one in self.out if isinstance(one, kind)]
 
     def cells(self, epoch: int) -> int:
-        return sum(len(one.scores) for one in self.events(FrameScores) if one.epoch == epoch)
+        return sum(len(one.scores) for one in self.events(CellScores) if one.epoch == epoch)
 
 
 def in_an_event() -> Stream:
@@ -101,9 +105,10 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero():
     stream.hear(audio[half:], start=half)
     stream.work()
     base = half // 221 * 221
-    assert stream.lane.pipeline.timeline.utc_s(0) == pytest.approx(999.5 + base / 22_100)
-    assert stream.lane.pipeline.timeline.arrival_utc_s(0) == pytest.approx(1000.0 + base / 22_100)
-    assert stream.lane.pipeline.timeline.source == "rtcp"
+    clock = stream.clocks[1]
+    assert clock.utc_s(0) == pytest.approx(999.5 + base / 22_100)
+    assert clock.arrival_utc_s(0) == pytest.approx(1000.0 + base / 22_100)
+    assert clock.source == "rtcp"
     stream.put(Closed("eof", "", "silence", final=True, failed=False))
     stream.work()
     assert stream.cells(0) == 151
@@ -167,6 +172,6 @@ def test_restart_moves_both_rates_and_pictures_alike(at, early, size):
     start_16k = max(base * 160 // 221 - early, 0)
     moved = restart.push(Chunk(16_000, start_16k, np.arange(3000, dtype=np.float32)))
     assert [(one.start, one.samples[0]) for one in moved] == [(0, base * 160 // 221 - start_16k)]
-    picture = Frame(at + 5 * CELL, np.zeros((1, 1, 3), np.uint8))
+    picture = Picture(at + 5 * CELL, np.zeros((1, 1, 3), np.uint8))
     assert [one.at for one in restart.push(picture)] == [picture.at - base]
     assert restart.push(Anchor(at, 5.0, "rtcp")) == [Anchor(at - base, 5.0, "rtcp")]

@@ -10,14 +10,14 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from streamer.media import MediaOptions
+from streamer.media.source import MediaOptions
 from streamer.pipeline import StreamSettings
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.sinks.jsonl import JsonLinesSink
 from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
-from tests.media import make_clip
+from tests.make_media import make_clip
 from tests.models import bursts, factories, seeded_bundle
 from tests.rtsp import free_port
 

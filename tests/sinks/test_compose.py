@@ -7,7 +7,7 @@ import pytest
 
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import Timeline
-from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, FrameScores, Offset, Onset
+from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, CellScores, Offset, Onset
 from tests import messages as make
 
 ONSET = Onset("e1", "cam", 3, "Dog", 10 * CELL, 0.123456)
@@ -39,7 +39,7 @@ def test_without_a_clock_utc_is_null() -> None:
 
 
 def test_scores_and_tags() -> None:
-    scores = FrameScores(
+    scores = CellScores(
         "cam",
         3,
         20,

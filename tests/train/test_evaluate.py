@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamer.scoring import LabelledEvent, Truth
+from streamer.replay.truth import LabelledEvent, Truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
 from train.evaluate import ClipPosteriors, default_decoding, score, tune
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from streamer import cli as earwitness
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.model import Bundle
 from tests.train.test_corpus import CLASSES, make_recordings, settings
 from train import cli, loop
 from train.config import FitConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.model import Crnn
+from streamer.networks.crnn import Crnn
 from train.augment import Batch, augment, blanked
 from train.config import FitConfig
 from train.mean_teacher import costs, follow, learning_rate, new_teacher
@@ -30,7 +30,7 @@ def test_the_learning_rate_can_be_annealed_to_nothing() -> None:
 
 def test_the_teacher_starts_as_a_copy_and_follows_weights_and_running_statistics() -> None:
     torch.manual_seed(0)
-    student = Crnn(("spectral",), 3)
+    student = Crnn({"spectral": (4, 128)}, 3)
     teacher = new_teacher(student)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student.train()
@@ -48,7 +48,7 @@ def test_the_teacher_starts_as_a_copy_and_follows_weights_and_running_statistics
 
 
 def test_the_warm_up_averages_plainly_at_first() -> None:
-    student = Crnn(("vggish",), 3)
+    student = Crnn({"vggish": (128,)}, 3)
     teacher = new_teacher(student)
     start = teacher.classify.bias.clone()
     with torch.no_grad():
@@ -70,7 +70,7 @@ def batch(strong: int = 4, weak: int = 2, unlabeled: int = 2, cells: int = 40) -
 
 def test_costs_leave_out_masked_cells_and_labels_that_are_not_there() -> None:
     torch.manual_seed(0)
-    network = Crnn(("spectral",), 3).eval()
+    network = Crnn({"spectral": (4, 128)}, 3).eval()
     clips = batch()
     said = network(clips.features, clips.valid)
     valid = clips.valid["spectral"].clone()

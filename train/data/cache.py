@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
-from streamer.features.base import ExtractorFactory
-from streamer.features.weights import WeightsStore
-from streamer.media import Want, open_media
-from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Frame, cells_in
+from streamer.features.base import ExtractorFactory, want_of
+from streamer.media.source import open_media
+from streamer.networks.weights import WeightsStore
+from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Picture, Want, cells_in
 
 MEDIA_SUFFIXES = (".flac", ".wav", ".mp4", ".mkv", ".ogg", ".mp3", ".m4a", ".webm")
 
@@ -42,6 +42,11 @@ class CachedPart:
     features: Mapping[str, Floats]  # modality -> (cells of all clips, ...)
     valid: Mapping[str, Bools]  # modality -> (cells of all clips,)
     specs: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Each modality's shape of one cell."""
+        return {name: of.shape[1:] for name, of in self.features.items()}
 
     def batch(self, rows: Sequence[int], cells: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Some clips as one batch: features (B, cells, ...) and valid (B, cells), shorter clips padded and masked."""
@@ -73,8 +78,7 @@ def clip_cells(
         EarwitnessError: its timestamps jump, so that it is not one clip.
 
     """
-    rates_hz = frozenset(factory.rate_hz for factory in factories.values() if factory.rate_hz is not None)
-    want = Want(rates_hz | {SAMPLE_RATE_HZ}, pictures=any(factory.rate_hz is None for factory in factories.values()))
+    want = want_of(factories.values()) | Want(frozenset({SAMPLE_RATE_HZ}))
     extractors = {name: factory.new() for name, factory in factories.items()}
     made: dict[str, list[Any]] = {name: [] for name in factories}
     end = 0
@@ -83,9 +87,8 @@ def clip_cells(
             if isinstance(item, Discontinuity):
                 raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")
             for name, factory in factories.items():
-                if (isinstance(item, Chunk) and item.rate_hz == factory.rate_hz) or (
-                    isinstance(item, Frame) and factory.rate_hz is None
-                ):
+                if factory.want.takes(item):
+                    assert isinstance(item, (Chunk, Picture))
                     made[name].append(extractors[name].push(item))
             if isinstance(item, Chunk) and item.rate_hz == SAMPLE_RATE_HZ:
                 end = max(end, item.end)
@@ -157,6 +160,7 @@ def read(folder: Path, modalities: Sequence[str]) -> CachedPart:
         EarwitnessError: they are missing, or lack a modality.
 
     """
+    modalities = sorted(modalities, key=list(EXTRACTORS).index)
     try:
         summary = json.loads((folder / "clips.json").read_text())
         shapes = {name: (sum(summary["cells"]), *summary["shapes"][name]) for name in modalities}

@@ -1,175 +1,22 @@
-"""The daemon's config: its fields, their defaults, and how a YAML file and command-line sources become one.
-
-`configs/daemon/example.yaml` shows every field. What belongs to a model (classes, thresholds, windows) is
-in its bundle and can't be set here.
-"""
+"""How a YAML file, the environment and command-line sources become a config."""
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from streamer.config.schema import NAME, DaemonConfig, StreamConfig
 from streamer.errors import ConfigError, redacted
-
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""A stream's name: it is part of topics and metric labels."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-# YAML 1.1 reads a bare `off` as false.
-OrOff = BeforeValidator(lambda value: None if value is False or value == "off" else value)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StreamConfig(_Section):
-    """One source."""
-
-    source: str = Field(
-        min_length=1,
-        description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, or a device. "
-        "`${NAME}` is replaced by the environment variable NAME, so that a password need not stand in the file.",
-    )
-    transport: Literal["tcp", "udp"] = Field(
-        default="tcp", description="How RTSP carries media: tcp loses nothing on the way."
-    )
-    format: str | None = Field(
-        default=None,
-        description="FFmpeg's name of the input format, where it can't be guessed: alsa, v4l2, mpegts, ...",
-    )
-    ffmpeg: dict[str, str] = Field(
-        default={}, description="More FFmpeg options for this input; an unknown one is an error."
-    )
-    open_timeout_s: Positive = Field(default=10.0, description="Seconds that opening may take.")
-    read_timeout_s: Positive = Field(
-        default=10.0, description="Seconds without media after which the connection is given up."
-    )
-    hole_limit_s: Positive = Field(
-        default=2.0, description="A longer hole in the media ends the epoch; a shorter one is masked and reported."
-    )
-    stall_s: Positive = Field(
-        default=5.0, description="A live stream that brings nothing for so long has its open events closed with `gap`."
-    )
-    watchdog_s: Positive = Field(
-        default=20.0,
-        description="A connection of which nothing comes out at the last stage for so long is cut and made anew.",
-    )
-    queue_s: Positive = Field(
-        default=5.0, description="Seconds of media that may wait for the model; a live stream then drops its oldest."
-    )
-    realtime: bool = Field(default=False, description="Read a file at its own speed, as if it were a live source.")
-    loop: bool = Field(default=False, description="Begin a file again at its end.")
-    reconnect: bool = Field(
-        default=True, description="Try a live source again when it is lost. A file is never tried again."
-    )
-
-
-class PublishConfig(_Section):
-    """Where messages go, and which."""
-
-    zmq: Annotated[str | None, OrOff] = Field(
-        default="tcp://127.0.0.1:5557", description="ZeroMQ endpoint that subscribers connect to; `off`: none."
-    )
-    jsonl: Annotated[str | None, OrOff] = Field(
-        default=None,
-        description="File to which each message is appended as a line of JSON; `-`: standard output; `off`: none.",
-    )
-    tags: bool = Field(default=True, description="Publish the clip-level tags of every window.")
-    scores: bool = Field(default=False, description="Publish every cell's scores: about 15 rows a second and stream.")
-    queue_messages: int = Field(
-        default=10_000, ge=100, description="Messages that may wait to be sent; then tags and scores are dropped first."
-    )
-
-
-class ReconnectConfig(_Section):
-    """How soon a lost source is tried again: exponential backoff with full jitter."""
-
-    first_s: Positive = Field(default=1.0, description="Upper limit of the first wait.")
-    last_s: Positive = Field(default=60.0, description="Upper limit of every wait.")
-    reset_s: Positive = Field(
-        default=30.0, description="A connection that was well for so long begins at `first_s` again."
-    )
-
-
-class WindowsConfig(_Section):
-    """How often the model looks, in cells of 66.24 ms."""
-
-    hop_cells: int = Field(default=8, ge=1, le=128, description="Cells between two windows (8: 0.53 s).")
-    lookahead_cells: int = Field(
-        default=45, ge=0, le=75, description="Cells that must be known behind a cell before it is scored (45: 3 s)."
-    )
-    skew_cells: int = Field(
-        default=30,
-        ge=0,
-        le=75,
-        description="A modality that is further behind than this is masked and holds nothing up.",
-    )
-    max_event_s: Positive = Field(
-        default=600.0, description="A longer event is closed with `max_duration`, and a new one begins."
-    )
-
-
-class LoadConfig(_Section):
-    """How much of the machine the model may use."""
-
-    threads: int = Field(
-        default=1, ge=1, le=64, description="Threads of the model. More help pictures, and disturb decoding."
-    )
-    picture_budget: float = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        description="Share of the model's time that pictures may take; beyond it fewer are looked at.",
-    )
-
-
-class LogConfig(_Section):
-    """What is said on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
-    format: Literal["text", "json"] = Field(default="text", description="A line for people, or one JSON object a line.")
-
-
-class DaemonConfig(_Section):
-    """The whole config."""
-
-    publisher: str = Field(
-        default="earwitness",
-        pattern=f"^{NAME.pattern}$",
-        description="This daemon's name in its messages; give each its own.",
-    )
-    model: Path | None = Field(
-        default=None, description="Folder of the model bundle; by default the one that is shipped."
-    )
-    weights: Path | None = Field(
-        default=None,
-        description="Folder of pretrained networks' weights (`earwitness weights`); by default the user's cache.",
-    )
-    streams: dict[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], StreamConfig] = Field(
-        default={}, description="The sources, by name. Names are letters, digits, `_`, `.` and `-`, at most 64 of them."
-    )
-    publish: PublishConfig = Field(default_factory=PublishConfig, description="Where messages go, and which.")
-    metrics: Annotated[str | None, OrOff] = Field(
-        default="127.0.0.1:9464", description="HOST:PORT of /metrics, /healthz and /readyz; `off`: none."
-    )
-    windows: WindowsConfig = Field(default_factory=WindowsConfig, description="How often the model looks.")
-    reconnect: ReconnectConfig = Field(
-        default_factory=ReconnectConfig, description="How soon a lost source is tried again."
-    )
-    load: LoadConfig = Field(default_factory=LoadConfig, description="How much of the machine the model may use.")
-    log: LogConfig = Field(default_factory=LogConfig, description="What is said on standard error.")
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> DaemonConfig:
@@ -358,8 +205,3 @@ def _note_lines(node: yaml.Node, loc: tuple[str, ...], lines: dict[tuple[str, ..
 
 def _kind(data: object) -> str:
     return "a list" if isinstance(data, list) else "a single value"
-
-
-def default_weights_folder(environ: Mapping[str, str]) -> Path:
-    """Where weights are kept unless the config says otherwise: the user's cache folder."""
-    return Path(environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "earwitness" / "weights"

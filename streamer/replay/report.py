@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from streamer.errors import UsageError
-from streamer.replayer import ClipResult
-from streamer.scoring import Report, strong_tsv, weak_tsv
+from streamer.replay.replayer import ClipResult
+from streamer.replay.scoring import Report
+from streamer.replay.truth import strong_tsv, weak_tsv
 from streamer.types import CELL, SAMPLE_RATE_HZ
 
 

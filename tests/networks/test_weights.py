@@ -23,9 +23,9 @@ from torch import nn
 
 from streamer import cli
 from streamer.errors import EarwitnessError, UsageError, WeightsError
-from streamer.features import download as download_module
-from streamer.features.download import Patience
-from streamer.features.weights import KNOWN, WeightsStore, file_sha256, read_tensors
+from streamer.networks import download as download_module
+from streamer.networks.download import Patience
+from streamer.networks.weights import KNOWN, WeightsStore, file_sha256, read_tensors
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 SOON = Patience(attempts=3, wait_s=0.02, connect_s=2.0, read_s=0.3)
@@ -583,7 +583,7 @@ def test_a_progress_bar_is_drawn_on_a_terminal(server: Server, tmp_path: Path) -
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     program = (
-        "import sys; from pathlib import Path; from streamer.features.weights import WeightsStore; "
+        "import sys; from pathlib import Path; from streamer.networks.weights import WeightsStore; "
         "WeightsStore(Path(sys.argv[1])).fetch('vggish', url=sys.argv[2], sha256=sys.argv[3], progress=True)"
     )
     arguments = [str(tmp_path), server.url, sha256(server.data)]

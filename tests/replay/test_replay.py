@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from streamer.commands import replay
-from streamer.commands.replay_clips import clips_of
 from streamer.errors import BundleError, EarwitnessError, TruthError, UsageError
-from streamer.replayer import clip_name
-from streamer.scoring import read_truth
+from streamer.replay.clips import clips_of
+from streamer.replay.replayer import clip_name
+from streamer.replay.truth import read_truth
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, decode
 from streamer.types import cells_in
-from tests.media import make_clip
+from tests.make_media import make_clip
 from tests.models import CLASSES, bursts, seeded_bundle
 
 RATE_HZ = 22_100

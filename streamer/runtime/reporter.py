@@ -21,8 +21,12 @@ class Reporter:
 
     def status(self, view: StreamView, *, stopped: bool = False) -> StatusMessage:
         """How a stream is. `stopped`: the daemon ends, and the stream with it."""
-        pictures = {name for name, factory in self.factories.items() if factory.rate_hz is None}
-        has = [name for name in self.factories if (view.has_video if name in pictures else view.has_audio)]
+        pictures = any(factory.want.pictures for factory in self.factories.values())
+        has = [
+            name
+            for name, factory in self.factories.items()
+            if factory.want.served_by(audio=view.has_audio, pictures=view.has_video)
+        ]
         stride = view.stride if pictures else None
         state: StreamState = "stopped" if stopped else view.state
         return StatusMessage(

@@ -4,10 +4,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from streamer.config import DaemonConfig, StreamConfig, load_config, split_source, with_changes, with_sources
+from streamer.config.loading import load_config, split_source, with_changes, with_sources
+from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.errors import ConfigError
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "daemon"
+CONFIGS = Path(__file__).parents[2] / "configs" / "daemon"
 ENVIRON = {"CAMERA_PASSWORD": "hunter2"}
 
 

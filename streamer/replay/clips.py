@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamer.errors import UsageError
-from streamer.replayer import clip_name
+from streamer.replay.replayer import clip_name
 
 # fmt: off
 _AUDIO = (

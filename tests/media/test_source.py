@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from torchvision.transforms import functional as vision
 
 from streamer.errors import SourceError
-from streamer.media import Interrupt, Media, MediaOptions, Want, is_live, open_media
-from streamer.media_audio import AudioTrack, mono
-from streamer.media_epoch import EpochBuilder
-from streamer.media_pictures import PictureChooser, Scaler
-from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Floats, Frame, MediaItem
-from tests.media import make_clip, noise_bursts, picture, tone
+from streamer.media.audio import AudioTrack, mono
+from streamer.media.epoch import EpochBuilder
+from streamer.media.pictures import PictureChooser, Scaler
+from streamer.media.source import Interrupt, Media, MediaOptions, is_live, open_media
+from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Floats, MediaItem, Picture, Want
+from tests.make_media import make_clip, noise_bursts, picture, tone
 from tests.rtsp import RtspServer, make_certificate, needs_rtsp
 from tests.send import http_server, live_ts, needs_ffmpeg, pushing_rtmp, rtmp_server
 
@@ -44,7 +44,7 @@ class Taken:
     """What one epoch gave."""
 
     chunks: list[Chunk] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
     ended_by: str | None = None
 
@@ -75,10 +75,10 @@ def epochs(items: Iterator[MediaItem]) -> list[Taken]:
             assert item.samples.dtype == np.float32
             assert item.samples.ndim == 1
             taken[-1].chunks.append(item)
-        elif isinstance(item, Frame):
+        elif isinstance(item, Picture):
             assert item.pixels.shape == (224, 224, 3)
             assert item.pixels.dtype == np.uint8
-            taken[-1].frames.append(item)
+            taken[-1].pictures.append(item)
         elif isinstance(item, Anchor):
             taken[-1].anchors.append(item)
         else:
@@ -229,10 +229,10 @@ def test_audio_only_video_only_both(tmp_path: Path) -> None:
         assert media.duration_s == pytest.approx(1.0, abs=0.05)
     with open_media(str(both), SOUND) as media:
         assert (media.has_audio, media.has_video) == (True, False)
-        assert not any(isinstance(item, Frame) for item in media)
+        assert not any(isinstance(item, Picture) for item in media)
     with open_media(str(silent), ALL) as media:
         assert (media.has_audio, media.has_video) == (False, True)
-        assert {type(item) for item in media} == {Frame, Anchor}
+        assert {type(item) for item in media} == {Picture, Anchor}
     assert error_of(silent, SOUND).reason == "no_audio"
     assert error_of(make_clip(tmp_path / "a.wav", seconds=1, audio="pcm"), PICTURES).reason == "no_video"
 
@@ -261,11 +261,11 @@ def test_each_cell_gets_the_nearest_picture_and_no_other_is_made(tmp_path: Path,
     shown = np.array([round(Fraction(i, fps) * MAIN) for i in range(3 * fps)])
     centres = np.arange(CELL // 2, 3 * MAIN, CELL)
     nearest = {int(shown[np.argmin(np.abs(shown - c))]) for c in centres}
-    assert [f.at for f in taken.frames] == sorted(f.at for f in taken.frames)
-    made = {f.at for f in taken.frames}
+    assert [f.at for f in taken.pictures] == sorted(f.at for f in taken.pictures)
+    made = {f.at for f in taken.pictures}
     assert nearest <= made
     assert len(made - nearest) <= 1  # the last one: what follows it is not known
-    for frame in taken.frames:
+    for frame in taken.pictures:
         index = round(frame.at * fps / MAIN)
         grey = 16 + 2 * (index % 100)
         assert frame.pixels[2:12, 2:12].mean() == pytest.approx(
@@ -357,7 +357,7 @@ def test_short_hole_jumps_ahead_and_keeps_what_follows_in_place(tmp_path: Path) 
     assert stop / MAIN == pytest.approx(2.0, abs=0.03)
     assert taken.holes(16_000) == [pytest.approx((start * 16_000 / MAIN, stop * 16_000 / MAIN), abs=1)]
     assert onset_s(taken.audio()) == pytest.approx(3.0, abs=0.01)
-    assert not [f for f in taken.frames if 1.1 * MAIN < f.at < 1.9 * MAIN]
+    assert not [f for f in taken.pictures if 1.1 * MAIN < f.at < 1.9 * MAIN]
 
 
 def test_long_hole_ends_the_epoch(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_long_hole_ends_the_epoch(tmp_path: Path) -> None:
     assert first.ended_by == "hole"
     assert second.chunks[0].start == 0
     assert onset_s(second.audio()) == pytest.approx(1.0, abs=0.03)
-    assert second.frames[0].at < CELL
+    assert second.pictures[0].at < CELL
     assert second.anchors[0].utc_s - first.anchors[0].utc_s == pytest.approx(5.0, abs=0.03)
     with open_media(str(clip), ALL, MediaOptions(hole_limit_s=5)) as media:
         assert len(epochs(iter(media))) == 1
@@ -391,7 +391,7 @@ def test_pictures_bridge_a_long_hole_in_the_audio(tmp_path: Path) -> None:
     )
     taken = take(clip)
     assert len(taken.holes()) == 1
-    assert len(taken.frames) == pytest.approx(8 * 15.1, abs=2)
+    assert len(taken.pictures) == pytest.approx(8 * 15.1, abs=2)
 
 
 @pytest.mark.parametrize(("offset_s", "reason"), [(0.0, "pts_jump"), (100.0, "hole")])
@@ -413,7 +413,7 @@ def test_jumping_timestamps_start_a_new_epoch_at_zero(tmp_path: Path, offset_s: 
     assert len(before.audio()) == pytest.approx(3 * MAIN, abs=0.05 * MAIN)
     assert after.chunks[0].start == 0
     assert onset_s(after.audio()) == pytest.approx(1.0, abs=0.06)
-    assert len(after.frames) >= 3 * 15 - 3
+    assert len(after.pictures) >= 3 * 15 - 3
 
 
 def builder(**options: float) -> EpochBuilder:
@@ -463,7 +463,7 @@ def test_zero_is_the_earlier_of_audio_and_picture() -> None:
     items += epoch.flush()
     (taken,) = epochs(iter(items))
     assert taken.chunks[0].start == 0
-    assert taken.frames[0].at == MAIN // 10
+    assert taken.pictures[0].at == MAIN // 10
 
 
 def test_audio_that_stops_does_not_stop_the_pictures() -> None:
@@ -473,7 +473,7 @@ def test_audio_that_stops_does_not_stop_the_pictures() -> None:
         items += epoch.push_picture(Fraction(index, 25), lambda: np.zeros((224, 224, 3), np.uint8))
     items += epoch.flush()
     (taken,) = epochs(iter(items))
-    assert len(taken.frames) == pytest.approx(10 * 15.1, abs=2)
+    assert len(taken.pictures) == pytest.approx(10 * 15.1, abs=2)
     assert epoch.stray_pictures == 0
 
 
@@ -749,9 +749,9 @@ def test_rtsp_gives_what_the_file_gives(
     assert abs(len(taken.audio()) - len(expected.audio())) <= 0.07 * MAIN
     if expected.chunks:
         assert onset_s(taken.audio()) == pytest.approx(onset_s(expected.audio()), abs=0.02)
-    if expected.frames:
-        assert [f.at for f in taken.frames] == pytest.approx([f.at for f in expected.frames], abs=30)
-        difference = np.abs(taken.frames[0].pixels.astype(int) - expected.frames[0].pixels.astype(int))
+    if expected.pictures:
+        assert [f.at for f in taken.pictures] == pytest.approx([f.at for f in expected.pictures], abs=30)
+        difference = np.abs(taken.pictures[0].pixels.astype(int) - expected.pictures[0].pixels.astype(int))
         assert difference.max() <= 1
     assert {a.source for a in taken.anchors} <= {"arrival", "rtcp"}
     assert all(abs(a.utc_s - time.time()) < 60 for a in taken.anchors)
@@ -899,7 +899,7 @@ def test_http_file_hls_and_errors(clips: dict[str, Path], tmp_path: Path) -> Non
                 (taken,) = epochs(iter(media))
             assert onset_s(taken.audio()) == pytest.approx(3.0, abs=0.05)
             assert taken.holes() == []
-            assert len(taken.frames) > 55
+            assert len(taken.pictures) > 55
         assert error_of(f"{base}/nothing.mp4").reason == "not_found"
         assert error_of(f"{base}/page.html").reason == "invalid_data"
 
@@ -919,7 +919,7 @@ def test_rtmp_pulled(clips: dict[str, Path]) -> None:
         (taken,), error = take_live(url)
     assert error.reason == "eof"
     assert onset_s(taken.audio()) == pytest.approx(1.0, abs=0.06)
-    assert taken.frames
+    assert taken.pictures
 
 
 def test_rtmp_pushed_to_us(clips: dict[str, Path]) -> None:
@@ -929,7 +929,7 @@ def test_rtmp_pushed_to_us(clips: dict[str, Path]) -> None:
     with pushing_rtmp(clips["aac"], url):
         (taken,), _ = take_live(url, ALL, MediaOptions(ffmpeg={"listen": "1"}))
     assert onset_s(taken.audio()) == pytest.approx(1.0, abs=0.06)
-    assert taken.frames
+    assert taken.pictures
 
 
 @needs_rtsp

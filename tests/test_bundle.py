@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from streamer.bundle import Bundle, initial_tensors
 from streamer.errors import BundleError, EarwitnessError
 from streamer.events import ClassDecoding, Decoding
-from streamer.features.weights import WeightsStore
-from streamer.model import Bundle, initial_tensors
+from streamer.networks.weights import WeightsStore
 
 CLASSES = ("Cat", "Dog")
 SPECS: dict[str, dict[str, Any]] = {"spectral": {"window": 2048, "mels": 128}}
@@ -22,7 +22,12 @@ SPECS: dict[str, dict[str, Any]] = {"spectral": {"window": 2048, "mels": 128}}
 def bundle() -> Bundle:
     decoding = Decoding(CLASSES, (ClassDecoding(0.6, 0.3, 5, 0.4), ClassDecoding(0.5, 0.5, 1)))
     return Bundle(
-        "test", SPECS, decoding, initial_tensors(SPECS, 2, seed=3), provenance={"by": "test"}, scores={"n": 1}
+        "test",
+        SPECS,
+        decoding,
+        initial_tensors({"spectral": (4, 128)}, 2, seed=3),
+        provenance={"by": "test"},
+        scores={"n": 1},
     )
 
 
@@ -40,7 +45,7 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, made.tensors[name]) for name, tensor in read.tensors.items())
     features = {"spectral": torch.rand(1, 30, 4, 128)}
     valid = {"spectral": torch.ones(1, 30, dtype=torch.bool)}
-    assert torch.equal(read.network()(features, valid).frames, made.network()(features, valid).frames)
+    assert torch.equal(read.network()(features, valid).cells, made.network()(features, valid).cells)
     assert list(read.factories(WeightsStore(tmp_path, {}))) == ["spectral"]
 
 
@@ -111,4 +116,4 @@ def test_a_spec_or_a_network_that_does_not_fit_is_refused(tmp_path: Path) -> Non
     with pytest.raises(BundleError, match="smell"):
         Bundle("b", {"smell": {}}, made.decoding, made.tensors).factories(WeightsStore(tmp_path, {}))
     with pytest.raises(BundleError, match="network"):
-        Bundle("b", {"vggish": {}}, made.decoding, made.tensors).network()
+        Bundle("b", {"spectral": {}, "vggish": {}}, made.decoding, made.tensors).network()

@@ -11,18 +11,8 @@ from sed_eval.audio_tag import AudioTaggingMetrics
 from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
 
 from streamer.errors import TruthError
-from streamer.scoring import (
-    ClipPrediction,
-    Counts,
-    LabelledEvent,
-    Report,
-    Truth,
-    evaluate,
-    labelled,
-    read_truth,
-    strong_tsv,
-    weak_tsv,
-)
+from streamer.replay.scoring import ClipPrediction, Counts, Report, evaluate
+from streamer.replay.truth import LabelledEvent, Truth, labelled, read_truth, strong_tsv, weak_tsv
 from streamer.types import SAMPLE_RATE_HZ, Offset
 
 CLASSES = ("Cat", "Dog", "Speech")

@@ -12,25 +12,26 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SourceError, redacted
-from streamer.features.base import ExtractorFactory
-from streamer.features.weights import WeightsStore
-from streamer.media import Want, is_live, open_media
-from streamer.model import Bundle, linear_pooling
-from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, run
-from streamer.scoring import LabelledEvent, labelled
+from streamer.features.base import ExtractorFactory, want_of
+from streamer.media.source import is_live, open_media
+from streamer.networks.crnn import linear_pooling
+from streamer.networks.weights import WeightsStore
+from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, TimedOutput, run
+from streamer.replay.truth import LabelledEvent, labelled
 from streamer.timeline import seconds
 from streamer.types import (
     CELL,
     SAMPLE_RATE_HZ,
+    CellScores,
     Chunk,
     Discontinuity,
     Floats,
-    Frame,
-    FrameScores,
     MediaItem,
     Offset,
+    Picture,
 )
 from streamer.windows import Coverage
 
@@ -68,7 +69,7 @@ class Replayer:
         """A replayer of `bundle`. Raises `BundleError` and `WeightsError`."""
         return cls(bundle, bundle.factories(weights), Detector(bundle), mode)
 
-    def replay(self, clip: str, each: Callable[[StreamPipeline, Output], None] | None = None) -> ClipResult:
+    def replay(self, clip: str, each: Callable[[TimedOutput], None] | None = None) -> ClipResult:
         """Put one clip (a path or URL) through a pipeline of its own; `each` sees every output as it comes.
 
         Times count from the clip's beginning: where the media jumps, an epoch begins at the end of the one before.
@@ -76,20 +77,18 @@ class Replayer:
         """
         if is_live(clip):
             raise SourceError("other", f"{redacted(clip)}: is a live source; listen to it with: earwitness run")
-        rates_hz = frozenset(factory.rate_hz for factory in self.factories.values() if factory.rate_hz is not None)
-        pictures = any(factory.rate_hz is None for factory in self.factories.values())
         name = clip_name(clip)
         outputs: list[Output] = []
-        with open_media(clip, Want(rates_hz, pictures)) as media:
+        with open_media(clip, want_of(self.factories.values())) as media:
             pipeline = self._pipeline(name)
             pipeline.source_has(audio=media.has_audio, pictures=media.has_video)
             meter = _Meter(redacted(clip), LONGEST_CLIP_S if self.mode == "clip" else None)
             meter.check(media.duration_s or 0.0)
-            for output in run(meter.measured(media, media.duration_s), pipeline, self.detector):
-                outputs.append(output)
+            for timed in run(meter.measured(media, media.duration_s), pipeline, self.detector):
+                outputs.append(timed.output)
                 if each is not None:
-                    each(pipeline, output)
-        scored = [output for output in outputs if isinstance(output, FrameScores)]
+                    each(timed)
+        scored = [output for output in outputs if isinstance(output, CellScores)]
         scores = _joined(scored, len(self.bundle.classes))
         tag_scores = scored[0].tags if len(scored) == 1 else linear_pooling(torch.from_numpy(scores)[None])[0].numpy()
         offsets = [output for output in outputs if isinstance(output, Offset)]
@@ -159,7 +158,7 @@ class _Meter:
             case Chunk() if len(item.samples):
                 self._begun = True
                 self._end = max(self._end, item.end * SAMPLE_RATE_HZ // item.rate_hz)
-            case Frame():
+            case Picture():
                 self._begun = True
                 self._end = max(self._end, item.at + CELL)
             case Discontinuity() if self._begun:
@@ -172,7 +171,7 @@ def clip_name(clip: str) -> str:
     return Path(clip.partition("?")[0]).name if "://" in clip else Path(clip).name
 
 
-def _joined(scored: Sequence[FrameScores], classes: int) -> Floats:
+def _joined(scored: Sequence[CellScores], classes: int) -> Floats:
     return np.concatenate([np.zeros((0, classes), np.float32), *(one.scores for one in scored)])
 
 

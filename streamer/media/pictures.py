@@ -1,4 +1,4 @@
-"""Decoded pictures to `Frame`s: which of them are needed, and how they are scaled."""
+"""Decoded pictures to `Picture`s: which of them are needed, and how they are scaled."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streamer.types import CELL, PICTURE_SIDE, Frame
+from streamer.types import CELL, PICTURE_SIDE, Picture
 
-Picture: TypeAlias = Callable[[], NDArray[np.uint8]]
+Render: TypeAlias = Callable[[], NDArray[np.uint8]]
 """Gives the pixels (224, 224, 3) when asked; asking is what costs."""
 
 _SHORT_SIDE = 256  # torchvision's preprocessing of VGG16: resize to 256, centre crop 224
@@ -47,7 +47,7 @@ class PictureChooser:
     """
 
     def __init__(self) -> None:
-        self._waiting: tuple[int, Picture] | None = None
+        self._waiting: tuple[int, Render] | None = None
         self._last: int | None = None
 
     @property
@@ -55,24 +55,24 @@ class PictureChooser:
         """Master-clock sample of the newest picture."""
         return self._last
 
-    def push(self, at: int, picture: Picture) -> list[Frame]:
+    def push(self, at: int, picture: Render) -> list[Picture]:
         """Take in the picture shown from master-clock sample `at` on, later than the one before."""
         frames = []
         if self._waiting is not None and _centre_in(self._waiting[0], (self._waiting[0] + at) / 2):
-            frames.append(Frame(self._waiting[0], self._waiting[1]()))
+            frames.append(Picture(self._waiting[0], self._waiting[1]()))
         self._waiting = None
         certain = at >= CELL // 2 if self._last is None else _centre_in((self._last + at) / 2, at)
         if certain:
-            frames.append(Frame(at, picture()))
+            frames.append(Picture(at, picture()))
         else:
             self._waiting = (at, picture)
         self._last = at
         return frames
 
-    def flush(self) -> list[Frame]:
+    def flush(self) -> list[Picture]:
         """The epoch ends: the last picture is the nearest to all that follows."""
         waiting, self._waiting = self._waiting, None
-        return [] if waiting is None else [Frame(waiting[0], waiting[1]())]
+        return [] if waiting is None else [Picture(waiting[0], waiting[1]())]
 
 
 def _centre_in(start: float, stop: float) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from streamer.media_audio import JITTER_S, AudioTrack
-from streamer.media_pictures import Picture, PictureChooser
+from streamer.media.audio import JITTER_S, AudioTrack
+from streamer.media.pictures import PictureChooser, Render
 from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource, Discontinuity, Floats, MediaItem
 
 START_WAIT_S = Fraction(1)
@@ -32,7 +32,7 @@ class _Sound:
 @dataclass(frozen=True, slots=True)
 class _Shown:
     time: Fraction
-    picture: Picture
+    picture: Render
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class EpochBuilder:
         self._stray_since = None
         yield from self._audio.push(time, rate_hz, samples)
 
-    def push_picture(self, time: Fraction, picture: Picture) -> Iterator[MediaItem]:
+    def push_picture(self, time: Fraction, picture: Render) -> Iterator[MediaItem]:
         """A picture shown from `time` on."""
         if self._audio is None:
             yield from self._wait(_Shown(time, picture))

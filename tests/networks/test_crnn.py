@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamer.model import Crnn, linear_pooling
-from streamer.model.crnn import EMBEDDING_SIZES, ByteDropout
+from streamer.networks.crnn import ByteDropout, Crnn, inputs_of, linear_pooling
+from tests.models import SHAPES
 
 PARAMETERS = {
     ("spectral",): 1_038_314,
@@ -21,15 +21,14 @@ PARAMETERS = {
 
 
 def inputs(modalities: tuple[str, ...], clips: int, cells: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    shapes = {"spectral": (4, 128), **{name: (size,) for name, size in EMBEDDING_SIZES.items()}}
     generator = torch.Generator().manual_seed(cells)
-    features = {name: torch.rand(clips, cells, *shapes[name], generator=generator) * 50 for name in modalities}
+    features = {name: torch.rand(clips, cells, *SHAPES[name], generator=generator) * 50 for name in modalities}
     return features, {name: torch.ones(clips, cells, dtype=torch.bool) for name in modalities}
 
 
 def network(modalities: tuple[str, ...]) -> Crnn:
     torch.manual_seed(1)
-    return Crnn(modalities, 10).eval()
+    return Crnn({name: SHAPES[name] for name in modalities}, 10).eval()
 
 
 @pytest.mark.parametrize("modalities", PARAMETERS)
@@ -39,15 +38,23 @@ def test_every_set_of_modalities_has_the_papers_size_and_takes_any_length(modali
     for cells in (1, 2, 23, 151):
         with torch.inference_mode():
             said = crnn(*inputs(modalities, 2, cells))
-        assert said.frames.shape == (2, cells, 10)
+        assert said.cells.shape == (2, cells, 10)
         assert said.clip.shape == (2, 10)
-        assert ((said.frames >= 0) & (said.frames <= 1)).all()
+        assert ((said.cells >= 0) & (said.cells <= 1)).all()
 
 
-@pytest.mark.parametrize("modalities", [(), ("spectral", "smell")])
-def test_unknown_or_no_modalities_are_refused(modalities: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="modalities"):
-        Crnn(modalities, 10)
+@pytest.mark.parametrize("shapes", [{}, {"spectral": (4, 64)}, {"one": (4, 128), "two": (4, 128)}, {"flat": ()}])
+def test_cells_that_the_network_cant_take_are_refused(shapes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="cells must be vectors"):
+        Crnn(shapes, 10)
+
+
+def test_the_widths_are_the_bundles() -> None:
+    made = Crnn({"spectral": (4, 128), "smell": (7,)}, 3, {"smell": 5})
+    assert inputs_of(made.state_dict(), ["spectral", "smell"]) == (
+        {"spectral": (4, 128), "smell": (7,)},
+        {"smell": 5},
+    )
 
 
 def test_what_lies_under_a_mask_does_not_matter() -> None:
@@ -60,7 +67,7 @@ def test_what_lies_under_a_mask_does_not_matter() -> None:
     for name in modalities:
         other[name][~valid[name]] = 1e4
     with torch.inference_mode():
-        assert torch.equal(crnn(features, valid).frames, crnn(other, valid).frames)
+        assert torch.equal(crnn(features, valid).cells, crnn(other, valid).cells)
 
 
 def test_cells_without_any_modality_have_no_posterior_and_no_weight_in_the_clip() -> None:
@@ -70,24 +77,24 @@ def test_cells_without_any_modality_have_no_posterior_and_no_weight_in_the_clip(
         mask[:, 30:] = False
     with torch.inference_mode():
         said = crnn(features, valid)
-    assert (said.frames[:, 30:] == 0).all()
-    assert torch.allclose(said.clip, linear_pooling(said.frames[:, :30]))
+    assert (said.cells[:, 30:] == 0).all()
+    assert torch.allclose(said.clip, linear_pooling(said.cells[:, :30]))
 
 
 def test_a_window_is_heard_the_same_at_any_gain_that_is_not_silence() -> None:
     crnn = network(("spectral",))
     features, valid = inputs(("spectral",), 1, 50)
     with torch.inference_mode():
-        quiet = crnn({"spectral": features["spectral"] * 0.1}, valid).frames
-        assert torch.allclose(crnn(features, valid).frames, quiet, atol=1e-4)
+        quiet = crnn({"spectral": features["spectral"] * 0.1}, valid).cells
+        assert torch.allclose(crnn(features, valid).cells, quiet, atol=1e-4)
 
 
 def test_a_batch_gives_what_each_window_gives_alone() -> None:
     crnn = network(("spectral",))
     features, valid = inputs(("spectral",), 3, 80)
     with torch.inference_mode():
-        together = crnn(features, valid).frames
-        alone = crnn({"spectral": features["spectral"][1:2]}, {"spectral": valid["spectral"][1:2]}).frames
+        together = crnn(features, valid).cells
+        alone = crnn({"spectral": features["spectral"][1:2]}, {"spectral": valid["spectral"][1:2]}).cells
     assert torch.allclose(together[1:2], alone, atol=1e-5)
 
 

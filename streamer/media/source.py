@@ -24,14 +24,14 @@ import av
 import av.container.core
 from av.stream import Discard, Disposition
 
-from streamer import media_interrupt
 from streamer.errors import SourceError
-from streamer.media_audio import mono
-from streamer.media_epoch import EpochBuilder
-from streamer.media_errors import check_url, opening_failed, reading_failed, scheme_of, shown
-from streamer.media_interrupt import Interrupt, interruptible
-from streamer.media_pictures import Scaler
-from streamer.types import MediaItem
+from streamer.media import interrupt as interrupts
+from streamer.media.audio import mono
+from streamer.media.epoch import EpochBuilder
+from streamer.media.faults import check_url, opening_failed, reading_failed, scheme_of, shown
+from streamer.media.interrupt import Interrupt, interruptible
+from streamer.media.pictures import Scaler
+from streamer.types import MediaItem, Want
 
 __all__ = ["Interrupt", "Media", "MediaOptions", "Want", "is_live", "open_media"]
 
@@ -44,14 +44,6 @@ _ANALYZE_US = {"rtsp": "500000", "rtsps": "500000"}
 _ANALYZE_LIVE_US = "2000000"
 _BAD_READS = 100  # in a row: then the rest of a file can't be read
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What to decode of a source, and no more."""
-
-    rates_hz: frozenset[int]  # {22_100}, {22_100, 16_000}; empty: no audio
-    pictures: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +104,7 @@ def open_media(
 class Media:
     """An open source. Iterate over it once, in one thread; use it as a context manager or `close` it.
 
-    Yields `Chunk` (at each wanted rate), `Frame` (those nearest to a cell's centre), `Anchor`, `Discontinuity`. The
+    Yields `Chunk` (at each wanted rate), `Picture` (those nearest to a cell's centre), `Anchor`, `Discontinuity`. The
     iteration of a file ends with the file. That of a live source raises `SourceError`, "eof" where the stream ends
     cleanly: a live source has no end of its own. All that was decoded comes out before.
     """
@@ -330,7 +322,7 @@ def _prepare() -> None:
     with _prepared:
         # FFmpeg logging into Python can deadlock with other threads.
         av.logging.set_level(None)
-        media_interrupt.install()
+        interrupts.install()
 
 
 def _open(url: str, options: MediaOptions, interrupt: Interrupt) -> av.container.InputContainer:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from streamer.errors import UsageError, WeightsError
-from streamer.features.download import Patience, download
+from streamer.networks.download import Patience, download
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _LARGEST_HEADER = 100_000_000  # of safetensors: 8 bytes of its length, then JSON
@@ -210,6 +210,11 @@ class WeightsStore:
                 f"{found.path}: is damaged: its SHA-256 begins with {found.sha256[:8]}, not {digits}; delete it, and "
                 f"{_how_to_get(found.name, None)}"
             )
+
+
+def default_weights_folder(environ: Mapping[str, str]) -> Path:
+    """Where weights are kept unless the config says otherwise: the user's cache folder."""
+    return Path(environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "earwitness" / "weights"
 
 
 def checked_sha256(text: str) -> str:

@@ -23,8 +23,8 @@ from streamer.errors import BundleError
 from streamer.events import ClassDecoding, Decoding
 from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
-from streamer.features.weights import WeightsStore
-from streamer.model.crnn import Crnn
+from streamer.networks.crnn import Crnn, inputs_of
+from streamer.networks.weights import WeightsStore
 from streamer.types import WINDOW_CELLS
 
 SCHEMA = 1
@@ -84,12 +84,12 @@ class Bundle:
             BundleError: the tensors are not this network's.
 
         """
+        shapes, widths = self._inputs()
         try:
-            network = Crnn(self.feature_specs, len(self.classes))
+            network = Crnn(shapes, len(self.classes), widths)
             network.load_state_dict(dict(self.tensors))
         except (ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())
-            raise BundleError(f"bundle {self.name}: its tensors are not those of its network: {detail[:300]}") from None
+            raise self._foreign(error) from None
         return network.eval().requires_grad_(False)
 
     def factories(self, weights: WeightsStore) -> dict[str, ExtractorFactory]:
@@ -110,7 +110,24 @@ class Bundle:
                 made[name] = EXTRACTORS[name](spec, weights)
             except (TypeError, ValueError) as error:
                 raise BundleError(f"bundle {self.name}: the spec of {name} is not understood: {error}") from None
+        shapes, _ = self._inputs()
+        for name, factory in made.items():
+            if factory.shape != shapes[name]:
+                raise BundleError(
+                    f"bundle {self.name}: its network takes cells of {shapes[name]} for {name}, but its spec makes "
+                    f"cells of {factory.shape}: the bundle's two files do not belong together"
+                )
         return made
+
+    def _inputs(self) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+        try:
+            return inputs_of(self.tensors, self.feature_specs)
+        except ValueError as error:
+            raise self._foreign(error) from None
+
+    def _foreign(self, error: Exception) -> BundleError:
+        detail = " ".join(str(error).split())
+        return BundleError(f"bundle {self.name}: its tensors are not those of its network: {detail[:300]}")
 
     @classmethod
     def load(cls, path: Path) -> Bundle:
@@ -219,8 +236,13 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(part, path)
 
 
-def initial_tensors(feature_specs: Mapping[str, Mapping[str, Any]], classes: int, seed: int) -> dict[str, Tensor]:
+def initial_tensors(shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int) -> dict[str, Tensor]:
     """The state of a network that has not been trained, the same for the same seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return dict(Crnn(feature_specs, classes).state_dict())
+        return dict(Crnn(shapes, classes).state_dict())
+
+
+def default_bundle_path() -> Path:
+    """The folder of the model that ships with the package."""
+    return Path(__file__).parent / "bundles" / "spectral"

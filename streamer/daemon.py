@@ -1,0 +1,110 @@
+"""Assembles a daemon from a config: the model, the sinks, and the plan that the supervisor carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+
+from streamer.bundle import Bundle, default_bundle_path
+from streamer.config.schema import DaemonConfig, StreamConfig
+from streamer.errors import ConfigError
+from streamer.features.base import ExtractorFactory
+from streamer.media.source import MediaOptions
+from streamer.networks.weights import WeightsStore, default_weights_folder
+from streamer.pipeline import StreamSettings
+from streamer.runtime.reader import Source
+from streamer.runtime.supervisor import Plan, StreamPlan
+from streamer.sinks.base import Sink
+from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.zmq import ZmqSink
+
+
+def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, ExtractorFactory]]:
+    """The config's bundle and what makes its features.
+
+    Raises:
+        BundleError: the bundle can't be used.
+        WeightsError: pretrained weights that it needs can't be.
+
+    """
+    bundle = Bundle.load(config.model or default_bundle_path())
+    weights = WeightsStore(config.weights or default_weights_folder(environ), {})
+    return bundle, bundle.factories(weights)
+
+
+def check_window(config: DaemonConfig, bundle: Bundle) -> None:
+    """Raise `ConfigError` if the config's windows ask for more cells than the bundle's window has."""
+    hop, lookahead = config.windows.hop_cells, config.windows.lookahead_cells
+    if hop + lookahead > bundle.window_cells:
+        raise ConfigError(
+            f"windows: hop_cells ({hop}) and lookahead_cells ({lookahead}) are more than the "
+            f"{bundle.window_cells} cells of a window of {bundle.name}: make one of them smaller"
+        )
+
+
+def open_sinks(config: DaemonConfig) -> list[Sink]:
+    """The config's sinks. Raises `SinkError` if one can't be opened."""
+    sinks: list[Sink] = []
+    if config.publish.zmq is not None:
+        sinks.append(ZmqSink(config.publish.zmq, config.publish.queue_messages))
+    if config.publish.jsonl is not None:
+        try:
+            sinks.append(JsonLinesSink(config.publish.jsonl))
+        except BaseException:
+            for sink in sinks:
+                sink.close()
+            raise
+    return sinks
+
+
+def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> Plan:
+    """What the config asks for, in the runtime's terms."""
+    windows = config.windows
+    return Plan(
+        publisher=config.publisher,
+        run=run,
+        version=version(),
+        streams=[_stream_plan(name, stream, reconnect) for name, stream in config.streams.items()],
+        settings=StreamSettings(
+            windows.hop_cells, windows.lookahead_cells, windows.skew_cells, max_event_s=windows.max_event_s
+        ),
+        backoff_s=(config.reconnect.first_s, config.reconnect.last_s, config.reconnect.reset_s),
+        picture_budget=config.load.picture_budget,
+        publish_tags=config.publish.tags,
+        publish_scores=config.publish.scores,
+        queue_messages=config.publish.queue_messages,
+        metrics_address=config.metrics,
+        stay=stay,
+    )
+
+
+def media_options(stream: StreamConfig) -> MediaOptions:
+    """How a stream's source is opened."""
+    return MediaOptions(
+        transport=stream.transport,
+        open_timeout_s=stream.open_timeout_s,
+        read_timeout_s=stream.read_timeout_s,
+        hole_limit_s=stream.hole_limit_s,
+        format=stream.format,
+        ffmpeg=stream.ffmpeg,
+    )
+
+
+def version() -> str:
+    """This program's version."""
+    try:
+        return metadata.version("earwitness")
+    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+        return "0+source"
+
+
+def _stream_plan(name: str, stream: StreamConfig, reconnect: bool) -> StreamPlan:
+    source = Source(
+        name=name,
+        url=stream.source,
+        options=media_options(stream),
+        loop=stream.loop,
+        realtime=stream.realtime,
+        reconnect=stream.reconnect and reconnect,
+    )
+    return StreamPlan(source, stall_s=stream.stall_s, watchdog_s=stream.watchdog_s, queue_s=stream.queue_s)

@@ -1,0 +1,1 @@
+"""Live streams, files and devices through PyAV; no other package imports it."""

@@ -1,0 +1,1 @@
+"""Networks: what turns arrays into arrays, and the weights that they have."""
