@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from streamer.bundle import Bundle
 from streamer.detect import Detector
@@ -17,7 +18,7 @@ from streamer.pipeline import StreamPipeline, StreamSettings
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.health import Answer, HealthServer
-from streamer.runtime.intake import Closed, Intake
+from streamer.runtime.intake import Intake
 from streamer.runtime.lane import Lane
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outbox import Outbox
@@ -26,16 +27,14 @@ from streamer.runtime.reader import Reader, Source
 from streamer.runtime.reporter import Reporter
 from streamer.runtime.shedding import CELLS_PER_S, PictureStride
 from streamer.runtime.systemd import Notifier
+from streamer.runtime.watchdog import Watchdog
 from streamer.runtime.worker import Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
 from streamer.sinks.wire import kind
-from streamer.types import Want
 
 log = logging.getLogger(__name__)
 
 _CHECK_S = 0.1
-_CUT_GRACE_S = 5.0
-"""How long a reader that was cut may take to notice before it is left behind."""
 _WORKER_DEAD_S = 60.0
 """A worker without a beat for so long is not well. Generous: a batch of pictures takes seconds on a small machine."""
 _MAX_ABANDONED = 32
@@ -74,19 +73,6 @@ class Plan:
     stay: bool  # go on when every source has ended
 
 
-@dataclass(slots=True)
-class _Watched:
-    """A stream's reader and what the watchdog knows of it."""
-
-    plan: StreamPlan
-    want: Want
-    intake: Intake
-    backoff: Backoff
-    reader: Reader
-    cut_s: float | None = None
-    cut_try: int = 0  # the reader's try that was cut
-
-
 class Supervisor:
     """The daemon but for its signals: `run` returns when it is asked to stop or has nothing left to do."""
 
@@ -111,7 +97,6 @@ class Supervisor:
         self._wake = threading.Event()
         self._failure: BaseException | None = None
         self._failed = threading.Event()
-        self._abandoned = 0
         self.left_behind = False
         """After `run`: a thread would not end. It is a daemon thread, but may crash as Python takes itself down."""
         names = [stream.source.name for stream in plan.streams]
@@ -124,7 +109,8 @@ class Supervisor:
         want = want_of(factories.values())
         stride = PictureStride(plan.picture_budget) if picture_stages else None
         stopwatch = Stopwatch(metrics)
-        self._watched: list[_Watched] = []
+        self._intakes: list[Intake] = []
+        self._watchdogs: list[Watchdog] = []
         lanes: list[Lane] = []
         for stream in plan.streams:
             name = stream.source.name
@@ -143,8 +129,9 @@ class Supervisor:
                 pipeline.picture_stride = stride.stride  # audio is on time from the first second
             lanes.append(Lane(name, intake, pipeline, stream.stall_s))
             backoff = Backoff(*plan.backoff_s, random.Random().uniform)
-            reader = Reader(stream.source, want, intake, board, metrics, backoff, self._crashed)
-            self._watched.append(_Watched(stream, want, intake, backoff, reader))
+            new_reader = partial(Reader, stream.source, want, intake, board, metrics, backoff, self._crashed)
+            self._intakes.append(intake)
+            self._watchdogs.append(Watchdog(stream.source, stream.watchdog_s, intake, board, metrics, new_reader))
         parts = Parts(
             lanes=lanes,
             detector=detector,
@@ -183,14 +170,14 @@ class Supervisor:
         """
         self._publisher.start()
         self._worker.start()
-        for watched in self._watched:
-            watched.reader.start()
-        self._notifier.send("READY=1", f"STATUS={len(self._watched)} streams")
+        for watchdog in self._watchdogs:
+            watchdog.reader.start()
+        self._notifier.send("READY=1", f"STATUS={len(self._watchdogs)} streams")
         pinged_s = 0.0
         while not stop.is_set() and not self._failed.is_set() and not self._all_finished():
             now_s = time.monotonic()
-            for watched in self._watched:
-                self._watch(watched, now_s)
+            for watchdog in self._watchdogs:
+                watchdog.check(now_s)
             if self._notifier.watchdog_s is not None and now_s - pinged_s >= self._notifier.watchdog_s:
                 pinged_s = now_s
                 if self.healthy().ok:  # systemd ends and restarts what no longer says this
@@ -228,6 +215,10 @@ class Supervisor:
         streams = {view.name: {"state": view.state, "reason": view.reason, "detail": view.detail} for view in views}
         return Answer(not waiting, {"ok": not waiting, "model": "loaded", "waiting_for": waiting, "streams": streams})
 
+    @property
+    def _abandoned(self) -> int:
+        return sum(watchdog.abandoned for watchdog in self._watchdogs)
+
     def _all_finished(self) -> bool:
         if self._plan.stay:
             return False
@@ -245,59 +236,11 @@ class Supervisor:
             self._broken.add(sink)
             log.error("%s", error)
 
-    def _watch(self, watched: _Watched, now_s: float) -> None:
-        """Cut a connection of which nothing comes out, and replace a reader that doesn't notice."""
-        source, reader = watched.plan.source, watched.reader
-        view = self.board.view(source.name)
-        if watched.cut_s is not None:
-            if reader.tries != watched.cut_try or view.state == "backoff" or not reader.is_alive():
-                watched.cut_s = None  # it noticed
-            elif now_s - watched.cut_s >= _CUT_GRACE_S:
-                self._replace(watched)
-            return
-        if not reader.is_alive() or view.state not in ("connecting", "streaming", "stalled"):
-            return
-        if not view.live and len(watched.intake):
-            return  # a file's reader waits for the worker, as it should
-        patience_s = watched.plan.watchdog_s
-        if view.opened_s is not None:
-            seen_s = max(view.opened_s, view.scored_s or 0.0)
-        elif view.live and view.began_s is not None:
-            seen_s = view.began_s
-            patience_s += 2 * source.options.open_timeout_s  # FFmpeg takes up to twice its timeout
-        else:
-            return
-        if now_s - seen_s >= patience_s:
-            log.warning("%s: nothing came out of it for %.0f s; the connection is cut", source.name, now_s - seen_s)
-            watched.cut_s, watched.cut_try = now_s, reader.tries
-            reader.cut()
-
-    def _replace(self, watched: _Watched) -> None:
-        name = watched.plan.source.name
-        log.error("%s: its reader hangs and is left behind; a new one takes its place", name)
-        self._abandoned += 1
-        self.metrics.abandoned(name)
-        watched.reader.stop()
-        watched.cut_s = None
-        closed = Closed("watchdog", "the reader hung", "gap", final=False, failed=True)
-        watched.reader = Reader(
-            watched.plan.source,
-            watched.want,
-            watched.intake,
-            self.board,
-            self.metrics,
-            watched.backoff,
-            self._crashed,
-            connection=watched.reader.connection,
-            first=closed,
-        )
-        watched.reader.start()
-
     def _shut_down(self) -> None:
         """Readers, then the worker, then the publisher: each has handed on all it had before the next one ends."""
-        for watched in self._watched:
-            watched.reader.stop()
-            watched.intake.attach()  # a reader that waits for room is let go, and puts no more
+        for watchdog, intake in zip(self._watchdogs, self._intakes, strict=True):
+            watchdog.reader.stop()
+            intake.attach()  # a reader that waits for room is let go, and puts no more
         self._worker.stop()
         if self._worker.is_alive():
             self._worker.join(_STOP_WORKER_S)
@@ -307,8 +250,9 @@ class Supervisor:
         if self._health is not None:
             self._health.close()
         until_s = time.monotonic() + _STOP_READERS_S
-        for watched in self._watched:
-            if watched.reader.is_alive():
-                watched.reader.join(max(0.0, until_s - time.monotonic()))
-        threads = [self._worker, self._publisher, *(watched.reader for watched in self._watched)]
+        readers = [watchdog.reader for watchdog in self._watchdogs]
+        for reader in readers:
+            if reader.is_alive():
+                reader.join(max(0.0, until_s - time.monotonic()))
+        threads = [self._worker, self._publisher, *readers]
         self.left_behind = self._abandoned > 0 or any(thread.is_alive() for thread in threads)

@@ -1,0 +1,92 @@
+"""Watches one stream's reader: cuts a connection of which nothing comes out, replaces a reader that hangs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from streamer.runtime.board import Board
+from streamer.runtime.intake import Closed, Intake
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.reader import Reader, Source
+
+log = logging.getLogger(__name__)
+
+_CUT_GRACE_S = 5.0
+"""How long a reader that was cut may take to notice before it is left behind."""
+
+
+class NewReader(Protocol):
+    """Makes a reader of the stream, which is not started yet; see `Reader`."""
+
+    def __call__(self, *, connection: int, first: Closed | None) -> Reader:
+        """`connection` is the newest connection's number so far, `first` what goes in front of everything."""
+
+
+class Watchdog:
+    """Owns one stream's reader. Liveness is measured at the last stage: by the cells that came out of it.
+
+    PyAV can hang where neither its timeouts nor an interrupt reach it. Such a thread can't be ended: it is left behind,
+    and its queue refuses it from then on.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        patience_s: float,
+        intake: Intake,
+        board: Board,
+        metrics: Metrics,
+        new_reader: NewReader,
+    ) -> None:
+        """A connection of which nothing has come out for `patience_s` seconds is cut."""
+        self._source = source
+        self._patience_s = patience_s
+        self._intake = intake
+        self._board = board
+        self._metrics = metrics
+        self._new_reader = new_reader
+        self._cut_s: float | None = None
+        self._cut_try = 0  # the reader's try that was cut
+        self.reader = new_reader(connection=0, first=None)
+        self.abandoned = 0
+        """Readers that were left behind."""
+
+    def check(self, now_s: float) -> None:
+        """Look after the reader; `now_s` is monotonic."""
+        reader, view = self.reader, self._board.view(self._source.name)
+        if self._cut_s is not None:
+            if reader.tries != self._cut_try or view.state == "backoff" or not reader.is_alive():
+                self._cut_s = None  # it noticed
+            elif now_s - self._cut_s >= _CUT_GRACE_S:
+                self._replace()
+            return
+        if not reader.is_alive() or view.state not in ("connecting", "streaming", "stalled"):
+            return
+        if not view.live and len(self._intake):
+            return  # a file's reader waits for the worker, as it should
+        patience_s = self._patience_s
+        if view.opened_s is not None:
+            seen_s = max(view.opened_s, view.scored_s or 0.0)
+        elif view.live and view.began_s is not None:
+            seen_s = view.began_s
+            patience_s += 2 * self._source.options.open_timeout_s  # FFmpeg takes up to twice its timeout
+        else:
+            return
+        if now_s - seen_s >= patience_s:
+            log.warning(
+                "%s: nothing came out of it for %.0f s; the connection is cut", self._source.name, now_s - seen_s
+            )
+            self._cut_s, self._cut_try = now_s, reader.tries
+            reader.cut()
+
+    def _replace(self) -> None:
+        name = self._source.name
+        log.error("%s: its reader hangs and is left behind; a new one takes its place", name)
+        self.abandoned += 1
+        self._metrics.abandoned(name)
+        self.reader.stop()
+        self._cut_s = None
+        closed = Closed("watchdog", "the reader hung", "gap", final=False, failed=True)
+        self.reader = self._new_reader(connection=self.reader.connection, first=closed)
+        self.reader.start()
