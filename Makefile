@@ -2,26 +2,40 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint check-python schema clean
+.PHONY: help demo test test-all coverage lint format check-python schema clean
 
-demo: .venv/installed
+help: ## say what can be made
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: .venv/installed ## hear the recording that ships, live, and compare it with the truth
 	$(BIN)/earwitness demo
 
-test: .venv/installed-dev tests/node/node_modules
+test: .venv/installed-dev tests/node/node_modules ## the tests that take minutes; installs what they need
 	sh tests/install.sh
 	$(BIN)/python -m pytest
 
-test-all: .venv/installed-dev tests/node/node_modules
+test-all: .venv/installed-dev tests/node/node_modules ## the slow tests too
 	sh tests/install.sh
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
 
-lint: .venv/installed-dev
+coverage: .venv/installed-dev tests/node/node_modules ## the tests with branch coverage; fails under 90 %
+	sh tests/install.sh
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+lint: .venv/installed-dev ## ruff, mypy (strict, tests too), import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-schema: .venv/installed
+format: .venv/installed-dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: .venv/installed ## write docs/messages.schema.json anew
 	$(BIN)/python -m streamer.sinks.wire > docs/messages.schema.json
 
 check-python:
@@ -51,5 +65,5 @@ tests/node/node_modules: tests/node/package.json tests/node/package-lock.json | 
 tests/install-node:
 	@sh tests/install.sh node
 
-clean:
+clean: ## remove what was installed and built here
 	rm -rf .venv build dist *.egg-info tests/node/node_modules

@@ -7,6 +7,7 @@ reads commands from standard input, one a line: `stall` (media stops, RTCP and t
 
 import argparse
 import sys
+from typing import Any, TextIO
 
 import gi
 
@@ -26,7 +27,7 @@ PAYLOADERS = {
 }
 
 
-def launch_line(arguments):
+def launch_line(arguments: argparse.Namespace) -> str:
     """The pipeline of one client, as gst-launch text."""
     demuxer = DEMUXERS[arguments.clip[arguments.clip.rindex(".") :]]
     parts = [f'filesrc location="{arguments.clip}" ! {demuxer} name=d']
@@ -45,7 +46,7 @@ def launch_line(arguments):
     return "( " + " ".join(parts) + " )"
 
 
-def parse():
+def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("clip")
@@ -62,7 +63,7 @@ def parse():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     """Serve until killed."""
     arguments = parse()
     Gst.init(None)
@@ -72,15 +73,15 @@ def main():
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(launch_line(arguments))
     factory.set_shared(False)
-    valves = []
+    valves: list[Any] = []
 
-    def set_drop(drop):
+    def set_drop(drop: bool) -> bool:
         for valve in valves:
             valve.set_property("drop", drop)
         print("STALLED" if drop else "RESUMED", flush=True)
         return False
 
-    def configure(_factory, media):
+    def configure(_factory: Any, media: Any) -> None:
         element = media.get_element()
         valves.extend(v for v in (element.get_by_name("v0"), element.get_by_name("v1")) if v)
         if arguments.stall_after:
@@ -112,7 +113,7 @@ def main():
     if server.attach(None) == 0:
         sys.exit(f"cannot listen on port {arguments.port}")
 
-    def command(source, _condition):
+    def command(source: TextIO, _condition: Any) -> bool:
         line = source.readline().strip()
         if line in ("stall", "resume"):
             set_drop(line == "stall")

@@ -55,6 +55,13 @@ class Listener:
         assert self.process.stderr is not None
         return self.process.stderr.read()
 
+    def close(self) -> None:
+        """Wait for the end of a process that was told to end, and close its pipes."""
+        self.wait(10)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
 
 @contextmanager
 def listening(*command: str) -> Iterator[Listener]:
@@ -66,7 +73,7 @@ def listening(*command: str) -> Iterator[Listener]:
         if listener.process.poll() is None:
             listener.process.send_signal(signal.SIGCONT)
             listener.process.kill()
-        listener.process.wait(10)
+        listener.close()
 
 
 def wait_for(done: Callable[[], bool], meanwhile: Callable[[], None], timeout_s: float = 20.0) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -104,9 +105,10 @@ def make_clip(
     with av.open(str(path), "w", format=format, options=options or {}) as container:
         for key, value in (metadata or {}).items():
             container.metadata[key] = value
-        tracks: list[list[tuple[Fraction, av.Packet]]] = []
+        tracks: list[list[tuple[Fraction, av.Packet[Any]]]] = []
         if audio is not None:
             stream = container.add_stream(AUDIO_ENCODERS.get(audio, audio), rate=rate_hz, layout=layout)
+            assert isinstance(stream, av.AudioStream)
             channels = stream.layout.nb_channels
             wave = sounds(seconds, rate_hz, channels=channels, seed=seed) if samples is None else np.atleast_2d(samples)
             if len(wave) != channels:
@@ -114,6 +116,7 @@ def make_clip(
             tracks.append(_retimed(_audio_packets(stream, wave, rate_hz, layout), retime))
         if video is not None:
             film = container.add_stream(VIDEO_ENCODERS.get(video, video), rate=fps)
+            assert isinstance(film, av.VideoStream)
             film.width, film.height = size
             film.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
             film.gop_size = gop
@@ -133,7 +136,9 @@ def make_clip(
     return path
 
 
-def _audio_packets(stream: av.AudioStream, wave: NDArray[np.float32], rate_hz: int, layout: str) -> list[av.Packet]:
+def _audio_packets(
+    stream: av.AudioStream, wave: NDArray[np.float32], rate_hz: int, layout: str
+) -> list[av.Packet[Any]]:
     packets = []
     step = stream.codec_context.frame_size or 1024
     resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate_hz, frame_size=step)
@@ -153,7 +158,9 @@ def _audio_packets(stream: av.AudioStream, wave: NDArray[np.float32], rate_hz: i
     return packets
 
 
-def _video_packets(stream: av.VideoStream, count: int, fps: int, size: tuple[int, int], seed: int) -> list[av.Packet]:
+def _video_packets(
+    stream: av.VideoStream, count: int, fps: int, size: tuple[int, int], seed: int
+) -> list[av.Packet[Any]]:
     packets = []
     for index in range(count):
         frame = av.VideoFrame.from_ndarray(picture(index, width=size[0], height=size[1], seed=seed), format="rgb24")
@@ -164,7 +171,7 @@ def _video_packets(stream: av.VideoStream, count: int, fps: int, size: tuple[int
     return packets
 
 
-def _retimed(packets: list[av.Packet], retime: Retime | None) -> list[tuple[Fraction, av.Packet]]:
+def _retimed(packets: list[av.Packet[Any]], retime: Retime | None) -> list[tuple[Fraction, av.Packet[Any]]]:
     kept = []
     for packet in packets:
         if packet.pts is None or packet.dts is None:

@@ -1,8 +1,12 @@
+from __future__ import annotations
+
+import argparse
 import json
 import logging
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,14 +27,14 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_command_has_help_with_an_example(command, capsys):
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     assert ended.value.code == 0
     assert "example: earwitness" in " ".join(capsys.readouterr().out.split())
 
 
-def test_help_names_all_commands(capsys):
+def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     out = capsys.readouterr().out
@@ -49,9 +53,9 @@ def test_help_names_all_commands(capsys):
         (["run", "x.mp4", "--publish", "off", "--model", "/gone"], "bundle /gone: there is no such folder"),
     ],
 )
-def test_mistakes_are_one_line(arguments, expected, capsys):
+def test_mistakes_are_one_line(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        code = cli.main(arguments)
+        code: int | str | None = cli.main(arguments)
     except SystemExit as ended:
         code = ended.code
     error = capsys.readouterr().err
@@ -61,14 +65,16 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
     assert "Traceback" not in error
 
 
-def test_an_unknown_config_field(tmp_path):
+def test_an_unknown_config_field(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("streams:\n  door:\n    source: x\n    transprot: udp\n")
     line = one_line(earwitness("run", "--config", str(tmp_path / "c.yaml")), 2)
     assert line.endswith("c.yaml:4: unknown field 'streams.door.transprot'; did you mean 'transport'?")
 
 
-def test_an_error_that_should_not_happen_is_one_line_too(monkeypatch, capsys):
-    def broken(args):
+def test_an_error_that_should_not_happen_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(args: argparse.Namespace) -> None:
         raise ZeroDivisionError("rtsp://user:secret@h/x")
 
     monkeypatch.setattr("streamer.commands.run.main", broken)
@@ -84,7 +90,7 @@ def test_an_error_that_should_not_happen_is_one_line_too(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_log_lines_are_single_and_redacted(form, capsys):
+def test_log_lines_are_single_and_redacted(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger().handlers[:]
     try:
         logs.set_up("info", form)
@@ -102,7 +108,7 @@ def test_log_lines_are_single_and_redacted(form, capsys):
         assert lines[0].endswith("Z INFO    lost rtsp://***@h/x really")
 
 
-def test_doctor_says_what_fails_and_goes_on(tmp_path):
+def test_doctor_says_what_fails_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no film")
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.pipeline import (
@@ -41,8 +42,10 @@ from tests.models import GreyExtractor, bursts, factories, pictures, seeded_bund
 ALL = ("spectral", "vggish", "vgg16")
 SHORT = 40  # cells of a window that keeps tests fast
 SETTINGS = StreamSettings(lookahead_cells=15)  # that fit in it
-BUNDLES = {names: seeded_bundle(names, window_cells=SHORT) for names in (("spectral",), ("spectral", "vgg16"), ALL)}
-DETECTORS = {names: Detector(bundle) for names, bundle in BUNDLES.items()}
+BUNDLES: dict[tuple[str, ...], Bundle] = {
+    names: seeded_bundle(names, window_cells=SHORT) for names in (("spectral",), ("spectral", "vgg16"), ALL)
+}
+DETECTORS: dict[tuple[str, ...], Detector] = {names: Detector(bundle) for names, bundle in BUNDLES.items()}
 FACTORIES = factories(ALL)
 
 
@@ -79,7 +82,8 @@ def in_time(*tracks: Sequence[Chunk | Picture]) -> list[MediaItem]:
     def when(item: Chunk | Picture) -> float:
         return item.end / item.rate_hz if isinstance(item, Chunk) else item.at / SAMPLE_RATE_HZ
 
-    return sorted((item for track in tracks for item in track), key=when)
+    together: list[Chunk | Picture] = [item for track in tracks for item in track]
+    return [*sorted(together, key=when)]
 
 
 def scored(
@@ -174,7 +178,10 @@ def test_every_cell_of_a_clip_of_any_length_is_decided_once(samples: int, hop: i
 
 def test_one_window_a_clip_decides_all_at_once() -> None:
     pipeline = pipeline_of(("spectral", "vgg16"), WHOLE_CLIP, WHOLE_CLIP_WINDOW)
-    late_pictures = [*every(AUDIO, 1024), *pictures(6.0)]  # a file whose tracks lie one behind the other
+    late_pictures: list[MediaItem] = [
+        *every(AUDIO, 1024),
+        *pictures(6.0),
+    ]  # a file whose tracks lie one behind the other
     (window,) = windows_of(late_pictures, pipeline, ("spectral", "vgg16"))
     assert (window.start, window.emit_start, window.emit_stop) == (0, 0, cells_in(len(AUDIO)))
     assert window.valid["vgg16"].all()
@@ -303,8 +310,9 @@ def test_an_epoch_ends_with_its_sound_or_else_with_its_last_picture(items: list[
 def test_what_comes_out_has_the_clock_of_its_own_epoch_whenever_it_is_read() -> None:
     pipeline = pipeline_of()
     outputs: list[TimedOutput] = []
-    second = [Anchor(0, 2000.0, "arrival"), *every(AUDIO, 1000)]
-    for item in [Anchor(0, 1000.0, "rtcp"), *every(AUDIO, 1000), Discontinuity("hole"), *second]:
+    second: list[MediaItem] = [Anchor(0, 2000.0, "arrival"), *every(AUDIO, 1000)]
+    first: list[MediaItem] = [Anchor(0, 1000.0, "rtcp"), *every(AUDIO, 1000), Discontinuity("hole")]
+    for item in [*first, *second]:
         outputs += pipeline.drain(DETECTORS["spectral",].scores(pipeline.push(item)))
     clocks = {timed.output.epoch: timed.timeline for timed in outputs}
     assert [clocks[epoch].utc_s(SAMPLE_RATE_HZ) for epoch in (0, 1)] == [1001.0, 2001.0]

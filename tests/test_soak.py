@@ -1,6 +1,7 @@
 """An hour of stream time as fast as it goes, in the real daemon: its memory must stay flat."""
 
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -24,14 +25,15 @@ def decoded_s(daemon: Daemon) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_an_hour_of_stream_time_leaves_memory_flat(tmp_path):
+def test_an_hour_of_stream_time_leaves_memory_flat(tmp_path: Path) -> None:
     """Epochs of 15 minutes, so that both what an epoch gathers and what epochs leave behind would show."""
     clip = make_clip(tmp_path / "long.wav", audio="pcm", rate_hz=22_100, samples=np.tile(bursts(90.0), 10))
     seeded_bundle().save(tmp_path / "bundle")
     config = {"streams": {"soak": {"source": str(clip), "loop": True}}, "publish": {"scores": True}}
-    samples = []
+    samples: list[tuple[float, int]] = []
     with Daemon(tmp_path, "--model", str(tmp_path / "bundle"), config=config) as daemon:
         daemon.until(lambda: daemon.of("status"))
+        assert daemon.process is not None
         process = psutil.Process(daemon.process.pid)
         while not samples or samples[-1][0] < HOUR_S:
             samples.append((decoded_s(daemon), process.memory_info().rss))

@@ -21,14 +21,14 @@ _VGG16 = dict(
 
 def vggish_tensors(seed: int, mels: int = 64) -> dict[str, Tensor]:
     """A state dict with torchvggish's names, 72,141,184 parameters."""
-    shapes = {f"features.{number}": (*sizes, 3, 3) for number, sizes in _VGGISH.items()}
+    shapes: dict[str, tuple[int, ...]] = {f"features.{number}": (*sizes, 3, 3) for number, sizes in _VGGISH.items()}
     shapes |= {"embeddings.0": (4096, 512 * 6 * mels // 16), "embeddings.2": (4096, 4096), "embeddings.4": (128, 4096)}
     return _filled(shapes, seed)
 
 
 def vgg16_tensors(seed: int) -> dict[str, Tensor]:
     """A state dict with torchvision's names, 138,357,544 parameters."""
-    shapes = {f"features.{number}": (*sizes, 3, 3) for number, sizes in _VGG16.items()}
+    shapes: dict[str, tuple[int, ...]] = {f"features.{number}": (*sizes, 3, 3) for number, sizes in _VGG16.items()}
     shapes |= {"classifier.0": (4096, 25_088), "classifier.3": (4096, 4096), "classifier.6": (1000, 4096)}
     return _filled(shapes, seed)
 

@@ -77,6 +77,7 @@ def test_a_reader_that_has_seen_enough_ends_it_in_peace() -> None:
         speaker.say(make.onset())
         assert process.wait(10) == 0
         assert process.stderr.read() == ""
+        process.stderr.close()
 
 
 def test_ctrl_c_ends_it_without_a_traceback() -> None:

@@ -12,13 +12,13 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "daemon"
 ENVIRON = {"CAMERA_PASSWORD": "hunter2"}
 
 
-def load(tmp_path: Path, text: str, environ=None) -> DaemonConfig:
+def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> DaemonConfig:
     path = tmp_path / "daemon.yaml"
     path.write_text(text)
     return load_config(path, environ or {})
 
 
-def fault(tmp_path: Path, text: str, environ=None) -> str:
+def fault(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text, environ)
     assert "\n" not in str(caught.value)
@@ -35,7 +35,7 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     return names
 
 
-def test_the_example_shows_every_field_with_its_default():
+def test_the_example_shows_every_field_with_its_default() -> None:
     config = load_config(CONFIGS / "example.yaml", ENVIRON)
     shown = yaml.safe_load((CONFIGS / "example.yaml").read_text())
     stream = shown.pop("streams")["door"]
@@ -47,18 +47,18 @@ def test_the_example_shows_every_field_with_its_default():
     assert config == defaults
 
 
-def test_every_line_of_the_example_has_a_comment():
+def test_every_line_of_the_example_has_a_comment() -> None:
     lines = (CONFIGS / "example.yaml").read_text().splitlines()
     for before, line in zip(["", *lines], lines, strict=False):
         section = line.rstrip().endswith(":")
         assert not line.strip() or "#" in line or "#" in before or section, line
 
 
-def test_the_minimal_config_loads():
+def test_the_minimal_config_loads() -> None:
     assert list(load_config(CONFIGS / "minimal.yaml", ENVIRON).streams) == ["door"]
 
 
-def test_an_empty_file_is_all_defaults(tmp_path):
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, "# nothing\n") == DaemonConfig()
 
 
@@ -96,11 +96,11 @@ def test_an_empty_file_is_all_defaults(tmp_path):
         ("!!python/object:os.system {}\n", "config FILE:1: not valid YAML"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_its_place(tmp_path, text, expected):
+def test_what_is_wrong_is_one_line_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in fault(tmp_path, text)
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "gone.yaml", {})
     with pytest.raises(ConfigError, match="directory"):
@@ -110,7 +110,7 @@ def test_a_file_that_is_none(tmp_path):
         load_config(tmp_path / "film.mp4", {})
 
 
-def test_variables(tmp_path):
+def test_variables(tmp_path: Path) -> None:
     text = "streams:\n  door:\n    source: rtsp://${USER_1}:${PW}@h/x?a=$b\n"
     config = load(tmp_path, text, {"USER_1": "u", "PW": "p:w"})
     assert config.streams["door"].source == "rtsp://u:p:w@h/x?a=$b"
@@ -119,13 +119,13 @@ def test_variables(tmp_path):
     )
 
 
-def test_errors_hold_no_secret(tmp_path):
+def test_errors_hold_no_secret(tmp_path: Path) -> None:
     text = "streams:\n  door:\n    source: [rtsp://user:hunter2@h/x]\n    transport: 'rtsp://user:hunter2@h'\n"
     assert "hunter2" not in fault(tmp_path, text)
 
 
 @pytest.mark.parametrize("off", ["off", "'off'", "null", "no"])
-def test_off(tmp_path, off):
+def test_off(tmp_path: Path, off: str) -> None:
     config = load(tmp_path, f"metrics: {off}\npublish: {{zmq: {off}, jsonl: {off}}}\n")
     assert (config.metrics, config.publish.zmq, config.publish.jsonl) == (None, None, None)
 
@@ -140,11 +140,11 @@ def test_off(tmp_path, off):
         ("/tmp/a=b.mp4", None, "/tmp/a=b.mp4"),
     ],
 )
-def test_sources(text, name, url):
+def test_sources(text: str, name: str | None, url: str) -> None:
     assert split_source(text) == (name, url)
 
 
-def test_names_are_made_where_none_is_given():
+def test_names_are_made_where_none_is_given() -> None:
     config = with_sources(
         DaemonConfig(),
         ["rtsp://u:p@cam-1.lan:554/x", "rtsp://cam-1.lan/y", "/data/My film (1).mp4", "file:///a/b.mkv", "hall=x.mp4"],
@@ -152,14 +152,14 @@ def test_names_are_made_where_none_is_given():
     assert list(config.streams) == ["cam-1.lan", "cam-1.lan-2", "My-film-1", "b", "hall"]
 
 
-def test_a_name_that_is_taken_or_empty_is_refused():
+def test_a_name_that_is_taken_or_empty_is_refused() -> None:
     with pytest.raises(ConfigError, match="two streams are named 'a'"):
         with_sources(DaemonConfig(), ["a=x.mp4", "a=y.mp4"])
     with pytest.raises(ConfigError, match="names no source"):
         with_sources(DaemonConfig(), ["a="])
 
 
-def test_changes_are_checked():
+def test_changes_are_checked() -> None:
     assert with_changes(DaemonConfig(), {"publish.zmq": "off", "metrics": "h:1"}).publish.zmq is None
     with pytest.raises(ConfigError, match=r"command line: log\.level"):
         with_changes(DaemonConfig(), {"log.level": "loud"})

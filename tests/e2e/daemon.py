@@ -49,6 +49,8 @@ class Listener:
         self._process.terminate()
         self._process.wait(10)
         self._thread.join(10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 class Daemon:

@@ -1,13 +1,17 @@
 """The main job, with everything real: an RTSP server, the daemon and its subscriber in processes of their own."""
 
+from __future__ import annotations
+
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import pytest
@@ -23,18 +27,19 @@ from tests.make_media import make_clip
 from tests.models import bursts, factories, seeded_bundle
 from tests.rtsp import RtspServer, free_port, needs_rtsp
 
+Events: TypeAlias = list[tuple[str, float, float]]
 TWO_CELLS_S = 2 * seconds(CELL) + 1e-6
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     seeded_bundle().save(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     return make_clip(path, audio="aac", rate_hz=44_100, video="h264", samples=bursts(14.0, 5, 44_100), seconds=14.0)
 
@@ -69,7 +74,7 @@ def ended_with(daemon: Daemon, epoch: int, reason: str) -> bool:
     return any(one["end_reason"] == reason for one in daemon.of("offset") if one["epoch"] == epoch)
 
 
-def assert_same(live, recorded, within_s: float, *, all_live: bool = True) -> None:
+def assert_same(live: Events, recorded: Events, within_s: float, *, all_live: bool = True) -> None:
     """Equal but for `within_s`. What lasts a few cells only may fall on either side of a threshold."""
     lasting = [[one for one in events if one[2] - one[1] > 2 * within_s] for events in (live, recorded)]
     if not all_live:
@@ -86,7 +91,9 @@ def assert_same(live, recorded, within_s: float, *, all_live: bool = True) -> No
 
 @needs_rtsp
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_rtsp_events_reach_a_subscriber_in_another_process(tmp_path, clip, bundle, transport):
+def test_rtsp_events_reach_a_subscriber_in_another_process(
+    tmp_path: Path, clip: Path, bundle: Path, transport: str
+) -> None:
     server = RtspServer(clip, auth="digest")
     config = {
         "streams": {"door": {"source": server.url("user", "pass"), "transport": transport}},
@@ -115,7 +122,7 @@ def test_rtsp_events_reach_a_subscriber_in_another_process(tmp_path, clip, bundl
 
 
 @needs_rtsp
-def test_a_server_killed_twice_comes_back_in_new_epochs(tmp_path, clip, bundle):
+def test_a_server_killed_twice_comes_back_in_new_epochs(tmp_path: Path, clip: Path, bundle: Path) -> None:
     server = RtspServer(clip)
     config = {"reconnect": {"first_s": 0.5, "last_s": 1.0}, "publish": {"tags": False}}
     with Daemon(tmp_path, f"door={server.url()}", "--model", str(bundle), config=config) as daemon:
@@ -149,7 +156,9 @@ def test_a_server_killed_twice_comes_back_in_new_epochs(tmp_path, clip, bundle):
 
 @needs_rtsp
 @pytest.mark.parametrize("how", ["stall", "freeze"])
-def test_a_stream_that_stalls_is_closed_by_a_timer_and_connected_anew(tmp_path, clip, bundle, how):
+def test_a_stream_that_stalls_is_closed_by_a_timer_and_connected_anew(
+    tmp_path: Path, clip: Path, bundle: Path, how: str
+) -> None:
     server = RtspServer(clip)
     limits = {"source": server.url(), "stall_s": 2.0, "watchdog_s": 5.0}
     config = {"streams": {"door": limits}, "reconnect": {"first_s": 0.5, "last_s": 1.0}}
@@ -172,7 +181,7 @@ def test_a_stream_that_stalls_is_closed_by_a_timer_and_connected_anew(tmp_path, 
 
 
 @pytest.fixture
-def live(tmp_path, clip, bundle):
+def live(tmp_path: Path, clip: Path, bundle: Path) -> Iterator[Daemon]:
     """The daemon on a file at its own speed, over and over."""
     config = {"streams": {"cam": {"source": str(clip), "realtime": True, "loop": True}}}
     with Daemon(tmp_path, "--model", str(bundle), config=config) as daemon:
@@ -180,7 +189,7 @@ def live(tmp_path, clip, bundle):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_closes_events_and_ends_well(live, number):
+def test_a_signal_closes_events_and_ends_well(live: Daemon, number: signal.Signals) -> None:
     live.until(lambda: {one["event_id"] for one in live.of("onset")} - {one["event_id"] for one in live.of("offset")})
     code, took_s = live.terminate(number)
     assert code == 0
@@ -190,7 +199,7 @@ def test_a_signal_closes_events_and_ends_well(live, number):
     assert "Traceback" not in live.log
 
 
-def test_a_late_subscriber_gets_what_holds(live):
+def test_a_late_subscriber_gets_what_holds(live: Daemon) -> None:
     live.until(lambda: {one["event_id"] for one in live.of("onset")} - {one["event_id"] for one in live.of("offset")})
     late = Listener(live.endpoint)
     live.until(lambda: any(one["replay"] and one["type"] == "status" for one in late.messages), 10.0)
@@ -198,7 +207,7 @@ def test_a_late_subscriber_gets_what_holds(live):
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="apt-get install prometheus")
-def test_prometheus_scrapes_it(live, tmp_path):
+def test_prometheus_scrapes_it(live: Daemon, tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "prometheus.yml").write_text(
         "global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: earwitness\n"
@@ -241,7 +250,7 @@ def test_prometheus_scrapes_it(live, tmp_path):
     assert httpx.get(f"http://{live.metrics}/readyz").json()["streams"]["cam"]["state"] == "streaming"
 
 
-def test_systemd_is_told(tmp_path, clip, bundle):
+def test_systemd_is_told(tmp_path: Path, clip: Path, bundle: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(tmp_path / "notify"))
         notify.settimeout(30)
@@ -260,7 +269,7 @@ def test_systemd_is_told(tmp_path, clip, bundle):
 
 
 @pytest.mark.parametrize("option", ["--publish", "--metrics"])
-def test_a_busy_port_is_one_line(clip, bundle, option):
+def test_a_busy_port_is_one_line(clip: Path, bundle: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         where = {"--publish": f"tcp://127.0.0.1:{free_port()}", "--metrics": f"127.0.0.1:{free_port()}"}

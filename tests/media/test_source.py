@@ -561,7 +561,7 @@ def test_broken_inputs_get_one_line_each(tmp_path: Path) -> None:
         file.setsampwidth(2)
         file.setframerate(8_000)
     closed = tmp_path / "closed.wav"
-    for path, reason, words in [
+    cases: list[tuple[str | Path, str, str]] = [
         (text, "invalid_data", "a text file"),
         (renamed, "invalid_data", "a text file"),
         (empty, "empty", "the file is empty"),
@@ -578,7 +578,8 @@ def test_broken_inputs_get_one_line_each(tmp_path: Path) -> None:
         ("rtsp://user:secret@127.0.0.1:1/x?token=secret", "refused", "nothing listens"),
         ("rtmp://127.0.0.1:1/live", "refused", "nothing listens"),
         ("https://user:secret@127.0.0.1:1/x", "refused", "nothing listens"),
-    ]:
+    ]
+    for path, reason, words in cases:
         error = error_of(path, SOUND)
         assert (error.reason, words in str(error)) == (reason, True), str(error)
         assert "secret" not in str(error)

@@ -34,7 +34,8 @@ def offline(samples: NDArray[np.float32]) -> Posteriors:
     values = torch.from_numpy(np.concatenate([block.values for block in blocks])[None])
     valid = torch.from_numpy(np.concatenate([block.valid for block in blocks])[None])
     with torch.inference_mode():
-        return BUNDLE.network()({"spectral": values}, {"spectral": valid})
+        found: Posteriors = BUNDLE.network()({"spectral": values}, {"spectral": valid})
+        return found
 
 
 def replayed(path: Path, mode: str) -> ClipResult:

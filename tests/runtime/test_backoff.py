@@ -11,12 +11,12 @@ def highest(low: float, high: float) -> float:
     return high
 
 
-def test_limits_double_up_to_the_last():
+def test_limits_double_up_to_the_last() -> None:
     backoff = Backoff(1.0, 60.0, 30.0, highest)
     assert [backoff.lost(0.0) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_thirty_healthy_seconds_forget_what_was():
+def test_thirty_healthy_seconds_forget_what_was() -> None:
     backoff = Backoff(1.0, 60.0, 30.0, highest)
     for _ in range(5):
         backoff.lost(29.9)
@@ -25,6 +25,6 @@ def test_thirty_healthy_seconds_forget_what_was():
 
 
 @given(st.lists(st.floats(0, 100), max_size=50), st.integers(0, 2**32))
-def test_waits_are_never_longer_than_the_last_limit(healthy_s, seed):
+def test_waits_are_never_longer_than_the_last_limit(healthy_s: list[float], seed: int) -> None:
     backoff = Backoff(1.0, 60.0, 30.0, random.Random(seed).uniform)
     assert all(0.0 <= backoff.lost(one) <= 60.0 for one in healthy_s)

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -11,7 +14,7 @@ from streamer.runtime.metrics import LATENCY_BUCKETS_S, Metrics
 
 
 @pytest.fixture
-def metrics():
+def metrics() -> Metrics:
     made = Metrics("0.1.0", "spectral", ["door", "hall"], ["Dog", "Alarm_bell_ringing"])
     made.state("door", "streaming")
     made.reconnect("door", "eof")
@@ -31,7 +34,7 @@ def metrics():
 
 
 @pytest.fixture
-def server(metrics):
+def server(metrics: Metrics) -> Iterator[HealthServer]:
     answers = {
         "healthy": Answer(True, {"ok": True}),
         "ready": Answer(False, {"ok": False, "waiting_for": {"door": ""}}),
@@ -41,7 +44,7 @@ def server(metrics):
     made.close()
 
 
-def test_metrics_hold_what_was_counted(server):
+def test_metrics_hold_what_was_counted(server: HealthServer) -> None:
     answer = httpx.get(f"http://127.0.0.1:{server.port}/metrics")
     assert answer.status_code == 200
     lines = answer.text.splitlines()
@@ -71,13 +74,13 @@ def test_metrics_hold_what_was_counted(server):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")
-def test_promtool_finds_nothing_to_complain_of(server):
+def test_promtool_finds_nothing_to_complain_of(server: HealthServer) -> None:
     text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").content
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_health_says_why_not(server):
+def test_health_says_why_not(server: HealthServer) -> None:
     base = f"http://127.0.0.1:{server.port}"
     assert httpx.get(f"{base}/healthz").json() == {"ok": True}
     ready = httpx.get(f"{base}/readyz")
@@ -87,21 +90,21 @@ def test_health_says_why_not(server):
     assert httpx.head(f"{base}/healthz").status_code == 200
 
 
-def test_a_client_that_says_nothing_holds_nobody_up(server):
+def test_a_client_that_says_nothing_holds_nobody_up(server: HealthServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)):
         assert httpx.get(f"http://127.0.0.1:{server.port}/healthz").status_code == 200
 
 
-def test_a_port_in_use_is_one_line(server, metrics):
+def test_a_port_in_use_is_one_line(server: HealthServer, metrics: Metrics) -> None:
     with pytest.raises(UsageError, match=rf"127.0.0.1:{server.port}.*in use.*--metrics"):
-        HealthServer(f"127.0.0.1:{server.port}", metrics.registry, lambda: None, lambda: None)
+        HealthServer(f"127.0.0.1:{server.port}", metrics.registry, lambda: Answer(True, {}), lambda: Answer(True, {}))
 
 
 @pytest.mark.parametrize("address", ["9464", "host:", ":9464", "host:port", "127.0.0.1:70000", ""])
-def test_what_is_no_address(address):
+def test_what_is_no_address(address: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
         split_address(address)
 
 
-def test_ipv6():
+def test_ipv6() -> None:
     assert split_address("[::1]:9464") == ("::1", 9464)

@@ -1,18 +1,24 @@
+from __future__ import annotations
+
 import threading
 from itertools import count
+from typing import TypeVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from streamer.detect import Detector
-from streamer.pipeline import StreamPipeline, StreamSettings
-from streamer.runtime.intake import Closed, Intake, Opened
-from streamer.runtime.lane import Lane, Restart
+from streamer.pipeline import Output, StreamPipeline, StreamSettings
+from streamer.runtime.intake import Closed, Intake, Item, Opened
+from streamer.runtime.lane import Lane, Restart, Turn
 from streamer.timeline import Timeline
 from streamer.types import CELL, Anchor, CellScores, Chunk, Discontinuity, Offset, Onset, Picture
 from tests.models import bursts, factories, seeded_bundle
+
+T = TypeVar("T")
 
 
 class Stream:
@@ -37,14 +43,14 @@ class Stream:
         )
         self.lane = Lane("s", self.intake, pipeline, stall_s=5.0)
         self.clocks: dict[int, Timeline] = {}
-        self.out = []
-        self.turns = []
+        self.out: list[Output] = []
+        self.turns: list[Turn] = []
 
-    def put(self, *items) -> None:
+    def put(self, *items: Item) -> None:
         for item in items:
             assert self.intake.put(item, self.generation)
 
-    def hear(self, samples, start: int = 0, step: int = 2000) -> None:
+    def hear(self, samples: NDArray[np.float32], start: int = 0, step: int = 2000) -> None:
         for first in range(0, len(samples), step):
             self.put(Chunk(22_100, start + first, samples[first : first + step]))
 
@@ -52,14 +58,15 @@ class Stream:
         while (turn := self.lane.turn(self.now_s)) is not None:
             self.take(turn)
 
-    def take(self, turn) -> None:
+    def take(self, turn: Turn | None) -> None:
+        assert turn is not None
         self.turns.append(turn)
         if turn.drain:
             drained = self.lane.pipeline.drain(self.detector.scores(turn.windows))
             self.out += [timed.output for timed in drained]
             self.clocks.update({timed.output.epoch: timed.timeline for timed in drained})
 
-    def events(self, kind):
+    def events(self, kind: type[T]) -> list[T]:
         return [one for one in self.out if isinstance(one, kind)]
 
     def cells(self, epoch: int) -> int:
@@ -79,7 +86,7 @@ def in_an_event() -> Stream:
     raise AssertionError("no event")
 
 
-def test_a_stall_closes_open_events_without_any_data():
+def test_a_stall_closes_open_events_without_any_data() -> None:
     stream = in_an_event()
     stream.now_s = 4.9
     assert stream.lane.turn(stream.now_s) is None
@@ -92,7 +99,7 @@ def test_a_stall_closes_open_events_without_any_data():
     assert stream.lane.turn(stream.now_s) is None, "a stall is told once"
 
 
-def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero():
+def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() -> None:
     """What the network held back comes in a burst, with positions that know nothing of our timer."""
     audio = bursts(20.0)
     half = 10 * 22_100
@@ -121,7 +128,7 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero():
     assert first == [(one.label, one.onset, one.offset) for one in whole.events(Offset)]
 
 
-def test_a_file_may_take_its_time():
+def test_a_file_may_take_its_time() -> None:
     stream = Stream(lossy=False)
     stream.put(Opened(1, True, False))
     stream.hear(bursts(4.0))
@@ -131,7 +138,7 @@ def test_a_file_may_take_its_time():
 
 
 @pytest.mark.parametrize("marker", [Discontinuity("hole"), Closed("eof", "", "gap", final=False, failed=True)])
-def test_a_break_ends_the_epoch_with_gap(marker):
+def test_a_break_ends_the_epoch_with_gap(marker: Discontinuity | Closed) -> None:
     stream = Stream()
     stream.put(Opened(1, True, False))
     stream.hear(bursts(6.0))
@@ -144,14 +151,14 @@ def test_a_break_ends_the_epoch_with_gap(marker):
     assert onsets == {one.event_id for one in stream.events(Offset) if one.epoch == 0}
 
 
-def test_shut_down_closes_with_shutdown():
+def test_shut_down_closes_with_shutdown() -> None:
     stream = in_an_event()
     stream.take(stream.lane.shut_down())
     assert {one.event_id for one in stream.events(Onset)} == {one.event_id for one in stream.events(Offset)}
     assert {one.end_reason for one in stream.events(Offset)} <= {"shutdown", "silence"}
 
 
-def test_one_turn_is_bounded():
+def test_one_turn_is_bounded() -> None:
     stream = Stream()
     stream.put(Opened(1, True, False))
     stream.hear(bursts(1.0), step=50)
@@ -162,16 +169,20 @@ def test_one_turn_is_bounded():
 
 @settings(max_examples=60)
 @given(at=st.integers(0, 10**9), early=st.integers(0, 800), size=st.integers(1, 3000))
-def test_restart_moves_both_rates_and_pictures_alike(at, early, size):
+def test_restart_moves_both_rates_and_pictures_alike(at: int, early: int, size: int) -> None:
     restart = Restart()
     restart.ask()
     (first,) = restart.push(Chunk(22_100, at, np.ones(size, np.float32)))
+    assert isinstance(first, Chunk)
     assert 0 <= first.start < 221
     assert len(first.samples) == size
     base = at - first.start
     start_16k = max(base * 160 // 221 - early, 0)
-    moved = restart.push(Chunk(16_000, start_16k, np.arange(3000, dtype=np.float32)))
-    assert [(one.start, one.samples[0]) for one in moved] == [(0, base * 160 // 221 - start_16k)]
+    (moved,) = restart.push(Chunk(16_000, start_16k, np.arange(3000, dtype=np.float32)))
+    assert isinstance(moved, Chunk)
+    assert (moved.start, moved.samples[0]) == (0, base * 160 // 221 - start_16k)
     picture = Picture(at + 5 * CELL, np.zeros((1, 1, 3), np.uint8))
-    assert [one.at for one in restart.push(picture)] == [picture.at - base]
+    (shown,) = restart.push(picture)
+    assert isinstance(shown, Picture)
+    assert shown.at == picture.at - base
     assert restart.push(Anchor(at, 5.0, "rtcp")) == [Anchor(at - base, 5.0, "rtcp")]

@@ -27,28 +27,28 @@ class Machine:
                 self.seen.append(after)
 
 
-def test_begins_coarse_and_refines_to_what_the_machine_can():
+def test_begins_coarse_and_refines_to_what_the_machine_can() -> None:
     machine = Machine(picture_s=0.005)
     machine.run(200)
     assert machine.seen == [16, 8, 4, 2, 1]
     assert machine.lag_s == 0
 
 
-def test_full_vgg16_on_a_small_machine_never_holds_up_audio():
+def test_full_vgg16_on_a_small_machine_never_holds_up_audio() -> None:
     machine = Machine(picture_s=0.25)
     machine.run(300)
     assert machine.seen == [16]
     assert machine.lag_s == 0
 
 
-def test_pictures_that_do_not_fit_at_all_go_off_and_come_back_when_they_do():
+def test_pictures_that_do_not_fit_at_all_go_off_and_come_back_when_they_do() -> None:
     machine = Machine(picture_s=1.0)
     machine.run(20)
     assert machine.seen == [16, 0]
     assert machine.lag_s < 1.0
 
 
-def test_falling_behind_sheds_in_order_and_comes_back():
+def test_falling_behind_sheds_in_order_and_comes_back() -> None:
     machine = Machine(picture_s=0.002)
     machine.run(200)
     assert machine.seen[-1] == 1
@@ -63,7 +63,7 @@ def test_falling_behind_sheds_in_order_and_comes_back():
     assert all(abs(after - before) == 1 for before, after in itertools.pairwise(steps))
 
 
-def test_a_step_that_is_lost_again_and_again_is_tried_ever_more_rarely():
+def test_a_step_that_is_lost_again_and_again_is_tried_ever_more_rarely() -> None:
     machine = Machine(picture_s=0.02, other=0.75, budget=1.0)  # stride 1 and lag: 0.3 of real time is too much
     machine.run(600)
     early, late = len(machine.seen), None
@@ -73,14 +73,14 @@ def test_a_step_that_is_lost_again_and_again_is_tried_ever_more_rarely():
 
 
 @pytest.mark.parametrize("lag_s", [0.5, 0.9])
-def test_between_the_marks_nothing_changes(lag_s):
+def test_between_the_marks_nothing_changes(lag_s: float) -> None:
     stride = PictureStride(0.5)
     stride.measured(0.0, 0.001, 4)
     stride.measured(3.0, 0.001, 4)
     assert {stride.update(now_s, lag_s, 1) for now_s in range(200)} == {16}
 
 
-def test_more_streams_share_the_budget():
+def test_more_streams_share_the_budget() -> None:
     machine = Machine(picture_s=0.01, streams=1)
     machine.run(300)
     assert machine.seen[-1] == 1

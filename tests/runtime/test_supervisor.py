@@ -1,11 +1,16 @@
 """The threads together, in this process: real files, real sockets, a real model. Only the network is local."""
 
+from __future__ import annotations
+
 import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -23,20 +28,31 @@ from tests.rtsp import free_port
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "bursts.wav"
     return make_clip(path, audio="pcm", rate_hz=22_100, samples=bursts(12.0))
 
 
-def source(name: str, url, **changes) -> Source:
-    fields = {"options": MediaOptions(open_timeout_s=2.0, read_timeout_s=2.0), "loop": False, "realtime": False}
+def source(name: str, url: str | Path, **changes: Any) -> Source:
+    fields: dict[str, Any] = {
+        "options": MediaOptions(open_timeout_s=2.0, read_timeout_s=2.0),
+        "loop": False,
+        "realtime": False,
+    }
     return Source(name, str(url), **{**fields, "reconnect": True, **changes})
 
 
 class Daemon:
     """A supervisor in a thread, and what it wrote."""
 
-    def __init__(self, folder, *sources: Source, stay: bool = False, modalities=("spectral",), **limits) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *sources: Source,
+        stay: bool = False,
+        modalities: Sequence[str] = ("spectral",),
+        **limits: float,
+    ) -> None:
         self._path = folder / "messages.jsonl"
         bundle = seeded_bundle(modalities)
         seconds = {"stall_s": 2.0, "watchdog_s": 10.0, "queue_s": 5.0, **limits}
@@ -72,11 +88,11 @@ class Daemon:
         except BaseException as error:
             self.code = error
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def end(self) -> float:
@@ -87,21 +103,21 @@ class Daemon:
         assert not self._thread.is_alive()
         return time.monotonic() - began_s
 
-    def wait(self, seconds: float = 60.0):
+    def wait(self, seconds: float = 60.0) -> int | BaseException | None:
         self._thread.join(seconds)
         assert not self._thread.is_alive()
         return self.code
 
-    def messages(self, kind: str, stream: str | None = None) -> list[dict]:
+    def messages(self, kind: str, stream: str | None = None) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [one for one in lines if one["type"] == kind and stream in (None, one.get("stream"))]
 
-    def last(self, stream: str, field: str):
+    def last(self, stream: str, field: str) -> Any:
         """A field of the stream's newest status; None before the first."""
         found = self.messages("status", stream)
         return found[-1][field] if found else None
 
-    def until(self, condition, seconds: float = 30.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         end_s = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end_s, self._path.read_text()[-3000:]
@@ -111,7 +127,7 @@ class Daemon:
         return httpx.get(f"http://127.0.0.1:{self.supervisor.metrics_port}{path}")
 
 
-def test_files_end_and_so_does_the_daemon(tmp_path, clip):
+def test_files_end_and_so_does_the_daemon(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip), source("b", clip)) as daemon:
         assert daemon.wait() == 0
     heard = {
@@ -126,7 +142,7 @@ def test_files_end_and_so_does_the_daemon(tmp_path, clip):
     assert sorted(every) == list(range(1, len(every) + 1))
 
 
-def test_a_bad_stream_disturbs_no_other(tmp_path, clip, caplog):
+def test_a_bad_stream_disturbs_no_other(tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("this is not a film\n" * 100)
     alone_folder = tmp_path / "alone"
@@ -161,12 +177,12 @@ def test_a_bad_stream_disturbs_no_other(tmp_path, clip, caplog):
     assert "secret" not in (tmp_path / "messages.jsonl").read_text()
 
 
-def test_a_file_that_fails_is_told_by_the_exit_code(tmp_path, clip):
+def test_a_file_that_fails_is_told_by_the_exit_code(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip), source("gone", tmp_path / "gone.mp4")) as daemon:
         assert daemon.wait() == 1
 
 
-def test_realtime_behaves_as_a_live_source(tmp_path, clip):
+def test_realtime_behaves_as_a_live_source(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("cam", clip, realtime=True)) as daemon:
         began_s = time.monotonic()
         assert daemon.wait() == 0
@@ -189,21 +205,21 @@ def test_realtime_behaves_as_a_live_source(tmp_path, clip):
     assert max(within_s) < LATENCY_LIMIT_S
 
 
-def test_loop_begins_a_new_epoch_each_time(tmp_path, clip):
+def test_loop_begins_a_new_epoch_each_time(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip, loop=True)) as daemon:
         daemon.until(lambda: daemon.messages("offset") and daemon.messages("offset")[-1]["epoch"] >= 3)
         daemon.end()
     assert daemon.code == 0
-    epochs = {}
+    epochs: dict[int, list[tuple[str, float, float]]] = {}
     for one in daemon.messages("offset"):
         epochs.setdefault(one["epoch"], []).append((one["class"], one["onset_s"], one["offset_s"]))
     assert epochs[0] == epochs[1] == epochs[2]
 
 
-def test_shut_down_closes_events_and_says_stopped(tmp_path, clip):
+def test_shut_down_closes_events_and_says_stopped(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("cam", clip, realtime=True, loop=True)) as daemon:
 
-        def open_now() -> set:
+        def open_now() -> set[str]:
             return {one["event_id"] for one in daemon.messages("onset")} - {
                 one["event_id"] for one in daemon.messages("offset")
             }
@@ -216,7 +232,7 @@ def test_shut_down_closes_events_and_says_stopped(tmp_path, clip):
     assert daemon.last("cam", "state") == "stopped"
 
 
-def test_a_server_that_hangs_does_not_hold_up_the_end(tmp_path):
+def test_a_server_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"rtsp://127.0.0.1:{hung.getsockname()[1]}/x"
         options = MediaOptions(open_timeout_s=60.0, read_timeout_s=60.0)
@@ -227,13 +243,13 @@ def test_a_server_that_hangs_does_not_hold_up_the_end(tmp_path):
     assert daemon.code == 0
 
 
-def test_no_reconnect_gives_up(tmp_path):
+def test_no_reconnect_gives_up(tmp_path: Path) -> None:
     url = f"rtsp://127.0.0.1:{free_port()}/x"
     with Daemon(tmp_path, source("cam", url, reconnect=False)) as daemon:
         assert daemon.wait() == 1
 
 
-def test_stay_goes_on_when_all_has_ended(tmp_path, clip):
+def test_stay_goes_on_when_all_has_ended(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip), stay=True) as daemon:
         daemon.until(lambda: daemon.last("a", "state") == "ended")
         time.sleep(0.5)
@@ -242,7 +258,7 @@ def test_stay_goes_on_when_all_has_ended(tmp_path, clip):
     assert daemon.code == 0
 
 
-def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path, clip):
+def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path: Path, clip: Path) -> None:
     """Opening a pipe that nobody writes to blocks in the kernel, where no interruption reaches."""
     os.mkfifo(tmp_path / "pipe")
     hanging = source("hung", tmp_path / "pipe", realtime=True, options=MediaOptions(open_timeout_s=0.2))
@@ -260,7 +276,7 @@ def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path, clip):
         time.sleep(0.2)
 
 
-def test_pictures_begin_coarse_and_are_refined_where_there_is_room(tmp_path):
+def test_pictures_begin_coarse_and_are_refined_where_there_is_room(tmp_path: Path) -> None:
     film = make_clip(tmp_path / "film.mkv", audio="aac", video="h264", seconds=14.0)
     with Daemon(tmp_path, source("cam", film, realtime=True), modalities=("spectral", "vggish", "vgg16")) as daemon:
         assert daemon.wait() == 0

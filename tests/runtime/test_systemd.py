@@ -1,5 +1,9 @@
+from __future__ import annotations
+
 import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -7,21 +11,21 @@ from streamer.runtime.systemd import Notifier
 
 
 @pytest.fixture
-def listener(tmp_path):
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "notify"))
         server.settimeout(2)
         yield server
 
 
-def test_lines_arrive_in_one_datagram(listener):
+def test_lines_arrive_in_one_datagram(listener: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": listener.getsockname()}, os.getpid())
     assert notifier.send("READY=1", "STATUS=well")
     assert listener.recv(100) == b"READY=1\nSTATUS=well"
     assert notifier.watchdog_s is None
 
 
-def test_abstract_names():
+def test_abstract_names() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(f"\0earwitness-test-{os.getpid()}")
         server.settimeout(2)
@@ -29,7 +33,7 @@ def test_abstract_names():
         assert server.recv(100) == b"STOPPING=1"
 
 
-def test_nothing_without_a_socket_or_a_reader(tmp_path):
+def test_nothing_without_a_socket_or_a_reader(tmp_path: Path) -> None:
     assert not Notifier({}, 1).send("READY=1")
     assert not Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}, 1).send("READY=1")
 
@@ -45,5 +49,5 @@ def test_nothing_without_a_socket_or_a_reader(tmp_path):
         ({}, None),
     ],
 )
-def test_watchdog_is_due_twice_in_its_time(extra, expected):
+def test_watchdog_is_due_twice_in_its_time(extra: dict[str, str], expected: float | None) -> None:
     assert Notifier({"NOTIFY_SOCKET": "/x", **extra}, 7).watchdog_s == expected

@@ -11,12 +11,20 @@ import msgspec
 from streamer.errors import SinkError
 from streamer.sinks.base import Fanout
 from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.wire import Message
 from tests import messages as make
 
 
 def test_numbers_rise_by_one_over_all_and_within_each_topic() -> None:
     numberer = make.numberer()
-    sent = [make.status(), make.onset(), make.tags(), make.offset(), make.onset(label="Speech"), make.tags()]
+    sent: list[Message] = [
+        make.status(),
+        make.onset(),
+        make.tags(),
+        make.offset(),
+        make.onset(label="Speech"),
+        make.tags(),
+    ]
     numbered = [numberer.number(message) for message in sent]
     assert [message.seq for message in numbered] == [1, 2, 3, 4, 5, 6]
     assert [message.topic_seq for message in numbered] == [1, 1, 1, 2, 1, 2]

@@ -116,3 +116,4 @@ sink.close()
     process.stdout.close()
     assert process.wait(20) == 0
     assert process.stderr.read() == b"a message to standard output is lost: Broken pipe"
+    process.stderr.close()

@@ -92,8 +92,8 @@ def test_no_group_is_heard_in_two_parts(tmp_path: Path) -> None:
 
 def test_validation_recordings_can_be_trained_on_and_test_recordings_never(tmp_path: Path) -> None:
     source = make_recordings(tmp_path / "recordings")
-    for folder, both in (("apart", False), ("both", True)):
-        corpus.make(source, tmp_path / folder, settings(train_on_validation=both), workers=1)
+    for folder, too in (("apart", False), ("both", True)):
+        corpus.make(source, tmp_path / folder, settings(train_on_validation=too), workers=1)
     groups = {name: corpus.read_summary(tmp_path / name)["groups"] for name in ("apart", "both")}
     for label in CLASSES:
         apart, both = ({part: set(of[label]) for part, of in groups[name].items()} for name in ("apart", "both"))

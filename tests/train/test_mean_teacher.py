@@ -36,7 +36,7 @@ def test_the_teacher_starts_as_a_copy_and_follows_weights_and_running_statistics
     student.train()
     student({"spectral": torch.rand(2, 20, 4, 128)}, {"spectral": torch.ones(2, 20, dtype=torch.bool)})
     with torch.no_grad():
-        student.classify.bias += 1.0
+        student.classify.bias.add_(1.0)
     follow(teacher, student, 0, CONFIG)
     after, theirs = teacher.state_dict(), student.state_dict()
     for name in ("classify.bias", "convolutions.1.running_mean", "convolutions.1.running_var"):
@@ -52,7 +52,7 @@ def test_the_warm_up_averages_plainly_at_first() -> None:
     teacher = new_teacher(student)
     start = teacher.classify.bias.clone()
     with torch.no_grad():
-        student.classify.bias += 1.0
+        student.classify.bias.add_(1.0)
     follow(teacher, student, 0, CONFIG.model_copy(update={"ema_warmup": True}))
     assert torch.allclose(teacher.classify.bias, start + 0.5)
 
@@ -75,7 +75,7 @@ def test_costs_leave_out_masked_cells_and_labels_that_are_not_there() -> None:
     said = network(clips.features, clips.valid)
     valid = clips.valid["spectral"].clone()
     parts = costs(said, said, clips, valid, CONFIG)
-    assert float(parts["consistency_frames"]) == float(parts["consistency_clips"]) == 0
+    assert parts["consistency_frames"].item() == parts["consistency_clips"].item() == 0
     expected = torch.nn.functional.binary_cross_entropy_with_logits(said.logits[:4], clips.strong)
     assert torch.allclose(parts["frames"], expected)
     valid[:, 20:] = False
