@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -234,13 +233,6 @@ def _replace(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     os.replace(part, path)
-
-
-def initial_tensors(shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int) -> dict[str, Tensor]:
-    """The state of a network that has not been trained, the same for the same seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return dict(Crnn(shapes, classes).state_dict())
 
 
 def default_bundle_path() -> Path:

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from streamer.bundle import Bundle, initial_tensors
+from streamer.bundle import Bundle
 from streamer.events import ClassDecoding, Decoding
 from streamer.features.base import ExtractorFactory
 from streamer.features.spectral import Spectral
+from streamer.networks.crnn import Crnn
 from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Picture, Want, cells_in
 
 CLASSES = ("Cat", "Dog", "Speech")
@@ -44,6 +46,13 @@ def seeded_bundle(
     stretched["classify.weight"] = (tensors["classify.weight"].double() * (2 / std)[:, None]).float()
     stretched["classify.bias"] = ((tensors["classify.bias"].double() - mean) * (2 / std)).float()
     return Bundle("seeded", specs, decoding, stretched, window_cells)
+
+
+def initial_tensors(shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int) -> dict[str, Tensor]:
+    """The state of a network that has not been trained, the same for the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return dict(Crnn(shapes, classes).state_dict())
 
 
 def factories(modalities: Sequence[str] = ("spectral",)) -> dict[str, ExtractorFactory]:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from streamer.bundle import Bundle, initial_tensors
+from streamer.bundle import Bundle
 from streamer.errors import BundleError, EarwitnessError
 from streamer.events import ClassDecoding, Decoding
 from streamer.networks.weights import WeightsStore
+from tests.models import initial_tensors
 
 CLASSES = ("Cat", "Dog")
 SPECS: dict[str, dict[str, Any]] = {"spectral": {"window": 2048, "mels": 128}}
