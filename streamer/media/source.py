@@ -1,74 +1,42 @@
-"""Opens a live stream, a file or a device with PyAV and gives out audio, pictures, anchors and discontinuities.
+"""A live stream, a file or a device as audio, pictures, anchors and discontinuities.
 
 No threads and no state outside a `Media`; one thread reads it, any thread may `interrupt` it. The rest of the program
-knows media by `streamer.types` alone: `av` is imported here and in the `media_*` files beside it.
+knows media by `streamer.types` alone: `av` is imported only in this package.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import av
-import av.container.core
-from av.stream import Discard, Disposition
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition, Stream
+from av.video.stream import VideoStream
 
 from streamer.errors import SourceError
-from streamer.media import interrupt as interrupts
 from streamer.media.audio import mono
 from streamer.media.epoch import EpochBuilder
-from streamer.media.faults import check_url, opening_failed, reading_failed, scheme_of, shown
+from streamer.media.faults import reading_failed, scheme_of, shown
 from streamer.media.interrupt import Interrupt, interruptible
+from streamer.media.opening import MediaOptions, is_live, open_container
 from streamer.media.pictures import Scaler
 from streamer.types import MediaItem, Want
 
 __all__ = ["Interrupt", "Media", "MediaOptions", "Want", "is_live", "open_media"]
 
-_DEVICE_FORMATS = {"alsa", "v4l2", "video4linux2", "pulse", "x11grab", "fbdev", "lavfi"}
-_FILE_SUFFIXES = {".mp4", ".m4a", ".mov", ".mkv", ".webm", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".avi", ".aac"}
-_ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
-# How much FFmpeg may look at before a source counts as open, in microseconds. What RTSP carries is in its SDP; RTMP and
-# MPEG-TS must be listened to, and a stream without picture is waited for that long.
-_ANALYZE_US = {"rtsp": "500000", "rtsps": "500000"}
-_ANALYZE_LIVE_US = "2000000"
+_Frame: TypeAlias = av.AudioFrame | av.VideoFrame
 _BAD_READS = 100  # in a row: then the rest of a file can't be read
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
-
-
-@dataclass(frozen=True, slots=True)
-class MediaOptions:
-    """How to open a source."""
-
-    transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
-    open_timeout_s: float = 10.0
-    read_timeout_s: float = 10.0
-    hole_limit_s: float = 2.0  # a longer hole ends the epoch
-    format: str | None = None  # FFmpeg's name, needed for devices: "alsa" or "v4l2"; None: guess
-    ffmpeg: Mapping[str, str] = field(default_factory=dict)  # further FFmpeg options; they win over ours
-
-
-def is_live(url: str, format: str | None = None) -> bool:
-    """Whether what `url` gives is lost if nobody takes it: streams and devices, not files.
-
-    A guess before opening; HTTP is live unless the path looks like a media file. `Media.live` knows it for certain.
-    """
-    scheme = scheme_of(url)
-    if scheme in ("http", "https"):
-        return Path(url.partition("?")[0]).suffix.lower() not in _FILE_SUFFIXES
-    if scheme:
-        return scheme != "file"
-    return format in _DEVICE_FORMATS or url.startswith("/dev/")
 
 
 def open_media(
@@ -87,13 +55,7 @@ def open_media(
     """
     options = options or MediaOptions()
     interrupt = interrupt or Interrupt()
-    _prepare()
-    check_url(url)
-    if options.format == "alsa" and Path(_ALSA_CONFIG).exists():
-        # PyAV's wheel looks for ALSA's configuration where it was built.
-        os.environ.setdefault("ALSA_CONFIG_PATH", _ALSA_CONFIG)
-    _check_options(url, options.ffmpeg)
-    container = _open(url, options, interrupt)
+    container = open_container(url, options, interrupt)
     try:
         return Media(container, url, want, options, now, interrupt)
     except BaseException:
@@ -111,7 +73,7 @@ class Media:
 
     def __init__(
         self,
-        container: av.container.InputContainer,
+        container: InputContainer,
         url: str,
         want: Want,
         options: MediaOptions,
@@ -128,8 +90,8 @@ class Media:
         self._interrupt = interrupt
         self._busy = threading.Lock()
         self._closed = False
-        self._audio = _best(container, "audio") if want.rates_hz else None
-        self._video = _best(container, "video") if want.pictures else None
+        self._audio = _best_audio(container) if want.rates_hz else None
+        self._video = _best_video(container) if want.pictures else None
         _check_decodable(container, url, want, self._audio or self._video)
         finite_http = scheme_of(url) in ("http", "https") and container.duration is not None
         self.live: bool = is_live(url, options.format) and not finite_http
@@ -226,12 +188,13 @@ class Media:
         if failure is not None:
             raise failure
 
-    def _packets(self) -> Iterator[tuple[Any, list[Any]]]:
+    def _packets(self) -> Iterator[tuple[Packet[Stream], list[_Frame]]]:
         """Each packet with what it decodes to. Raises `SourceError` if the source ends in any way but cleanly."""
         packets, bad_reads = self._demux(), 0
         while True:
             problem: Exception | None = None
-            packet, frames = None, []
+            packet: Packet[Stream] | None = None
+            frames: list[_Frame] = []
             started = time.monotonic()
             with self._busy, interruptible(self._interrupt):
                 if not self._interrupt.is_set():
@@ -261,23 +224,23 @@ class Media:
                 bad_reads = 0
                 yield packet, frames
 
-    def _demux(self) -> Iterator[Any]:
+    def _demux(self) -> Iterator[Packet[Stream]]:
         return self._container.demux(tuple(s for s in (self._audio, self._video) if s is not None))
 
-    def _decode(self, packet: Any) -> list[Any]:
+    def _decode(self, packet: Packet[Stream]) -> list[_Frame]:
         if packet.is_corrupt:
             self.corrupt_packets += 1
         try:
-            frames: list[Any] = packet.decode()
+            frames = packet.decode()
         except EOFError:  # a decoder that has been flushed, at the end of a damaged file
             return []
         except (av.FFmpegError, ValueError):
             if not packet.is_corrupt:
                 self.corrupt_packets += 1
             return []
-        return frames
+        return [frame for frame in frames if isinstance(frame, _Frame)]
 
-    def _push(self, frame: Any) -> Iterator[MediaItem]:
+    def _push(self, frame: _Frame) -> Iterator[MediaItem]:
         at = None if frame.pts is None or frame.time_base is None else frame.pts * Fraction(frame.time_base)
         try:
             if isinstance(frame, av.VideoFrame):
@@ -300,7 +263,7 @@ class Media:
         self._shown_at = at
         yield from self._epochs.push_picture(at, lambda: self._scaler.pixels(frame))
 
-    def _stamps(self, packet: Any) -> Iterator[MediaItem]:
+    def _stamps(self, packet: Packet[Stream]) -> Iterator[MediaItem]:
         if packet.pts is None or packet.time_base is None or not packet.size:
             return
         start = packet.pts * Fraction(packet.time_base)
@@ -314,107 +277,28 @@ class Media:
         yield from self._epochs.push_stamp(end, self._now(), "arrival")
 
 
-_prepared = threading.Lock()
+def _best_audio(container: InputContainer) -> AudioStream | None:
+    found = _best(container, "audio")
+    return found if isinstance(found, AudioStream) else None
 
 
-def _prepare() -> None:
-    """Set PyAV up in this process, at the first opening: importing a module must change nothing."""
-    with _prepared:
-        # FFmpeg logging into Python can deadlock with other threads.
-        av.logging.set_level(None)
-        interrupts.install()
+def _best_video(container: InputContainer) -> VideoStream | None:
+    found = _best(container, "video")
+    return found if isinstance(found, VideoStream) else None
 
 
-def _open(url: str, options: MediaOptions, interrupt: Interrupt) -> av.container.InputContainer:
-    """The open container; all exceptions become `SourceError`s that know nothing of the original's text."""
-    device = options.format in _DEVICE_FORMATS or url.startswith("/dev/")
-    failure = None if device or scheme_of(url) else _file_problem(url)
-    if failure is not None:
-        raise failure
-    # "file:" keeps FFmpeg from taking a colon or a % in a file's name for syntax of its own.
-    name = url if device or scheme_of(url) else f"file:{url}"
-    started = time.monotonic()
-    try:
-        with interruptible(interrupt):
-            container = av.open(
-                name,
-                format=options.format,
-                container_options=_ffmpeg_options(url, options),
-                timeout=(options.open_timeout_s, options.read_timeout_s),
-            )
-    except Exception as error:
-        timed_out = time.monotonic() - started >= options.open_timeout_s
-        failure = opening_failed(error, url, device=device, timed_out=timed_out, timeout_s=options.open_timeout_s)
-        if interrupt.is_set():
-            failure = SourceError("timeout", f"{shown(url)}: the opening was interrupted")
-    if failure is not None:
-        # Outside of `except`: the error must not carry FFmpeg's, whose text holds the password.
-        raise failure
-    if container.format.name == "tty" and options.format != "tty":
-        # FFmpeg takes .txt files for films of terminal art.
-        container.close()
-        raise SourceError("invalid_data", f"{shown(url)}: not an audio or video file (a text file): name a recording")
-    return container
-
-
-def _ffmpeg_options(url: str, options: MediaOptions) -> dict[str, str]:
-    scheme = scheme_of(url)
-    ours: dict[str, str] = {}
-    if is_live(url) and scheme:
-        ours["analyzeduration"] = _ANALYZE_US.get(scheme, _ANALYZE_LIVE_US)
-    if scheme in ("rtsp", "rtsps"):
-        ours["rtsp_transport"] = options.transport
-    return {**ours, **options.ffmpeg}
-
-
-def _check_options(url: str, names: Mapping[str, str]) -> None:
-    """Refuse options that nothing in FFmpeg's libavformat knows: it ignores them in silence, and PyAV doesn't tell."""
-    if not names:
-        return
-    try:
-        library = ctypes.CDLL(av.container.core.__file__)
-        library.avformat_get_class.restype = ctypes.c_void_p
-        find = library.av_opt_find
-    except (OSError, AttributeError):  # a PyAV that is linked in another way: go without the check
-        return
-    find.restype = ctypes.c_void_p
-    find.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
-    root = ctypes.c_void_p(library.avformat_get_class())
-    everywhere = 0x3  # AV_OPT_SEARCH_CHILDREN | AV_OPT_SEARCH_FAKE_OBJ
-    unknown = [n for n in names if find(ctypes.byref(root), n.encode(), None, 0, everywhere) is None]
-    if unknown:
-        raise SourceError(
-            "protocol", f"{shown(url)}: FFmpeg knows no option {', '.join(map(repr, unknown))}: mend the name"
-        )
-
-
-def _file_problem(path: str) -> SourceError | None:
-    """What can be said of a local file without FFmpeg."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return SourceError("not_found", f"{path}: no such file: check the path")
-    except (OSError, ValueError):
-        return SourceError("not_found", f"{path}: can't be looked at: check the path")
-    if stat.S_ISDIR(status.st_mode):
-        return SourceError("invalid_data", f"{path}: a folder, not a media file: name a file in it")
-    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-        return SourceError("empty", f"{path}: the file is empty: copy or record it again")
-    return None
-
-
-def _best(container: av.container.InputContainer, kind: Literal["audio", "video"]) -> Any:
+def _best(container: InputContainer, kind: Literal["audio", "video"]) -> Stream | None:
     """The track to use: FFmpeg's choice among those that can be decoded and move (cover art does not)."""
     usable = [
         s
-        for s in container.streams
-        if s.type == kind and s.codec_context is not None and not s.disposition & Disposition.attached_pic
+        for s in (container.streams.audio if kind == "audio" else container.streams.video)
+        if s.codec_context is not None and not s.disposition & Disposition.attached_pic
     ]
     best = container.streams.best(kind)
     return best if best in usable else next(iter(usable), None)
 
 
-def _check_decodable(container: av.container.InputContainer, url: str, want: Want, found: Any) -> None:
+def _check_decodable(container: InputContainer, url: str, want: Want, found: Stream | None) -> None:
     if found is not None:
         return
     kinds = sorted({s.type for s in container.streams})
@@ -426,7 +310,7 @@ def _check_decodable(container: av.container.InputContainer, url: str, want: Wan
     raise SourceError(reason, f"{shown(url)}: no {kind} that can be decoded ({has}): use a source with {kind}")
 
 
-def _recorded_at(container: av.container.InputContainer, url: str, now: Callable[[], float]) -> float:
+def _recorded_at(container: InputContainer, url: str, now: Callable[[], float]) -> float:
     """Unix seconds of a recording's start: its creation_time tag, else the file's mtime, else now."""
     for tags in (container.metadata, *(s.metadata for s in container.streams)):
         try:

@@ -1,0 +1,155 @@
+"""Opens a stream, a file or a device with PyAV, and says in one line why it can't."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import av
+import av.container.core
+from av.container import InputContainer
+
+from streamer.errors import SourceError
+from streamer.media import interrupt as interrupts
+from streamer.media.faults import check_url, opening_failed, scheme_of, shown
+from streamer.media.interrupt import Interrupt, interruptible
+
+_DEVICE_FORMATS = {"alsa", "v4l2", "video4linux2", "pulse", "x11grab", "fbdev", "lavfi"}
+_FILE_SUFFIXES = {".mp4", ".m4a", ".mov", ".mkv", ".webm", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".avi", ".aac"}
+_ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
+# How much FFmpeg may look at before a source counts as open, in microseconds. What RTSP carries is in its SDP; RTMP and
+# MPEG-TS must be listened to, and a stream without picture is waited for that long.
+_ANALYZE_US = {"rtsp": "500000", "rtsps": "500000"}
+_ANALYZE_LIVE_US = "2000000"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOptions:
+    """How to open a source."""
+
+    transport: Literal["tcp", "udp"] = "tcp"  # of RTSP
+    open_timeout_s: float = 10.0
+    read_timeout_s: float = 10.0
+    hole_limit_s: float = 2.0  # a longer hole ends the epoch
+    format: str | None = None  # FFmpeg's name, needed for devices: "alsa" or "v4l2"; None: guess
+    ffmpeg: Mapping[str, str] = field(default_factory=dict)  # further FFmpeg options; they win over ours
+
+
+def is_live(url: str, format: str | None = None) -> bool:
+    """Whether what `url` gives is lost if nobody takes it: streams and devices, not files.
+
+    A guess before opening; HTTP is live unless the path looks like a media file. `Media.live` knows it for certain.
+    """
+    scheme = scheme_of(url)
+    if scheme in ("http", "https"):
+        return Path(url.partition("?")[0]).suffix.lower() not in _FILE_SUFFIXES
+    if scheme:
+        return scheme != "file"
+    return format in _DEVICE_FORMATS or url.startswith("/dev/")
+
+
+def open_container(url: str, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
+    """Open `url` and look what is in it. Raises `SourceError`."""
+    _prepare()
+    check_url(url)
+    if options.format == "alsa" and Path(_ALSA_CONFIG).exists():
+        # PyAV's wheel looks for ALSA's configuration where it was built.
+        os.environ.setdefault("ALSA_CONFIG_PATH", _ALSA_CONFIG)
+    _check_options(url, options.ffmpeg)
+    return _open(url, options, interrupt)
+
+
+_prepared = threading.Lock()
+
+
+def _prepare() -> None:
+    """Set PyAV up in this process, at the first opening: importing a module must change nothing."""
+    with _prepared:
+        # FFmpeg logging into Python can deadlock with other threads.
+        av.logging.set_level(None)
+        interrupts.install()
+
+
+def _open(url: str, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
+    """The open container; all exceptions become `SourceError`s that know nothing of the original's text."""
+    device = options.format in _DEVICE_FORMATS or url.startswith("/dev/")
+    failure = None if device or scheme_of(url) else _file_problem(url)
+    if failure is not None:
+        raise failure
+    # "file:" keeps FFmpeg from taking a colon or a % in a file's name for syntax of its own.
+    name = url if device or scheme_of(url) else f"file:{url}"
+    started = time.monotonic()
+    try:
+        with interruptible(interrupt):
+            container = av.open(
+                name,
+                format=options.format,
+                container_options=_ffmpeg_options(url, options),
+                timeout=(options.open_timeout_s, options.read_timeout_s),
+            )
+    except Exception as error:
+        timed_out = time.monotonic() - started >= options.open_timeout_s
+        failure = opening_failed(error, url, device=device, timed_out=timed_out, timeout_s=options.open_timeout_s)
+        if interrupt.is_set():
+            failure = SourceError("timeout", f"{shown(url)}: the opening was interrupted")
+    if failure is not None:
+        # Outside of `except`: the error must not carry FFmpeg's, whose text holds the password.
+        raise failure
+    if container.format.name == "tty" and options.format != "tty":
+        # FFmpeg takes .txt files for films of terminal art.
+        container.close()
+        raise SourceError("invalid_data", f"{shown(url)}: not an audio or video file (a text file): name a recording")
+    return container
+
+
+def _ffmpeg_options(url: str, options: MediaOptions) -> dict[str, str]:
+    scheme = scheme_of(url)
+    ours: dict[str, str] = {}
+    if is_live(url) and scheme:
+        ours["analyzeduration"] = _ANALYZE_US.get(scheme, _ANALYZE_LIVE_US)
+    if scheme in ("rtsp", "rtsps"):
+        ours["rtsp_transport"] = options.transport
+    return {**ours, **options.ffmpeg}
+
+
+def _check_options(url: str, names: Mapping[str, str]) -> None:
+    """Refuse options that nothing in FFmpeg's libavformat knows: it ignores them in silence, and PyAV doesn't tell."""
+    if not names:
+        return
+    try:
+        library = ctypes.CDLL(av.container.core.__file__)
+        library.avformat_get_class.restype = ctypes.c_void_p
+        find = library.av_opt_find
+    except (OSError, AttributeError):  # a PyAV that is linked in another way: go without the check
+        return
+    find.restype = ctypes.c_void_p
+    find.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+    root = ctypes.c_void_p(library.avformat_get_class())
+    everywhere = 0x3  # AV_OPT_SEARCH_CHILDREN | AV_OPT_SEARCH_FAKE_OBJ
+    unknown = [n for n in names if find(ctypes.byref(root), n.encode(), None, 0, everywhere) is None]
+    if unknown:
+        raise SourceError(
+            "protocol", f"{shown(url)}: FFmpeg knows no option {', '.join(map(repr, unknown))}: mend the name"
+        )
+
+
+def _file_problem(path: str) -> SourceError | None:
+    """What can be said of a local file without FFmpeg."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return SourceError("not_found", f"{path}: no such file: check the path")
+    except (OSError, ValueError):
+        return SourceError("not_found", f"{path}: can't be looked at: check the path")
+    if stat.S_ISDIR(status.st_mode):
+        return SourceError("invalid_data", f"{path}: a folder, not a media file: name a file in it")
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        return SourceError("empty", f"{path}: the file is empty: copy or record it again")
+    return None
