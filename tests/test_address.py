@@ -87,7 +87,7 @@ def test_nothing_that_prints_an_address_holds_its_secret(text: str, caplog: pyte
     except ValueError as error:
         said = traceback.format_exc() + str(error) + repr(error)
     with pytest.raises(ValueError, match="number") as wrong:
-        Section(source=address, number="many")  # type: ignore[arg-type]
+        Section(source=address, number="many")
     section = Section(source=address)
     logging.getLogger("streamer").warning("%s %r", address, address)
     outputs = [str(address), repr(address), f"{address}", address.shown, address.host, address.fault, address.doubt]

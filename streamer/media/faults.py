@@ -5,59 +5,47 @@ hold the URL with its password.
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import av
 
-from streamer.errors import SourceError, redacted
+from streamer.address import Address
+from streamer.errors import SourceError
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 _BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _TLS_SCHEMES = {"rtsps", "https", "rtmps", "tls"}
 
 
-def scheme_of(url: str) -> str:
-    """The lower-case scheme of a URL; empty for a path or a device name."""
-    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
-    return match[1].lower() if match else ""
-
-
-def shown(url: str) -> str:
-    """`url` fit to print, even where a raw `/` or `@` in its password hides where the password ends."""
-    scheme = scheme_of(url)
-    if scheme and "@" in url and _bad_authority(url):
-        return f"{scheme}://***@{redacted(url).rpartition('@')[2]}"
-    return redacted(url)
-
-
-def check_url(url: str) -> None:
+def check_address(address: Address) -> None:
     """Raise `SourceError` for a URL that FFmpeg would take apart in another way than it was meant."""
-    if scheme_of(url) and "@" in url and _bad_authority(url):
-        raise SourceError(
-            "protocol",
-            f"{shown(url)}: the user or password has a character that must be written as %2F (/), %3F (?) or %23 (#)",
-        )
+    if address.fault:
+        raise SourceError("protocol", f"{address}: {address.fault}")
 
 
-def opening_failed(error: Exception, url: str, *, device: bool, timed_out: bool, timeout_s: float) -> SourceError:
-    """The `SourceError` for an exception that came out of opening `url`."""
+def opening_failed(
+    error: Exception, address: Address, *, device: bool, timed_out: bool, timeout_s: float
+) -> SourceError:
+    """The `SourceError` for an exception that came out of opening `address`."""
+    failure = _opening_failed(error, address, device, timed_out, timeout_s)
+    return SourceError(failure.reason, f"{failure}; {address.doubt}") if address.doubt else failure
+
+
+def _opening_failed(error: Exception, address: Address, device: bool, timed_out: bool, timeout_s: float) -> SourceError:
     if device:
-        return _device_failed(error, url)
-    if not scheme_of(url):
-        return _file_failed(error, url)
-    name = shown(url)
+        return _device_failed(error, address)
+    if address.is_local:
+        return _file_failed(error, address)
     if timed_out:
-        text = f"{name}: no answer within {timeout_s:g} s: check host, port and network"
+        text = f"{address}: no answer within {timeout_s:g} s: check host, port and network"
         return SourceError("timeout", text)
-    return _network_failed(error, url, name)
+    return _network_failed(error, address)
 
 
-def reading_failed(error: Exception, url: str, *, live: bool, timed_out: bool, timeout_s: float) -> SourceError:
+def reading_failed(error: Exception, address: Address, *, live: bool, timed_out: bool, timeout_s: float) -> SourceError:
     """The `SourceError` for an exception that came out of reading an open source."""
-    name = shown(url)
+    name = address.shown
     if timed_out or isinstance(error, av.error.ExitError | TimeoutError):
         return SourceError("timeout", f"{name}: nothing came for {timeout_s:g} s")
     if isinstance(error, av.error.InvalidDataError):
@@ -72,13 +60,13 @@ def reading_failed(error: Exception, url: str, *, live: bool, timed_out: bool, t
     return SourceError("other", f"{name}: reading failed ({_plain(error)})")
 
 
-def _network_failed(error: Exception, url: str, name: str) -> SourceError:
-    parts = urlsplit(url)
+def _network_failed(error: Exception, address: Address) -> SourceError:
+    name = address.shown
     if isinstance(error, av.error.HTTPUnauthorizedError):
-        if "@" in parts.netloc:
+        if address.has_login:
             return SourceError("auth", f"camera refused the user or password of {name}: check them")
         return SourceError(
-            "auth", f"{name} wants a user and a password: write them as {parts.scheme}://USER:PASSWORD@HOST"
+            "auth", f"{name} wants a user and a password: write them as {address.scheme}://USER:PASSWORD@HOST"
         )
     if isinstance(error, av.error.HTTPForbiddenError):
         return SourceError("auth", f"{name}: access is forbidden: check user, password and what that user may see")
@@ -96,11 +84,11 @@ def _network_failed(error: Exception, url: str, name: str) -> SourceError:
         return SourceError("timeout", f"{name}: no answer in time: check host, port and network")
     if isinstance(error, av.error.ProtocolNotFoundError):
         return SourceError(
-            "protocol", f"{name}: FFmpeg here can't do '{parts.scheme}': use rtsp, rtmp, http(s) or a file"
+            "protocol", f"{name}: FFmpeg here can't do '{address.scheme}': use rtsp, rtmp, http(s) or a file"
         )
     if isinstance(error, OSError) and error.errno == errno.EIO:
         # FFmpeg says the same for an unknown host name and for a failed TLS handshake.
-        return _name_or_tls(url, name)
+        return _name_or_tls(address)
     if isinstance(error, FileNotFoundError):
         return SourceError("not_found", f"{name}: there is nothing: check the path")
     if isinstance(error, av.error.InvalidDataError | PermissionError):
@@ -111,19 +99,20 @@ def _network_failed(error: Exception, url: str, name: str) -> SourceError:
     return SourceError("other", f"{name}: can't be opened ({_plain(error)})")
 
 
-def _name_or_tls(url: str, name: str) -> SourceError:
-    parts = urlsplit(url)
-    try:
-        socket.getaddrinfo(parts.hostname, None)
-    except (OSError, UnicodeError):
-        return SourceError("unreachable", f"{name}: the host name {parts.hostname} can't be resolved: check it")
-    if parts.scheme.lower() in _TLS_SCHEMES:
+def _name_or_tls(address: Address) -> SourceError:
+    name = address.shown
+    if address.host:
+        try:
+            socket.getaddrinfo(address.host, None)
+        except (OSError, UnicodeError):
+            return SourceError("unreachable", f"{name}: the host name {address.host} can't be resolved: check it")
+    if address.scheme in _TLS_SCHEMES:
         text = f"{name}: no TLS connection: check that this port speaks TLS, and the certificate if you verify it"
         return SourceError("tls", text)
     return SourceError("unreachable", f"{name}: the connection failed: check host, port and network")
 
 
-def _file_failed(error: Exception, path: str) -> SourceError:
+def _file_failed(error: Exception, path: Address) -> SourceError:
     if isinstance(error, FileNotFoundError):
         return SourceError("not_found", f"{path}: no such file: check the path")
     if isinstance(error, PermissionError):
@@ -133,13 +122,13 @@ def _file_failed(error: Exception, path: str) -> SourceError:
     if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
         return SourceError("protocol", f"{path}: can't be opened ({_plain(error)})")
     if isinstance(error, av.error.InvalidDataError):
-        return SourceError("invalid_data", _what_file(Path(path)))
+        return SourceError("invalid_data", _what_file(path))
     return SourceError("other", f"{path}: can't be opened ({_plain(error)})")
 
 
-def _what_file(path: Path) -> str:
+def _what_file(path: Address) -> str:
     try:
-        with path.open("rb") as file:
+        with Path(path.path).open("rb") as file:
             head = file.read(4096)
     except OSError:
         head = b""
@@ -149,7 +138,7 @@ def _what_file(path: Path) -> str:
     return f"{path}: not an audio or video file ({kind}): name a recording"
 
 
-def _device_failed(error: Exception, name: str) -> SourceError:
+def _device_failed(error: Exception, name: Address) -> SourceError:
     if isinstance(error, FileNotFoundError):
         return SourceError("device", f"{name}: no such device: is it plugged in?")
     if isinstance(error, PermissionError):
@@ -159,13 +148,6 @@ def _device_failed(error: Exception, name: str) -> SourceError:
     return SourceError(
         "device", f"{name}: can't be opened ({_plain(error)}): check its name, and that nothing else uses it"
     )
-
-
-def _bad_authority(url: str) -> bool:
-    """Whether what FFmpeg takes for host and port is neither: then a raw `/`, `?` or `#` cut a password in two."""
-    authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
-    port = authority.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
-    return "@" not in authority and bool(port) and not port.isdigit()
 
 
 def _plain(error: Exception) -> str:

@@ -16,9 +16,10 @@ import av
 import av.container.core
 from av.container import InputContainer
 
+from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media import interrupt as interrupts
-from streamer.media.faults import check_url, opening_failed, scheme_of, shown
+from streamer.media.faults import check_address, opening_failed
 from streamer.media.interrupt import Interrupt, interruptible
 
 _DEVICE_FORMATS = {"alsa", "v4l2", "video4linux2", "pulse", "x11grab", "fbdev", "lavfi"}
@@ -42,28 +43,26 @@ class MediaOptions:
     ffmpeg: Mapping[str, str] = field(default_factory=dict)  # further FFmpeg options; they win over ours
 
 
-def is_live(url: str, format: str | None = None) -> bool:
-    """Whether what `url` gives is lost if nobody takes it: streams and devices, not files.
+def is_live(source: Address | str, format: str | None = None) -> bool:
+    """Whether what `source` gives is lost if nobody takes it: streams and devices, not files.
 
     A guess before opening; HTTP is live unless the path looks like a media file. `Media.live` knows it for certain.
     """
-    scheme = scheme_of(url)
-    if scheme in ("http", "https"):
-        return Path(url.partition("?")[0]).suffix.lower() not in _FILE_SUFFIXES
-    if scheme:
-        return scheme != "file"
-    return format in _DEVICE_FORMATS or url.startswith("/dev/")
+    address = Address.parse(source) if isinstance(source, str) else source
+    if address.scheme in ("http", "https"):
+        return Path(address.path).suffix.lower() not in _FILE_SUFFIXES
+    return not address.is_local or format in _DEVICE_FORMATS or address.path.startswith("/dev/")
 
 
-def open_container(url: str, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
-    """Open `url` and look what is in it. Raises `SourceError`."""
+def open_container(address: Address, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
+    """Open `address` and look what is in it. Raises `SourceError`."""
     _prepare()
-    check_url(url)
+    check_address(address)
     if options.format == "alsa" and Path(_ALSA_CONFIG).exists():
         # PyAV's wheel looks for ALSA's configuration where it was built.
         os.environ.setdefault("ALSA_CONFIG_PATH", _ALSA_CONFIG)
-    _check_options(url, options.ffmpeg)
-    return _open(url, options, interrupt)
+    _check_options(address, options.ffmpeg)
+    return _open(address, options, interrupt)
 
 
 _prepared = threading.Lock()
@@ -77,49 +76,49 @@ def _prepare() -> None:
         interrupts.install()
 
 
-def _open(url: str, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
+def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
     """The open container; all exceptions become `SourceError`s that know nothing of the original's text."""
-    device = options.format in _DEVICE_FORMATS or url.startswith("/dev/")
-    failure = None if device or scheme_of(url) else _file_problem(url)
+    device = options.format in _DEVICE_FORMATS or (address.is_local and address.path.startswith("/dev/"))
+    failure = None if device or address.scheme else _file_problem(address)
     if failure is not None:
         raise failure
     # "file:" keeps FFmpeg from taking a colon or a % in a file's name for syntax of its own.
-    name = url if device or scheme_of(url) else f"file:{url}"
+    name = address.reveal() if device or address.scheme else f"file:{address.path}"
     started = time.monotonic()
     try:
         with interruptible(interrupt):
             container = av.open(
                 name,
                 format=options.format,
-                container_options=_ffmpeg_options(url, options),
+                container_options=_ffmpeg_options(address, options),
                 timeout=(options.open_timeout_s, options.read_timeout_s),
             )
     except Exception as error:
         timed_out = time.monotonic() - started >= options.open_timeout_s
-        failure = opening_failed(error, url, device=device, timed_out=timed_out, timeout_s=options.open_timeout_s)
+        failure = opening_failed(error, address, device=device, timed_out=timed_out, timeout_s=options.open_timeout_s)
         if interrupt.is_set():
-            failure = SourceError("timeout", f"{shown(url)}: the opening was interrupted")
+            failure = SourceError("timeout", f"{address}: the opening was interrupted")
     if failure is not None:
         # Outside of `except`: the error must not carry FFmpeg's, whose text holds the password.
         raise failure
     if container.format.name == "tty" and options.format != "tty":
         # FFmpeg takes .txt files for films of terminal art.
         container.close()
-        raise SourceError("invalid_data", f"{shown(url)}: not an audio or video file (a text file): name a recording")
+        raise SourceError("invalid_data", f"{address}: not an audio or video file (a text file): name a recording")
     return container
 
 
-def _ffmpeg_options(url: str, options: MediaOptions) -> dict[str, str]:
-    scheme = scheme_of(url)
+def _ffmpeg_options(address: Address, options: MediaOptions) -> dict[str, str]:
+    scheme = address.scheme
     ours: dict[str, str] = {}
-    if is_live(url) and scheme:
+    if is_live(address) and scheme:
         ours["analyzeduration"] = _ANALYZE_US.get(scheme, _ANALYZE_LIVE_US)
     if scheme in ("rtsp", "rtsps"):
         ours["rtsp_transport"] = options.transport
     return {**ours, **options.ffmpeg}
 
 
-def _check_options(url: str, names: Mapping[str, str]) -> None:
+def _check_options(address: Address, names: Mapping[str, str]) -> None:
     """Refuse options that nothing in FFmpeg's libavformat knows: it ignores them in silence, and PyAV doesn't tell."""
     if not names:
         return
@@ -136,16 +135,17 @@ def _check_options(url: str, names: Mapping[str, str]) -> None:
     unknown = [n for n in names if find(ctypes.byref(root), n.encode(), None, 0, everywhere) is None]
     if unknown:
         raise SourceError(
-            "protocol", f"{shown(url)}: FFmpeg knows no option {', '.join(map(repr, unknown))}: mend the name"
+            "protocol", f"{address}: FFmpeg knows no option {', '.join(map(repr, unknown))}: mend the name"
         )
 
 
-def _file_problem(path: str) -> SourceError | None:
+def _file_problem(path: Address) -> SourceError | None:
     """What can be said of a local file without FFmpeg."""
     try:
-        status = os.stat(path)
+        status = os.stat(path.path)
     except FileNotFoundError:
-        return SourceError("not_found", f"{path}: no such file: check the path")
+        doubt = f"; {path.doubt}" if path.doubt else ""
+        return SourceError("not_found", f"{path}: no such file: check the path{doubt}")
     except (OSError, ValueError):
         return SourceError("not_found", f"{path}: can't be looked at: check the path")
     if stat.S_ISDIR(status.st_mode):

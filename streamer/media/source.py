@@ -23,10 +23,11 @@ from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
+from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media.audio import mono
 from streamer.media.epoch import EpochBuilder
-from streamer.media.faults import reading_failed, scheme_of, shown
+from streamer.media.faults import reading_failed
 from streamer.media.interrupt import Interrupt, interruptible
 from streamer.media.opening import MediaOptions, is_live, open_container
 from streamer.media.pictures import Scaler
@@ -40,14 +41,14 @@ _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded f
 
 
 def open_media(
-    url: str,
+    source: Address | str,
     want: Want,
     options: MediaOptions | None = None,
     *,
     now: Callable[[], float] = time.time,
     interrupt: Interrupt | None = None,
 ) -> Media:
-    """Open `url` (a URL, a path or, with `options.format`, a device) for what `want` asks.
+    """Open `source` (a URL, a path or, with `options.format`, a device) for what `want` asks.
 
     `now` gives Unix seconds for the arrival clock. `interrupt` lets another thread end the opening too.
     Raises `SourceError`, also if nothing that is wanted can be decoded; a missing audio or video track beside
@@ -55,9 +56,10 @@ def open_media(
     """
     options = options or MediaOptions()
     interrupt = interrupt or Interrupt()
-    container = open_container(url, options, interrupt)
+    address = Address.parse(source) if isinstance(source, str) else source
+    container = open_container(address, options, interrupt)
     try:
-        return Media(container, url, want, options, now, interrupt)
+        return Media(container, address, want, options, now, interrupt)
     except BaseException:
         container.close()
         raise
@@ -74,7 +76,7 @@ class Media:
     def __init__(
         self,
         container: InputContainer,
-        url: str,
+        address: Address,
         want: Want,
         options: MediaOptions,
         now: Callable[[], float],
@@ -84,7 +86,7 @@ class Media:
         self.corrupt_packets = 0
         """Packets that the source marked as damaged or that could not be decoded; they were skipped."""
         self._container = container
-        self._url = url
+        self._address = address
         self._options = options
         self._now = now
         self._interrupt = interrupt
@@ -92,9 +94,9 @@ class Media:
         self._closed = False
         self._audio = _best_audio(container) if want.rates_hz else None
         self._video = _best_video(container) if want.pictures else None
-        _check_decodable(container, url, want, self._audio or self._video)
-        finite_http = scheme_of(url) in ("http", "https") and container.duration is not None
-        self.live: bool = is_live(url, options.format) and not finite_http
+        _check_decodable(container, address, want, self._audio or self._video)
+        finite_http = address.scheme in ("http", "https") and container.duration is not None
+        self.live: bool = is_live(address, options.format) and not finite_http
         """Whether media that nobody takes in time is lost."""
         self.duration_s: float | None = None
         """Length in seconds as the container says it; None for a live source or if it doesn't."""
@@ -115,7 +117,7 @@ class Media:
             pictures=self._video is not None,
             hole_limit_s=options.hole_limit_s,
             picture_interval_s=float(self._picture_s),
-            file_utc_s=None if self.live else _recorded_at(container, url, now),
+            file_utc_s=None if self.live else _recorded_at(container, address, now),
         )
 
     @property
@@ -174,15 +176,15 @@ class Media:
                     anything, last_frame_s = True, time.monotonic()
                     yield from self._push(frame)
                 if self.live and time.monotonic() - last_frame_s > _UNDECODABLE_TIMEOUTS * self._options.read_timeout_s:
-                    failure = SourceError("invalid_data", f"{shown(self._url)}: what comes can't be decoded")
+                    failure = SourceError("invalid_data", f"{self._address}: what comes can't be decoded")
                     break
         except SourceError as error:
             failure = error
         if failure is None and self.live:
-            failure = SourceError("eof", f"{shown(self._url)}: the server ended the stream")
+            failure = SourceError("eof", f"{self._address}: the server ended the stream")
         elif failure is None and not anything:
             failure = SourceError(
-                "empty", f"{shown(self._url)}: there is no sound and no picture in it: copy or record it again"
+                "empty", f"{self._address}: there is no sound and no picture in it: copy or record it again"
             )
         yield from self._epochs.flush()
         if failure is not None:
@@ -208,7 +210,7 @@ class Media:
                         frames = self._decode(packet)
             # Errors are raised out here, not in `except`: they must not carry FFmpeg's, whose text holds the password.
             if self._interrupt.is_set():
-                raise SourceError("timeout", f"{shown(self._url)}: the reading was interrupted")
+                raise SourceError("timeout", f"{self._address}: the reading was interrupted")
             if isinstance(problem, av.error.InvalidDataError) and not self.live and bad_reads < _BAD_READS:
                 # PyAV's generator is dead after an exception; a new one goes on behind the bad place.
                 packets = self._demux()
@@ -217,7 +219,7 @@ class Media:
             elif problem is not None:
                 limit_s = self._options.read_timeout_s
                 timed_out = time.monotonic() - started >= limit_s
-                raise reading_failed(problem, self._url, live=self.live, timed_out=timed_out, timeout_s=limit_s)
+                raise reading_failed(problem, self._address, live=self.live, timed_out=timed_out, timeout_s=limit_s)
             elif packet is None:
                 return
             else:
@@ -298,19 +300,19 @@ def _best(container: InputContainer, kind: Literal["audio", "video"]) -> Stream 
     return best if best in usable else next(iter(usable), None)
 
 
-def _check_decodable(container: InputContainer, url: str, want: Want, found: Stream | None) -> None:
+def _check_decodable(container: InputContainer, address: Address, want: Want, found: Stream | None) -> None:
     if found is not None:
         return
     kinds = sorted({s.type for s in container.streams})
     has = f"it has only {' and '.join(kinds)}" if kinds else "it has no tracks at all"
     if want.rates_hz and want.pictures:
-        raise SourceError("invalid_data", f"{shown(url)}: no audio and no video that can be decoded ({has})")
+        raise SourceError("invalid_data", f"{address}: no audio and no video that can be decoded ({has})")
     kind = "audio" if want.rates_hz else "video"
     reason = "no_audio" if want.rates_hz else "no_video"
-    raise SourceError(reason, f"{shown(url)}: no {kind} that can be decoded ({has}): use a source with {kind}")
+    raise SourceError(reason, f"{address}: no {kind} that can be decoded ({has}): use a source with {kind}")
 
 
-def _recorded_at(container: InputContainer, url: str, now: Callable[[], float]) -> float:
+def _recorded_at(container: InputContainer, address: Address, now: Callable[[], float]) -> float:
     """Unix seconds of a recording's start: its creation_time tag, else the file's mtime, else now."""
     for tags in (container.metadata, *(s.metadata for s in container.streams)):
         try:
@@ -320,6 +322,6 @@ def _recorded_at(container: InputContainer, url: str, now: Callable[[], float]) 
         if made.year > 1980:  # muxers without a clock write 1904 or 1970
             return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
     try:
-        return os.stat(url.removeprefix("file:")).st_mtime
+        return os.stat(address.path if address.is_local else "").st_mtime
     except OSError:
         return now()
