@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from streamer.errors import EarwitnessError, redacted
+from streamer.escapes import escape_what_can_not_be_encoded, printable
 
 COMMANDS = ("run", "replay", "listen", "weights", "doctor", "demo")
 
@@ -20,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {redacted(message)}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {printable(redacted(message))}; see {self.prog} --help\n")
 
 
 def make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
@@ -41,6 +42,7 @@ def make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 only on success."""
     argv = sys.argv[1:] if argv is None else argv
+    escape_what_can_not_be_encoded(sys.stdout, sys.stderr)
     # Only what is asked for is imported: torch alone takes seconds, and `listen` needs none of it.
     named = [word for word in argv if not word.startswith("-")][:1]
     args = make_parser(named if named and named[0] in COMMANDS else COMMANDS).parse_args(argv)
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(text: str, code: int, debug: bool) -> int:
     if debug:
         sys.stderr.write(redacted(traceback.format_exc()))
-    sys.stderr.write(f"earwitness: error: {text}\n")
+    sys.stderr.write(f"earwitness: error: {printable(text)}\n")
     return code
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import re
 
+from streamer.escapes import printable
+
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]*(?:@[^/\s@]*)*@")
 _SECRET_QUERY = re.compile(r"(?i)([?&;](?:pass(?:word)?|pwd|token|key|secret|auth|sig(?:nature)?)=)[^&\s;]*")
 
@@ -19,6 +21,10 @@ class EarwitnessError(Exception):
     """Something the user can mend. `str()` of it is one line, fit to print."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """One line of printable characters, whatever names of files are in it."""
+        return printable(super().__str__())
 
 
 class UsageError(EarwitnessError):

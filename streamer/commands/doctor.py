@@ -21,6 +21,7 @@ from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.daemon import load_model, media_options
 from streamer.detect import Detector
 from streamer.errors import EarwitnessError, SourceError, redacted
+from streamer.escapes import printable
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.media.source import Media, open_media
 from streamer.runtime.health import check_address
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     config = config_of(args)
     failed = False
     for check in checks(config, os.environ):
-        print(check, flush=True)  # noqa: T201
+        print(printable(str(check)), flush=True)  # noqa: T201
         failed |= check.verdict == "fail"
     return 1 if failed else 0
 

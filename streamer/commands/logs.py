@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 from streamer.errors import redacted
+from streamer.escapes import printable
 
 
 class _Text(logging.Formatter):
@@ -38,4 +39,4 @@ def set_up(level: str, form: str) -> None:
 
 
 def _message(record: logging.LogRecord) -> str:
-    return redacted(" ".join(record.getMessage().split()))
+    return printable(redacted(" ".join(record.getMessage().split())))

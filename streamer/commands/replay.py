@@ -8,17 +8,19 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.errors import SourceError, TruthError, UsageError, redacted
+from streamer.escapes import printable
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import TimedOutput
-from streamer.replay.clips import clips_of
-from streamer.replay.replayer import ClipResult, Replayer, clip_name
+from streamer.replay.clips import Clip, clips_of
+from streamer.replay.names import absolute
+from streamer.replay.replayer import ClipResult, Replayer
 from streamer.replay.report import ReplayReport, make_folder, write_report
 from streamer.replay.scoring import ClipPrediction, Report, evaluate
 from streamer.replay.truth import STRONG_HEADER, Truth, read_truth, strong_tsv
@@ -79,19 +81,18 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("--scores goes into the report: name its folder with --report DIR")
     clips = clips_of(args.clips)
     bundle = Bundle.load(args.model or default_bundle_path())
-    truth = _truth(args.truth, bundle.classes, clips) if args.truth else None
+    truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
     if args.report is not None:
         make_folder(args.report)
     weights = WeightsStore(args.weights or default_weights_folder(os.environ), {})
     replayer = Replayer.of(bundle, weights, args.mode)
     printer = _JsonPrinter(bundle.classes) if args.format == "jsonl" else _TsvPrinter()
     results, broken = _replay_all(replayer, clips, printer)
-    report = _scored(truth, results, bundle.classes) if truth else None
+    report = _scored(truth, row_of, results, bundle.classes) if truth else None
     if args.report is not None:
-        command = redacted(shlex.join(["earwitness", *args.argv]))
-        done = ReplayReport(
-            command, args.mode, bundle.name, bundle.classes, results, broken, str(args.truth) if truth else None, report
-        )
+        command = printable(redacted(shlex.join(["earwitness", *args.argv])))
+        against = printable(str(args.truth)) if truth else None
+        done = ReplayReport(command, args.mode, bundle.name, bundle.classes, results, broken, against, report)
         write_report(args.report, done, scores=args.scores)
     if report is not None:
         print(f"\n{report.table()}", file=sys.stderr if args.format == "jsonl" else sys.stdout)
@@ -99,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _replay_all(
-    replayer: Replayer, clips: Sequence[str], printer: _TsvPrinter | _JsonPrinter
+    replayer: Replayer, clips: Sequence[Clip], printer: _TsvPrinter | _JsonPrinter
 ) -> tuple[list[ClipResult], list[str]]:
     """What was found in each clip that could be played, and a line for each that could not."""
     results: list[ClipResult] = []
@@ -107,7 +108,7 @@ def _replay_all(
     with tqdm(clips, desc=replayer.mode, unit="clip", disable=True if len(clips) == 1 else None) as bar:
         for clip in bar:
             try:
-                results.append(replayer.replay(clip, printer.output))
+                results.append(replayer.replay(clip.path, printer.output, name=clip.name))
                 printer.clip(results[-1])
             except SourceError as error:
                 broken.append(str(error))
@@ -158,28 +159,27 @@ class _JsonPrinter:
         """Nothing more."""
 
 
-def _truth(path: Path, classes: Sequence[str], clips: Sequence[str]) -> Truth:
-    """The truth, if it speaks of any of the clips; says of how many it does not, and the other way round."""
+def _truth(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> tuple[Truth, dict[str, str]]:
+    """The truth and its name for each clip it speaks of; says of how many it does not, and the other way round."""
     truth = read_truth(path)
     truth.check_classes(classes)
-    rows = [truth.name_of(clip_name(clip)) for clip in clips]
-    known = {row for row in rows if row is not None}
-    if not known:
+    found = truth.names_of([absolute(clip.path) for clip in clips])
+    if not found:
         raise TruthError(
-            f"{path}: speaks of none of the clips; its file names are like {next(iter(truth.tags), 'none')}"
+            f"{path}: speaks of none of the clips: it has names like {next(iter(truth.tags), 'none')}, and the clips "
+            f"are like {clips[0].name}; a name with a folder is only for the clip in that folder"
         )
-    unknown = [clip for clip, row in zip(clips, rows, strict=True) if row is None]
+    unknown = [clip for clip in clips if absolute(clip.path) not in found]
     if unknown:
-        _note(
-            f"{len(unknown)} of {len(clips)} clips are not in {path} and not scored, {redacted(unknown[0])} the first"
-        )
-    if len(known) < len(truth.tags):
-        _note(f"{len(truth.tags) - len(known)} of {len(truth.tags)} clips in {path} are not replayed")
-    return truth
+        _note(f"{len(unknown)} of {len(clips)} clips are not in {path} and not scored, {unknown[0].name} the first")
+    if len(found) < len(truth.tags):
+        _note(f"{len(truth.tags) - len(found)} of {len(truth.tags)} clips in {path} are not replayed")
+    known = set(clips) - set(unknown)
+    return truth, {clip.name: found[absolute(clip.path)] for clip in known}
 
 
-def _scored(truth: Truth, results: Sequence[ClipResult], classes: Sequence[str]) -> Report:
-    by_row = {row: result for result in results if (row := truth.name_of(result.name)) is not None}
+def _scored(truth: Truth, row_of: Mapping[str, str], results: Sequence[ClipResult], classes: Sequence[str]) -> Report:
+    by_row = {row_of[result.name]: result for result in results if result.name in row_of}
     return evaluate(
         truth,
         {row: ClipPrediction(result.events, result.tags) for row, result in by_row.items()},
@@ -189,4 +189,4 @@ def _scored(truth: Truth, results: Sequence[ClipResult], classes: Sequence[str])
 
 
 def _note(text: str) -> None:
-    print(f"earwitness: {text}", file=sys.stderr)  # noqa: T201
+    print(f"earwitness: {printable(text)}", file=sys.stderr)  # noqa: T201

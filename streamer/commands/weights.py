@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamer.errors import UsageError, WeightsError
+from streamer.escapes import printable
 from streamer.features import EXTRACTORS
 from streamer.networks.weights import KNOWN, WeightsFile, WeightsStore, default_weights_folder
 
@@ -57,14 +58,14 @@ def _action(
 def _list(args: argparse.Namespace) -> int:
     """Print each of the known weights, and the files that are here; nothing is read but the folder."""
     store = _store(args)
-    print(f"weights in {store.folder}")  # noqa: T201
+    _say(f"weights in {store.folder}")
     for known in KNOWN.values():
-        print(f"{known.name}: {known.what}, {known.licence}")  # noqa: T201
-        print(f"  published  {known.url} ({_size(known.about_bytes)}, SHA-256 {known.sha256})")  # noqa: T201
+        _say(f"{known.name}: {known.what}, {known.licence}")
+        _say(f"  published  {known.url} ({_size(known.about_bytes)}, SHA-256 {known.sha256})")
         for path in store.here(known.name):
-            print(f"  here       {path} ({_size(path.stat().st_size)})")  # noqa: T201
+            _say(f"  here       {path} ({_size(path.stat().st_size)})")
         if not store.here(known.name):
-            print(f"  not here   get it with: earwitness weights fetch {known.name}")  # noqa: T201
+            _say(f"  not here   get it with: earwitness weights fetch {known.name}")
     return 0
 
 
@@ -118,7 +119,11 @@ def _fits(store: WeightsStore, name: str, sha256: str | None) -> None:
 
 def _say_good(found: WeightsFile) -> None:
     which = "as published" if found.sha256 == KNOWN[found.name].sha256 else "not the published ones"
-    print(f"{found.name}: good, {which}: {found.path} (SHA-256 {found.sha256})")  # noqa: T201
+    _say(f"{found.name}: good, {which}: {found.path} (SHA-256 {found.sha256})")
+
+
+def _say(line: str) -> None:
+    print(printable(line))  # noqa: T201
 
 
 def _size(count: int) -> str:

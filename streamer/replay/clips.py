@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.errors import UsageError
-from streamer.replay.replayer import clip_name
+from streamer.replay.names import MEDIA_SUFFIXES, AmbiguousNameError, absolute, distinct_names
+from streamer.replay.truth import lines_of, name_in
 
-# fmt: off
-_AUDIO = (
-    ".aac", ".ac3", ".aif", ".aiff", ".amr", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus",
-    ".wav", ".wma",
-)
-_VIDEO = (
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
-    ".wmv",
-)
-# fmt: on
-MEDIA_SUFFIXES = frozenset(_AUDIO + _VIDEO)
-"""What counts as a clip inside a folder; a file that is named itself may end in anything."""
 LISTING_SUFFIXES = frozenset((".tsv", ".csv", ".txt"))
+_TAKEN = ("classes",)
+"""A clip with this name would be taken for the classes in `scores.npz`."""
 
 
-def clips_of(arguments: Sequence[str]) -> list[str]:
-    """The clips that `arguments` name, in their order; a folder's by name, each path once.
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A recording to replay."""
 
-    A listing is a text file with a clip at the beginning of each line, as truth files are: what follows
-    a tab and a header `filename` are passed over. Its paths are relative to its folder.
+    path: str  # as it was named, or a URL
+    name: str  # in results: the last part of its path, with as many folders in front as tell it from the other clips
+
+
+def clips_of(arguments: Sequence[str]) -> list[Clip]:
+    """The clips that `arguments` name, in their order; a folder's by name, each file once.
+
+    A file in a folder counts as a clip when it ends as media do; one that is named itself may end in
+    anything. A listing is a text file with a clip at the beginning of each line, as truth files are: what
+    follows a tab and a header `filename` are passed over. Its paths are relative to its folder.
 
     Raises:
-        UsageError: a folder or listing names no clip, or two clips have the same file name.
+        UsageError: a folder or listing names no clip, or results could not tell two clips apart.
 
     """
-    clips: dict[str, None] = {}
+    clips: dict[str, str] = {}  # absolute path -> as named
     for argument in arguments:
         path = Path(argument)
         if "://" not in argument and path.is_dir():
@@ -46,32 +47,28 @@ def clips_of(arguments: Sequence[str]) -> list[str]:
             found = _listed(path)
         else:
             found = [argument]
-        clips.update(dict.fromkeys(found))
-    _check_names(clips)
-    return list(clips)
+        for clip in found:
+            clips.setdefault(absolute(clip), clip)
+    try:
+        names = distinct_names(clips, _TAKEN)
+    except AmbiguousNameError as error:
+        raise UsageError(
+            f"results could not tell {error} apart, for their names end alike: replay them apart"
+        ) from None
+    return [Clip(clip, names[path]) for path, clip in clips.items()]
 
 
 def _listed(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(path)
     except (OSError, UnicodeDecodeError):
         raise UsageError(
             f"{path}: can't be read as a listing of clips, UTF-8 text with one at the start of each line"
         ) from None
-    names = dict.fromkeys(line.partition("\t")[0].strip() for line in lines)
+    names = dict.fromkeys(name_in(line.partition("\t")[0]) for line in lines)
     clips = [str(path.parent / name) for name in names if name and name != "filename"]
     if not clips:
         raise UsageError(f"{path}: the listing names no clips")
     if not any(Path(clip).is_file() for clip in clips):
         raise UsageError(f"{path}: neither a clip nor a listing of clips; there is no {clips[0][:200]}")
     return clips
-
-
-def _check_names(clips: dict[str, None]) -> None:
-    seen: dict[str, str] = {}
-    for clip in clips:
-        other = seen.setdefault(clip_name(clip), clip)
-        if other != clip:
-            raise UsageError(
-                f"{other} and {clip} have the same file name, which is all that results tell: replay them apart"
-            )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from tqdm import tqdm
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SourceError, redacted
+from streamer.escapes import escaped
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.media.source import is_live, open_media
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.weights import WeightsStore
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, TimedOutput, run
+from streamer.replay.names import absolute, distinct_names
 from streamer.replay.truth import LabelledEvent, labelled
 from streamer.timeline import seconds
 from streamer.types import (
@@ -38,6 +41,7 @@ from streamer.windows import Coverage
 LONGEST_CLIP_S = 600.0
 """In one window. The network was trained on 10 s, and its activations take 10 MB for each."""
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_LONGEST_STREAM_NAME = 64
 _LONG_CLIP_S = 30.0
 """From here on a clip has a progress bar of its own."""
 
@@ -69,15 +73,19 @@ class Replayer:
         """A replayer of `bundle`. Raises `BundleError` and `WeightsError`."""
         return cls(bundle, bundle.factories(weights), Detector(bundle), mode)
 
-    def replay(self, clip: str, each: Callable[[TimedOutput], None] | None = None) -> ClipResult:
+    def replay(
+        self, clip: str, each: Callable[[TimedOutput], None] | None = None, *, name: str | None = None
+    ) -> ClipResult:
         """Put one clip (a path or URL) through a pipeline of its own; `each` sees every output as it comes.
+
+        `name` is what it is called in results, by default the last part of its path.
 
         Times count from the clip's beginning: where the media jumps, an epoch begins at the end of the one before.
         Raises `SourceError` if the clip can't be played, or is too long for one window.
         """
         if is_live(clip):
             raise SourceError("other", f"{redacted(clip)}: is a live source; listen to it with: earwitness run")
-        name = clip_name(clip)
+        name = name or next(iter(distinct_names([absolute(clip)]).values()))
         outputs: list[Output] = []
         with open_media(clip, want_of(self.factories.values())) as media:
             pipeline = self._pipeline(name)
@@ -106,12 +114,12 @@ class Replayer:
         ids = count(1)
         whole = self.mode == "clip"
         return StreamPipeline(
-            _NOT_A_NAME.sub("_", name)[:64] or "clip",
+            stream_name(name),
             self.factories,
             self.bundle.decoding,
             WHOLE_CLIP_WINDOW if whole else self.bundle.window_cells,
             WHOLE_CLIP if whole else StreamSettings(),
-            lambda: f"{name}-{next(ids)}",
+            lambda: f"{escaped(name)}-{next(ids)}",
         )
 
     def _tags(self, tag_scores: Floats) -> frozenset[str]:
@@ -166,9 +174,16 @@ class _Meter:
                 self._end, self._begun = 0, False
 
 
-def clip_name(clip: str) -> str:
-    """What a clip is called in tables and truth files: the last part of its path or URL."""
-    return Path(clip.partition("?")[0]).name if "://" in clip else Path(clip).name
+def stream_name(name: str) -> str:
+    """A clip's name as a stream's, which topics allow: what they don't allow is replaced, and marked by a digest.
+
+    So no two clips are one stream: `a b.wav` is `a_b.wav-` and eight hexadecimal digits.
+    """
+    allowed = _NOT_A_NAME.sub("_", name)[:_LONGEST_STREAM_NAME]
+    if allowed == name:
+        return name
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f"{allowed[: _LONGEST_STREAM_NAME - 9]}-{digest}"
 
 
 def _joined(scored: Sequence[CellScores], classes: int) -> Floats:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.errors import UsageError
+from streamer.escapes import escaped
 from streamer.replay.replayer import ClipResult
 from streamer.replay.scoring import Report
 from streamer.replay.truth import strong_tsv, weak_tsv
@@ -55,10 +58,18 @@ def write_report(folder: Path, report: ReplayReport, *, scores: bool) -> None:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         if scores:
-            arrays = {result.name: result.scores for result in report.results}
-            np.savez_compressed(folder / "scores.npz", allow_pickle=False, classes=np.array(report.classes), **arrays)
+            arrays = {escaped(result.name): result.scores for result in report.results}
+            _write_npz(folder / "scores.npz", {"classes": np.array(report.classes), **arrays})
     except OSError as error:
         raise UsageError(f"--report {folder}: can't write: {error.strerror}") from None
+
+
+def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """What `np.savez_compressed` writes; its parameters are names that no array could have (`file`)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _json(report: ReplayReport) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def _json(report: ReplayReport) -> dict[str, Any]:
         "broken": list(report.broken),
         "scores": report.scores.json() if report.scores else None,
         "tags": {
-            result.name: {
+            escaped(result.name): {
                 label: round(float(score), 6) for label, score in zip(report.classes, result.tag_scores, strict=True)
             }
             for result in report.results

@@ -2,18 +2,22 @@
 
 A truth file is tab-separated with a header: `filename onset offset event_label` (strong; a row with
 nothing behind the file name is a clip without events) or `filename event_labels` (weak; labels
-separated by commas). Clips are known by the last part of their path.
+separated by commas). File names are written and read by the rule of `streamer.escapes`. A name may have
+folders in front; it then speaks of the clip in these folders alone.
 """
 
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from streamer.errors import TruthError
+from streamer.escapes import escaped, unescaped
+from streamer.replay.names import AmbiguousNameError, NameIndex
 from streamer.timeline import seconds
 from streamer.types import Offset
 
@@ -38,18 +42,54 @@ class Truth:
     events: Mapping[str, tuple[LabelledEvent, ...]]  # file name -> events; empty for a weak truth
     tags: Mapping[str, frozenset[str]]  # file name -> classes
     strong: bool
+    _names: NameIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the names."""
+        object.__setattr__(self, "_names", NameIndex(self.tags))
 
     def name_of(self, clip: str) -> str | None:
-        """The truth's file name for `clip` (a path or a name): the same, else the only one of that stem, else None.
+        """The truth's file name that is meant by `clip`; None if it does not speak of it.
 
-        So a picture and sound `clip.mp4` is scored against the row of its `clip.wav`.
+        This is the one rule by which media and annotations belong together, wherever they do:
+
+        1. the name with which the clip's path ends, the longest if there are several: `001.wav` is meant by
+           a clip of any folder, `kitchen/001.wav` only by the one in a folder `kitchen`;
+        2. else the same with media suffixes left out of both: a picture and sound `001.mp4` is annotated by
+           the row of its `001.wav`, and `Y<id>_30.000_40.000.wav` by a row `Y<id>_30.000_40.000`, whose digits
+           are no suffix.
+
+        Args:
+            clip: a path or URL; an absolute path where folders should count.
+
+        Raises:
+            TruthError: several names are meant equally well, as `x.wav` and `x.flac` are by `x.mp4`.
+
         """
-        name = PurePath(clip).name
-        if name in self.tags:
-            return name
-        stem = _stem(name)
-        same = [other for other in self.tags if _stem(other) == stem]
-        return same[0] if len(same) == 1 else None
+        try:
+            return self._names.find(clip)
+        except AmbiguousNameError as error:
+            raise TruthError(
+                f"{self.source}: {clip} could be {error} there: name it there as it is, with its suffix"
+            ) from None
+
+    def names_of(self, clips: Sequence[str]) -> dict[str, str]:
+        """Each of `clips` with the truth's name for it (`name_of`), without those of which it does not speak.
+
+        Raises:
+            TruthError: a clip could be several rows, or a row is meant by two clips.
+
+        """
+        found = {clip: name for clip in clips if (name := self.name_of(clip)) is not None}
+        clip_of: dict[str, str] = {}
+        for clip, name in found.items():
+            other = clip_of.setdefault(name, clip)
+            if other != clip:
+                raise TruthError(
+                    f"{self.source}: {other} and {clip} are both {name} there: leave one out, or name both there "
+                    "with as much of their path as tells them apart"
+                )
+        return found
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """Raises `TruthError` if a label is none of `classes`."""
@@ -70,10 +110,10 @@ def labelled(events: Iterable[Offset]) -> tuple[LabelledEvent, ...]:
 def read_truth(path: Path) -> Truth:
     """Read a truth file, strong or weak by its header. Raises `TruthError` that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(path)
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise TruthError(f"{path}: can't read the truth: {what}") from error
+        raise TruthError(f"{path}: can't read the truth: {what}") from None
     header = tuple(field.strip() for field in lines[0].split("\t")) if lines else ()
     if header not in (STRONG_HEADER, WEAK_HEADER):
         raise TruthError(
@@ -85,10 +125,11 @@ def read_truth(path: Path) -> Truth:
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        fields = [field.strip() for field in line.split("\t")]
+        first, *rest = line.split("\t")
+        fields = [name_in(first), *(field.strip() for field in rest)]
         fields += [""] * (len(header) - len(fields))
         where = f"{path}, line {number}"
-        name = PurePath(fields[0]).name
+        name = fields[0]
         if not name or len(fields) > len(header):
             raise TruthError(
                 f"{where}: expected {len(header)} tab-separated fields, a file name first, not {line[:80]!r}"
@@ -110,19 +151,46 @@ def read_truth(path: Path) -> Truth:
     )
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a table in UTF-8, with names of other bytes as the file system gives them.
+
+    A table that was made from a folder's listing holds its names byte by byte, whatever they are; that the
+    file is text at all is seen in its first line.
+
+    Raises:
+        OSError: it can't be read.
+        UnicodeDecodeError: its first line is not UTF-8 text.
+
+    """
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    lines[0].decode()
+    if lines[-1] == b"":
+        lines.pop()
+    return [line.decode(errors="surrogateescape") for line in lines]
+
+
+def name_in(text: str) -> str:
+    """A file name as the file system has it. Quotes around it are those that spreadsheets and csv modules write."""
+    text = text.strip(" ")
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = text[1:-1].replace('""', '"')
+    return posixpath.normpath(unescaped(text)) if text else ""
+
+
 def strong_tsv(events: Mapping[str, Sequence[LabelledEvent]]) -> str:
     """File name -> events as a strong truth file's text; a clip without events is a row of its name alone."""
     rows = ["\t".join(STRONG_HEADER)]
     for name, row in events.items():
-        rows += [f"{name}\t{event.onset_s:.3f}\t{event.offset_s:.3f}\t{event.label}" for event in row]
+        rows += [f"{escaped(name)}\t{event.onset_s:.3f}\t{event.offset_s:.3f}\t{event.label}" for event in row]
         if not row:
-            rows.append(f"{name}\t\t\t")
+            rows.append(f"{escaped(name)}\t\t\t")
     return "\n".join(rows) + "\n"
 
 
 def weak_tsv(tags: Mapping[str, Iterable[str]]) -> str:
     """File name -> classes as a weak truth file's text."""
-    rows = [f"{name}\t{','.join(sorted(labels))}" for name, labels in tags.items()]
+    rows = [f"{escaped(name)}\t{','.join(sorted(labels))}" for name, labels in tags.items()]
     return "\n".join(["\t".join(WEAK_HEADER), *rows]) + "\n"
 
 
@@ -136,12 +204,6 @@ def _event(fields: Sequence[str], where: str) -> LabelledEvent:
     if not fields[3]:
         raise TruthError(f"{where}: the event has no event_label")
     return LabelledEvent(onset_s, offset_s, fields[3])
-
-
-def _stem(name: str) -> str:
-    """A file name without its ending; the digits behind the last point of `Y<id>_30.000_40.000` are none."""
-    stem, point, ending = name.rpartition(".")
-    return stem if point and stem and not ending.isdigit() else name
 
 
 def _nearest(label: str, classes: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
 
 from streamer.errors import TruthError
 from streamer.replay.scoring import ClipPrediction, Counts, Report, evaluate
-from streamer.replay.truth import LabelledEvent, Truth, labelled, read_truth, strong_tsv, weak_tsv
-from streamer.types import SAMPLE_RATE_HZ, Offset
+from streamer.replay.truth import LabelledEvent, Truth
 
 CLASSES = ("Cat", "Dog", "Speech")
 
@@ -126,91 +124,12 @@ def test_a_class_that_the_model_lacks_is_named_with_its_nearest() -> None:
         scored({"a.wav": [LabelledEvent(0, 1, "Dogs")]}, {"a.wav": []})
 
 
-def test_a_strong_truth_is_read_with_odd_names_and_clips_without_events(tmp_path: Path) -> None:
-    path = tmp_path / "eval.csv"
-    path.write_bytes(
-        b"\xef\xbb\xbffilename\tonset\toffset\tevent_label\r\n"
-        b"Y-6p32k2WUCs_0.000_10.000.wav\t0.5\t10.250\tDog\r\n"
-        b"Y__32k2WUC-s_30.000_40.000.wav\t\t\t\r\n"
-        b"empty.wav\r\n"
-        b"\r\n"
-        b"audio/eval/1Ro0FgMWTUE_120_130.wav\t0.000\t2.081\tCat\r\n"
-        b"audio/eval/1Ro0FgMWTUE_120_130.wav\t1.000\t3.000\tCat\r\n"
-    )
-    truth = read_truth(path)
-    assert truth.strong
-    assert truth.events == {
-        "Y-6p32k2WUCs_0.000_10.000.wav": (LabelledEvent(0.5, 10.25, "Dog"),),
-        "Y__32k2WUC-s_30.000_40.000.wav": (),
-        "empty.wav": (),
-        "1Ro0FgMWTUE_120_130.wav": (LabelledEvent(0, 2.081, "Cat"), LabelledEvent(1, 3, "Cat")),
-    }
-    assert truth.tags["1Ro0FgMWTUE_120_130.wav"] == {"Cat"}
-    written = tmp_path / "again.tsv"
-    written.write_text(strong_tsv(truth.events))
-    assert read_truth(written).events == truth.events
-
-
-def test_a_weak_truth_is_read_and_scores_tags_alone(tmp_path: Path) -> None:
-    path = tmp_path / "weak.csv"
-    path.write_text("filename\tevent_labels\nYKK227gPpRn4_30.000_40.000.wav\tCat,Speech\nb.wav\t\n")
-    truth = read_truth(path)
-    assert not truth.strong
-    assert truth.tags == {"YKK227gPpRn4_30.000_40.000.wav": {"Cat", "Speech"}, "b.wav": frozenset()}
+def test_a_weak_truth_scores_tags_alone() -> None:
+    truth = Truth("weak.tsv", {}, {"a.wav": frozenset({"Cat", "Speech"}), "b.wav": frozenset()}, strong=False)
     predictions = {name: ClipPrediction((), frozenset({"Cat"})) for name in truth.tags}
     report = evaluate(truth, predictions, CLASSES, dict.fromkeys(truth.tags, 10.0))
     assert report.clip_f1 == pytest.approx((2 / 3 + 0) / 2)
     assert set(report.json()) == {"clips", "clip_f1", "classes"}
-    assert weak_tsv(truth.tags) == path.read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "first line must be the tab-separated header"),
-        ("filename\n a.wav\n", "first line must be"),
-        ("filename,onset,offset,event_label\n", "first line must be"),
-        ("filename\tonset\toffset\tevent_label\na.wav\tx\t1\tDog\n", "line 2: onset and offset must be seconds"),
-        ("filename\tonset\toffset\tevent_label\na.wav\t2\t1\tDog\n", "line 2: an event must have 0 <= onset < offset"),
-        ("filename\tonset\toffset\tevent_label\na.wav\t0\tnan\tDog\n", "line 2: an event must have"),
-        ("filename\tonset\toffset\tevent_label\na.wav\t0\t1\t\n", "line 2: the event has no event_label"),
-        ("filename\tonset\toffset\tevent_label\n\t0\t1\tDog\n", "line 2: expected 4 tab-separated fields"),
-        ("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\tx\n", "line 2: expected 4 tab-separated fields"),
-    ],
-)
-def test_a_broken_truth_is_one_line_that_says_where(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "truth.tsv"
-    path.write_text(text)
-    with pytest.raises(TruthError, match=message) as caught:
-        read_truth(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_or_binary_truth_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(TruthError, match="No such file"):
-        read_truth(tmp_path / "none.tsv")
-    (tmp_path / "sound.wav").write_bytes(b"RIFF\xff\xfe\x00")
-    with pytest.raises(TruthError, match="not UTF-8"):
-        read_truth(tmp_path / "sound.wav")
-
-
-def test_clips_are_matched_by_name_then_by_the_only_such_stem() -> None:
-    truth = truth_of({"Y-a_30.000_40.000.wav": [], "b.wav": [], "b.flac": [], "Yc_0.000_10.000": []})
-    assert truth.name_of("/data/Y-a_30.000_40.000.wav") == "Y-a_30.000_40.000.wav"
-    assert truth.name_of("Y-a_30.000_40.000.mp4") == "Y-a_30.000_40.000.wav"
-    assert truth.name_of("Yc_0.000_10.000.wav") == "Yc_0.000_10.000"
-    assert truth.name_of("Yc_0.000_20.000.wav") is None
-    assert truth.name_of("b.flac") == "b.flac"
-    assert truth.name_of("b.mp4") is None  # two rows could be meant
-
-
-def test_tracked_events_in_seconds_by_onset() -> None:
-    offsets = [
-        Offset("2", "door", 0, "Dog", 2 * SAMPLE_RATE_HZ, 3 * SAMPLE_RATE_HZ, 0.5, 0.6, "silence"),
-        Offset("1", "door", 0, "Cat", SAMPLE_RATE_HZ, 5 * SAMPLE_RATE_HZ, 0.5, 0.6, "silence"),
-    ]
-    assert labelled(offsets) == (LabelledEvent(1, 5, "Cat"), LabelledEvent(2, 3, "Dog"))
 
 
 def test_the_table_has_a_row_a_class_with_its_number_and_the_means() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +15,7 @@ import pytest
 
 from streamer.commands import replay
 from streamer.errors import BundleError, EarwitnessError, TruthError, UsageError
-from streamer.replay.clips import clips_of
-from streamer.replay.replayer import clip_name
+from streamer.escapes import escaped
 from streamer.replay.truth import read_truth
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, decode
 from streamer.types import cells_in
@@ -163,7 +165,8 @@ def test_clips_and_truth_need_not_be_the_same(
         (["{tmp}/other.tsv", "--truth", "{tmp}/foreign.tsv"], TruthError, "class 'Bog' of -c.mp4 .* did you mean Dog"),
         (["{tmp}/other.tsv", "--truth", "{tmp}/nothing.tsv"], TruthError, "speaks of none of the clips"),
         (["{clips}", "--report", "{clips}/notes.md"], UsageError, "can't make the folder"),
-        (["{clips}/-c.mp4", "{tmp}/-c.mp4"], UsageError, "have the same file name"),
+        (["http://h/x.wav?id=1", "http://h/x.wav?id=2"], UsageError, "could not tell .* apart"),
+        (["{clips}/-c.mp4", "{tmp}/-c.mp4", "--truth", "{tmp}/c.tsv"], TruthError, "-c.mp4 and .*-c.mp4 are both -c"),
     ],
 )
 def test_what_can_not_be_done_is_one_line(
@@ -174,6 +177,7 @@ def test_what_can_not_be_done_is_one_line(
     (tmp_path / "blank.txt").write_text("\n")
     (tmp_path / "-c.mp4").touch()
     (tmp_path / "other.tsv").write_text("filename\n-c.mp4\n")
+    (tmp_path / "c.tsv").write_text("filename\tonset\toffset\tevent_label\n-c.wav\t1\t2\tDog\n")
     (tmp_path / "foreign.tsv").write_text("filename\tonset\toffset\tevent_label\n-c.mp4\t1\t2\tBog\n")
     (tmp_path / "nothing.tsv").write_text("filename\tonset\toffset\tevent_label\nx.wav\t\t\t\n")
     filled = [argument.format(clips=clips, tmp=tmp_path) for argument in arguments]
@@ -195,11 +199,82 @@ def test_a_live_source_and_a_long_clip_in_one_window_are_refused(
     assert "longer than 10 min can't be one window; use --mode stream" in err
 
 
-def test_a_listing_s_paths_are_relative_to_it_and_each_clip_comes_once(clips: Path, tmp_path: Path) -> None:
-    listing = clips / "list.csv"
-    listing.write_text("filename\tonset\toffset\tevent_label\n-c.mp4\t0\t1\tDog\n-c.mp4\t1\t2\tDog\n")
-    assert clips_of([str(listing), str(clips)]) == [
-        str(clips / name) for name in ("-c.mp4", "Y-a_b-c_d-e_0.000_4.000.wav", "Y__b_2.000_4.400.flac")
-    ]
-    listing.unlink()
-    assert clip_name("http://host/folder/clip.mp4?token=x/y") == "clip.mp4"
+def test_clips_of_one_name_in_two_folders_are_two_clips(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is scored against the row of its own folder, and is called by it in results."""
+    for seed, folder in enumerate(("kitchen", "bath")):
+        (tmp_path / folder).mkdir()
+        make_clip(tmp_path / folder / "001.wav", audio="pcm", samples=bursts(3.0, seed, 48_000))
+    assert called([tmp_path, "--model", bundle, "--report", tmp_path / "one"]) == 0
+    found = read_truth(tmp_path / "one" / "events.tsv").events
+    assert set(found) == {"kitchen/001.wav", "bath/001.wav"}
+    assert found["kitchen/001.wav"] != found["bath/001.wav"]
+    truth = tmp_path / "one" / "events.tsv"
+    for clip in (tmp_path, tmp_path / "kitchen" / "001.wav"):
+        report = tmp_path / "two"
+        assert called([clip, "--model", bundle, "--truth", truth, "--report", report, "--scores"]) == 0
+        assert json.loads((report / "scores.json").read_text())["scores"]["event_f1"] == 1
+
+
+ODD_NAMES = [
+    b"caf\xe9.wav",
+    b"a\tb\nc.wav",
+    b'"quoted" .wav',
+    b"\xe2\x80\xaevaw.wav",
+    b"file",
+    b"classes",
+    b"caf\xc3\xa9.wav",
+]
+
+
+def test_names_of_any_bytes_are_written_and_read_back(bundle: Path, tmp_path: Path) -> None:
+    """By the real command, its output to a pipe in ASCII: table, report and scores; scored against themselves."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for seed, name in enumerate(ODD_NAMES):
+        make_clip(tmp_path / "clip.wav", audio="pcm", samples=bursts(1.5, seed, 48_000))
+        (tmp_path / "clip.wav").rename(clips / os.fsdecode(name))
+    named = [os.path.join(clips, os.fsdecode(name)) for name in ODD_NAMES]
+    broken = os.path.join(clips, os.fsdecode(b"br\xf6ken.wav"))
+    Path(broken).write_text("hello")
+    report, again = tmp_path / "report", tmp_path / "again"
+    command = [sys.executable, "-m", "streamer.cli", "replay", "--model", str(bundle), "--scores"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}
+    done = subprocess.run(
+        [*command, "--report", str(report), "--", *named, broken],
+        capture_output=True,
+        text=True,
+        encoding="ascii",
+        env=env,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert r"br\xf6ken.wav: not an audio or video file" in done.stderr
+    table = tmp_path / "printed.tsv"
+    table.write_text(done.stdout)
+    found = read_truth(report / "events.tsv").events
+    names = {*map(os.fsdecode, ODD_NAMES)} - {"classes"} | {"clips/classes"}
+    assert set(found) == set(read_truth(table).events) == set(read_truth(report / "tags.tsv").tags) == names
+    figures = json.loads((report / "scores.json").read_text())
+    assert set(figures["tags"]) == {escaped(name) for name in names}
+    assert r"br\xf6ken.wav" in (report / "report.md").read_text()
+    with np.load(report / "scores.npz") as scores:
+        assert set(scores) == {"classes", *map(escaped, names)}
+    truth = [*command, "--report", str(again), "--truth", str(report / "events.tsv"), "--", *named]
+    done = subprocess.run(truth, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads((again / "scores.json").read_text())["scores"]["event_f1"] == 1
+
+
+def test_json_lines_of_clips_with_odd_names_tell_them_apart(bundle: Path, tmp_path: Path) -> None:
+    names = ["a b.wav", "a_b.wav", os.fsdecode(b"a\xe9b.wav"), f"{'x' * 80}1.wav", f"{'x' * 80}2.wav"]
+    for seed, name in enumerate(names):
+        make_clip(tmp_path / "clip.wav", audio="pcm", samples=bursts(1.5, seed, 48_000))
+        (tmp_path / "clip.wav").rename(tmp_path / name)
+    command = [sys.executable, "-m", "streamer.cli", "replay", str(tmp_path), "--model", str(bundle), "--format"]
+    done = subprocess.run([*command, "jsonl"], capture_output=True, check=True)
+    streams = {decode(line).stream for line in done.stdout.splitlines()}  # type: ignore[union-attr]
+    assert "a_b.wav" in streams
+    assert len(streams) == len(names)
