@@ -7,20 +7,18 @@ whoever owns the `Detector` scores them, `drain` takes the scores back and gives
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.events import Decoding, EventTracker
-from streamer.features.base import Extractor, ExtractorFactory, want_of
+from streamer.features.base import ExtractorFactory, want_of
+from streamer.features.extraction import Extraction, StageTimer
 from streamer.timeline import Timeline, samples
 from streamer.types import (
     CELL,
-    SAMPLE_RATE_HZ,
     Anchor,
-    Cells,
     CellScores,
     Chunk,
     ClockSource,
@@ -31,7 +29,6 @@ from streamer.types import (
     Onset,
     Picture,
     Window,
-    cells_in,
 )
 from streamer.windows import Coverage, Windower
 
@@ -65,26 +62,6 @@ WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLI
 WHOLE_CLIP_WINDOW = _UNLIMITED
 
 
-class StageTimer(Protocol):
-    """Times the stages of the work for a core that reads no clock."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """A context that lasts as long as one piece of work of the stage `name` (a modality)."""
-
-
-class _NoTimer:
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        del name
-        return nullcontext()
-
-
-@runtime_checkable
-class _Sheddable(Protocol):
-    """An extractor that can look at fewer pictures."""
-
-    stride: int
-
-
 class StreamPipeline:
     """All core state of one stream. Not for two threads at once.
 
@@ -110,7 +87,7 @@ class StreamPipeline:
         self._window_cells = window_cells
         self._settings = settings
         self._new_id = new_id
-        self._timer = timer or _NoTimer()
+        self._timer = timer
         self._present = tuple(factories)
         self._picture_stride = 1
         self._past = Coverage()
@@ -122,8 +99,8 @@ class StreamPipeline:
     def _begin(self) -> None:
         """Everything that lives for one epoch."""
         self._timeline = Timeline()
-        self._extractors: dict[str, Extractor] = {name: self._factories[name].new() for name in self._present}
-        self._shed()
+        self._extraction = Extraction({name: self._factories[name] for name in self._present}, self._timer)
+        self._extraction.shed(self._picture_stride)
         self._windower = Windower(
             self._stream,
             self._epoch,
@@ -141,8 +118,6 @@ class StreamPipeline:
             max_event_cells=_cells(self._settings.max_event_s),
             new_id=self._new_id,
         )
-        self._audio_ends: dict[int, int] = {}  # rate -> position behind the last sample
-        self._last_picture: int | None = None
 
     @property
     def epoch(self) -> int:
@@ -172,7 +147,7 @@ class StreamPipeline:
     @picture_stride.setter
     def picture_stride(self, stride: int) -> None:
         self._picture_stride = stride
-        self._shed()
+        self._extraction.shed(stride)
 
     def source_has(self, *, audio: bool, pictures: bool) -> None:
         """Say what the source has, before the first push of an epoch; without it, all that the model takes.
@@ -182,7 +157,7 @@ class StreamPipeline:
             RuntimeError: the epoch has begun.
 
         """
-        if self._ended is None and self._has_media():
+        if self._ended is None and self._extraction.begun:
             raise RuntimeError(f"{self._stream}: what the source has can't change within an epoch")
         present = tuple(
             name for name, factory in self._factories.items() if factory.want.served_by(audio=audio, pictures=pictures)
@@ -213,16 +188,9 @@ class StreamPipeline:
         match item:
             case Anchor():
                 self._timeline.push(item)
-            case Chunk():
-                if len(item.samples) == 0:
-                    return []
-                self._audio_ends[item.rate_hz] = item.end
-                for name in self._wanting(item):
-                    windows += self._windower.push(name, self._extracted(name, item))
-            case Picture():
-                self._last_picture = item.at
-                for name in self._wanting(item):
-                    windows += self._windower.push(name, self._extracted(name, item))
+            case Chunk() | Picture():
+                for name, cells in self._extraction.push(item):
+                    windows += self._windower.push(name, cells)
         self._undrained = len(windows) or None
         return windows
 
@@ -234,15 +202,11 @@ class StreamPipeline:
         self._check_drained()
         if self._ended is not None:
             return []
-        if not self._has_media():
+        if not self._extraction.begun:
             self._begin()  # anchors of a connection that gave nothing say nothing of the next one
             return []
-        cells = max(self._cells_at_end(), self._windower.ready)
-        last: dict[str, Cells] = {}
-        for name, extractor in self._extractors.items():
-            with self._timer.stage(name):
-                last[name] = extractor.flush(cells)
-        windows = self._windower.flush(cells, last)
+        cells = max(self._extraction.cells, self._windower.ready)
+        windows = self._windower.flush(cells, self._extraction.flush(cells))
         self._past = self.coverage
         self._ended = reason
         self._epoch += 1
@@ -268,31 +232,6 @@ class StreamPipeline:
     def _check_drained(self) -> None:
         if self._undrained is not None:
             raise RuntimeError(f"{self._stream}: drain the windows that were given out before going on")
-
-    def _has_media(self) -> bool:
-        return bool(self._audio_ends) or self._last_picture is not None
-
-    def _wanting(self, item: Chunk | Picture) -> list[str]:
-        return [name for name in self._extractors if self._factories[name].want.takes(item)]
-
-    def _extracted(self, name: str, item: Chunk | Picture) -> Cells:
-        with self._timer.stage(name):
-            return self._extractors[name].push(item)
-
-    def _cells_at_end(self) -> int:
-        """Cells of the epoch: those of its audio, or up to the one that shows the last picture."""
-        if SAMPLE_RATE_HZ in self._audio_ends:
-            return cells_in(self._audio_ends[SAMPLE_RATE_HZ])
-        if self._audio_ends:
-            rate_hz, end = next(iter(self._audio_ends.items()))
-            return cells_in(end * SAMPLE_RATE_HZ // rate_hz)
-        assert self._last_picture is not None
-        return self._last_picture // CELL + 1
-
-    def _shed(self) -> None:
-        for extractor in self._extractors.values():
-            if isinstance(extractor, _Sheddable):
-                extractor.stride = self._picture_stride
 
 
 def run(

@@ -346,7 +346,7 @@ def test_pictures_can_be_shed_at_any_time_and_in_every_later_epoch() -> None:
     for stride in (1, 4, 0):
         pipeline.picture_stride = stride
         scored(in_time(every(AUDIO, 1000), pictures(6.0)), pipeline, ("spectral", "vgg16"))
-        extractor = pipeline._extractors["vgg16"]
+        extractor = pipeline._extraction._extractors["vgg16"]
         assert isinstance(extractor, GreyExtractor)
         looked_at.append(extractor.looked_at)
     assert looked_at == [90, 23, 0]
