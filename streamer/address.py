@@ -116,9 +116,16 @@ class Address:
         pieces = {text, rest, *re.split(r"[/?#@:&=;]", text), *re.split(r"[/?#@:&=;_]", text)}
         pieces.update(re.findall(r"^(.*)@", rest), re.findall(r"^[^:]*:(.*)@", rest))  # login and password, if raw
         pieces.update({unquote(piece) for piece in pieces})
+        pieces.update({repr(piece)[1:-1] for piece in pieces}, {ascii(piece)[1:-1] for piece in pieces})
         known = {self.host, self.scheme, *re.findall(r"([A-Za-z0-9]+)=", text), *_USERS}
         found = [one for one in pieces - known if len(one) >= _TO_LEARN and one not in self.shown]
         return sorted((one for one in found if not (_is_plain(one) or _is_ip(one))), key=len, reverse=True)
+
+    def hide(self, text: str) -> str:
+        """`text` with the secrets of this address taken out."""
+        for piece in self.secrets():
+            text = text.replace(piece, self.shown if piece == self.reveal() else HIDDEN)
+        return text
 
     def __str__(self) -> str:
         return self.shown

@@ -1,74 +1,65 @@
-"""The `earwitness` command: parses, hands over to one of `streamer.commands`, and says in one line what went wrong."""
+"""The `earwitness` command: parses, hands over to one of `streamer.commands`, and says in one line what went wrong.
+
+Nearly nothing is imported here: until `main` has taken the signals over, Ctrl-C means a traceback.
+"""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
-from streamer.errors import EarwitnessError, redacted
-from streamer.escapes import escape_what_can_not_be_encoded, printable
+from streamer.starting import EndsAtOnce
 
 COMMANDS = ("run", "replay", "listen", "weights", "doctor", "demo")
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the line and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {printable(redacted(message))}; see {self.prog} --help\n")
-
-
-def make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser that knows `commands`; their modules are imported for it."""
-    parser = Parser(
-        prog="earwitness",
-        description="Listens to and watches live streams, and tells other programs what it heard, when it began and "
-        "when it ended.",
-        epilog="example: earwitness run door=rtsp://user:pass@camera/stream",
-    )
-    parser.add_argument("--debug", action="store_true", help="show where in the program an error comes from")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in commands:
-        importlib.import_module(f"streamer.commands.{name}").add_parser(subparsers)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 only on success."""
     argv = sys.argv[1:] if argv is None else argv
+    with EndsAtOnce("earwitness"):
+        from streamer.commands.known import KnownSecrets
+        from streamer.commands.parser import MisuseError, make_parser
+        from streamer.errors import EarwitnessError
+        from streamer.escapes import escape_what_can_not_be_encoded, printable
+
     escape_what_can_not_be_encoded(sys.stdout, sys.stderr)
-    # Only what is asked for is imported: torch alone takes seconds, and `listen` needs none of it.
-    named = [word for word in argv if not word.startswith("-")][:1]
-    args = make_parser(named if named and named[0] in COMMANDS else COMMANDS).parse_args(argv)
-    args.argv = list(argv)
+    known = KnownSecrets()
+    known.learn_arguments(argv)
+
+    def failed(text: str, code: int, prog: str = "earwitness", *, trace: bool = True) -> int:
+        """Print the error's line, and with --debug where it comes from."""
+        if trace and "--debug" in argv:
+            import traceback
+
+            sys.stderr.write(known.hide(traceback.format_exc()))
+        sys.stderr.write(f"{prog}: error: {printable(known.hide(' '.join(text.split())))}\n")
+        return code
+
     try:
+        with EndsAtOnce("earwitness"):
+            # Only what is asked for is imported: torch alone takes seconds, and `listen` needs none of it.
+            named = [word for word in argv if not word.startswith("-")][:1]
+            args = make_parser(named if named and named[0] in COMMANDS else COMMANDS).parse_args(argv)
+        args.argv, args.known = list(argv), known
         code: int = args.main(args)
         sys.stdout.flush()
+    except MisuseError as error:
+        return failed(f"{error}; see {error.prog} --help", 2, error.prog, trace=False)
     except EarwitnessError as error:
-        return _failed(redacted(" ".join(str(error).split())), error.exit_code, args.debug)
+        return failed(str(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone: nobody is left to tell. Python must not try to flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return _failed("interrupted", 130, debug=False)
+        return failed("interrupted", 130, trace=False)
+    except ModuleNotFoundError as error:
+        return failed(f"the package {error.name} is missing: install it, or earwitness again", 1)
     except Exception as error:
-        hint = "please report it" if args.debug else "run it with `earwitness --debug ...` to see where, and report it"
-        text = redacted(" ".join(str(error).split()))
-        return _failed(f"this should not happen: {type(error).__name__}: {text}; {hint}", 1, args.debug)
-    return code
-
-
-def _failed(text: str, code: int, debug: bool) -> int:
-    if debug:
-        sys.stderr.write(redacted(traceback.format_exc()))
-    sys.stderr.write(f"earwitness: error: {printable(text)}\n")
+        debug = "--debug" in argv
+        hint = "please report it" if debug else "run it with `earwitness --debug ...` to see where, and report it"
+        return failed(f"this should not happen: {type(error).__name__}: {error}; {hint}", 1)
     return code
 
 

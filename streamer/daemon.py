@@ -86,7 +86,7 @@ def media_options(stream: StreamConfig) -> MediaOptions:
         read_timeout_s=stream.read_timeout_s,
         hole_limit_s=stream.hole_limit_s,
         format=stream.format,
-        ffmpeg=stream.ffmpeg,
+        ffmpeg={name: value.get_secret_value() for name, value in stream.ffmpeg.items()},
     )
 
 
@@ -101,7 +101,7 @@ def version() -> str:
 def _stream_plan(name: str, stream: StreamConfig, reconnect: bool) -> StreamPlan:
     source = Source(
         name=name,
-        url=stream.source,
+        address=stream.source,
         options=media_options(stream),
         loop=stream.loop,
         realtime=stream.realtime,

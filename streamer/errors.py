@@ -1,20 +1,10 @@
 """The one error tree. A message is one line: what is wrong, where, and what to do. It never holds a
-secret: whoever builds one from a URL passes it through `redacted`.
+secret: of a source it holds what its `Address` shows.
 """
 
 from __future__ import annotations
 
-import re
-
 from streamer.escapes import printable
-
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]*(?:@[^/\s@]*)*@")
-_SECRET_QUERY = re.compile(r"(?i)([?&;](?:pass(?:word)?|pwd|token|key|secret|auth|sig(?:nature)?)=)[^&\s;]*")
-
-
-def redacted(text: str) -> str:
-    """`text` with the user, the password and secret query fields of every URL in it replaced by `***`."""
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(r"\g<scheme>***@", text))
 
 
 class EarwitnessError(Exception):

@@ -12,6 +12,7 @@ import pytest
 
 from streamer import cli
 from streamer.commands import logs
+from streamer.commands.known import KnownSecrets
 
 
 def earwitness(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -75,15 +76,15 @@ def test_an_error_that_should_not_happen_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(args: argparse.Namespace) -> None:
-        raise ZeroDivisionError("rtsp://user:secret@h/x")
+        raise ZeroDivisionError("rtsp://user:secret@h/x")  # as a library's text that quotes its argument
 
     monkeypatch.setattr("streamer.commands.run.main", broken)
-    assert cli.main(["run", "x"]) == 1
+    assert cli.main(["run", "rtsp://user:secret@h/x"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "ZeroDivisionError" in error
     assert "secret" not in error
-    assert cli.main(["--debug", "run", "x"]) == 1
+    assert cli.main(["--debug", "run", "door=rtsp://user:secret@h/x"]) == 1
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert "secret" not in error
@@ -93,7 +94,9 @@ def test_an_error_that_should_not_happen_is_one_line_too(
 def test_log_lines_are_single_and_redacted(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger().handlers[:]
     try:
-        logs.set_up("info", form)
+        known = KnownSecrets()
+        known.learn_arguments(["door=rtsp://user:secret@h/x"])
+        logs.set_up("info", form, known)
         logging.getLogger("streamer.x").info("lost %s\nreally", "rtsp://user:secret@h/x")
         logging.getLogger("streamer.x").debug("not said")
     finally:

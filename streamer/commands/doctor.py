@@ -20,7 +20,7 @@ from streamer.commands.options import add_config_options, config_of
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.daemon import load_model, media_options
 from streamer.detect import Detector
-from streamer.errors import EarwitnessError, SourceError, redacted
+from streamer.errors import EarwitnessError, SourceError
 from streamer.escapes import printable
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.media.source import Media, open_media
@@ -50,7 +50,7 @@ class Check:
     found: str  # and, unless it is ok, what to do
 
     def __str__(self) -> str:
-        return f"{self.verdict:<5} {self.what:<18} {redacted(' '.join(self.found.split()))}"
+        return f"{self.verdict:<5} {self.what:<18} {' '.join(self.found.split())}"
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -7,10 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from streamer.config.loading import load_config, with_changes, with_sources
+from streamer.commands.known import KnownSecrets
+from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig
+from streamer.config.sources import with_sources
 
-SOURCE_HELP = "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S) or HLS URL, a file, or a device"
+SOURCE_HELP = (
+    "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S) or HLS URL, a file, or a device; '${NAME}' (in single quotes) is "
+    "taken from the environment, so that no password shows up in `ps`"
+)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -44,4 +49,8 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
         "log.format": args.log_format,
     }
     changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    return with_sources(with_changes(config, changes), args.sources)
+    config = with_sources(with_changes(config, changes), args.sources, os.environ)
+    known: KnownSecrets = args.known
+    for stream in config.streams.values():
+        known.learn(stream.source, strings=[value.get_secret_value() for value in stream.ffmpeg.values()])
+    return config

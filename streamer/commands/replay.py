@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from streamer.bundle import Bundle, default_bundle_path
-from streamer.errors import SourceError, TruthError, UsageError, redacted
+from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import printable
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import TimedOutput
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     results, broken = _replay_all(replayer, clips, printer)
     report = _scored(truth, row_of, results, bundle.classes) if truth else None
     if args.report is not None:
-        command = printable(redacted(shlex.join(["earwitness", *args.argv])))
+        command = printable(shlex.join(["earwitness", *map(args.known.shown_argument, args.argv)]))
         against = printable(str(args.truth)) if truth else None
         done = ReplayReport(command, args.mode, bundle.name, bundle.classes, results, broken, against, report)
         write_report(args.report, done, scores=args.scores)

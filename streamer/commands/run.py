@@ -21,6 +21,7 @@ from streamer.daemon import check_window, load_model, open_sinks, plan_of
 from streamer.errors import ConfigError
 from streamer.runtime.supervisor import Supervisor
 from streamer.runtime.systemd import Notifier
+from streamer.starting import EndsAtOnce
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -45,13 +46,16 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the daemon; 0 if it was told to stop or everything ended well, 1 if a source was given up."""
-    config = config_of(args)
-    if not config.streams:
-        raise ConfigError("no source to listen to; name one: earwitness run NAME=URL, or `streams:` in --config FILE")
-    logs.set_up(config.log.level, config.log.format)
-    torch.set_num_threads(config.load.threads)
-    bundle, factories = load_model(config, os.environ)
-    check_window(config, bundle)
+    with EndsAtOnce("earwitness"):
+        config = config_of(args)
+        if not config.streams:
+            raise ConfigError(
+                "no source to listen to; name one: earwitness run NAME=URL, or `streams:` in --config FILE"
+            )
+        logs.set_up(config.log.level, config.log.format, args.known)
+        torch.set_num_threads(config.load.threads)
+        bundle, factories = load_model(config, os.environ)
+        check_window(config, bundle)
     run = uuid.uuid4().hex[:12]
     sinks = open_sinks(config)
     try:

@@ -10,7 +10,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr
+from pydantic_core import PydanticCustomError
+
+from streamer.address import Address
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """A stream's name: it is part of topics and metric labels."""
@@ -21,6 +24,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OrOff = BeforeValidator(lambda value: None if value is False or value == "off" else value)
 
 
+def _address(value: object) -> object:
+    if value == "":
+        raise PydanticCustomError("empty", "names no source: write a URL, a file or a device")
+    return Address.parse(value) if isinstance(value, str) else value
+
+
+Place = Annotated[InstanceOf[Address], BeforeValidator(_address)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,10 +40,9 @@ class _Section(BaseModel):
 class StreamConfig(_Section):
     """One source."""
 
-    source: str = Field(
-        min_length=1,
-        description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, or a device. "
-        "`${NAME}` is replaced by the environment variable NAME, so that a password need not stand in the file.",
+    source: Place = Field(
+        description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, or a device. `${NAME}` is replaced by the "
+        "environment variable NAME and percent-encoded, so that a password need not stand in the file.",
     )
     transport: Literal["tcp", "udp"] = Field(
         default="tcp", description="How RTSP carries media: tcp loses nothing on the way."
@@ -40,8 +51,10 @@ class StreamConfig(_Section):
         default=None,
         description="FFmpeg's name of the input format, where it can't be guessed: alsa, v4l2, mpegts, ...",
     )
-    ffmpeg: dict[str, str] = Field(
-        default={}, description="More FFmpeg options for this input; an unknown one is an error."
+    ffmpeg: dict[str, SecretStr] = Field(
+        default={},
+        description="More FFmpeg options for this input, with `${NAME}` as in `source` but not encoded; their values "
+        "are never shown, and an unknown option is an error.",
     )
     open_timeout_s: Positive = Field(default=10.0, description="Seconds that opening may take.")
     read_timeout_s: Positive = Field(

@@ -40,7 +40,8 @@ class MediaOptions:
     read_timeout_s: float = 10.0
     hole_limit_s: float = 2.0  # a longer hole ends the epoch
     format: str | None = None  # FFmpeg's name, needed for devices: "alsa" or "v4l2"; None: guess
-    ffmpeg: Mapping[str, str] = field(default_factory=dict)  # further FFmpeg options; they win over ours
+    # Further FFmpeg options; they win over ours. Their values may be secrets: `headers` and `cookies` are.
+    ffmpeg: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def is_live(source: Address | str, format: str | None = None) -> bool:

@@ -14,7 +14,8 @@ from typing import BinaryIO
 import httpx
 from tqdm import tqdm
 
-from streamer.errors import WeightsError, redacted
+from streamer.address import Address
+from streamer.errors import WeightsError
 
 _LONGEST_WAIT_S = 30.0
 _WORTH_ANOTHER = 2**20
@@ -38,8 +39,8 @@ class _AgainError(Exception):
     """This attempt has failed, another may not."""
 
 
-def download(url: str, target: Path, sha256: str, *, patience: Patience, progress: bool) -> None:
-    """Download `url` to `target` if it is what `sha256` says; `target` is replaced at once or not at all.
+def download(address: Address, target: Path, sha256: str, *, patience: Patience, progress: bool) -> None:
+    """Download `address` to `target` if it is what `sha256` says; `target` is replaced at once or not at all.
 
     What has come is kept beside it as `.part` when the download breaks off or is interrupted; the next call goes on
     from there (Range, with If-Range where the server gives an ETag or a date).
@@ -48,19 +49,21 @@ def download(url: str, target: Path, sha256: str, *, patience: Patience, progres
         WeightsError: it can't be got within `patience` or written, has another SHA-256, or is being downloaded.
 
     """
+    if address.fault:
+        raise WeightsError(f"{address}: is not a URL: {address.fault}")
+    if address.scheme not in ("http", "https"):
+        raise WeightsError(f"{address}: can't be downloaded: only http and https can")
     try:
-        scheme = httpx.URL(url).scheme
-    except httpx.InvalidURL as error:
-        raise WeightsError(f"{redacted(url)}: is not a URL: {error}") from None
-    if scheme not in ("http", "https"):
-        raise WeightsError(f"{redacted(url)}: can't be downloaded: only http and https can")
+        httpx.URL(address.reveal())
+    except httpx.InvalidURL:  # its text may quote a password
+        raise WeightsError(f"{address}: is not a URL that can be downloaded; check the address") from None
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with part.open("a+b") as file:
             _lock(file, part, target)
             try:
-                with _Download(url, part, file, sha256, patience, progress) as running:
+                with _Download(address, part, file, sha256, patience, progress) as running:
                     running.run()
                 os.fsync(file.fileno())
                 part.replace(target)
@@ -84,9 +87,10 @@ def _lock(file: BinaryIO, part: Path, target: Path) -> None:
 class _Download:
     """One download into an open `.part` file."""
 
-    def __init__(self, url: str, part: Path, file: BinaryIO, sha256: str, patience: Patience, progress: bool) -> None:
-        self._url = url
-        self._shown = redacted(url)
+    def __init__(
+        self, address: Address, part: Path, file: BinaryIO, sha256: str, patience: Patience, progress: bool
+    ) -> None:
+        self._address = address
         self._part = part
         self._file = file
         self._validator = part.with_name(part.name + ".etag")  # which version of the file the part is of
@@ -130,7 +134,7 @@ class _Download:
                 self._start_over()
                 if not resumed:
                     raise WeightsError(
-                        f"{self._shown}: is not what was expected: {size} bytes with SHA-256 {found}, expected "
+                        f"{self._address}: is not what was expected: {size} bytes with SHA-256 {found}, expected "
                         f"{self._sha256}; check the address and --sha256"
                     )
                 raise _AgainError("what an earlier download had left did not fit")
@@ -143,7 +147,7 @@ class _Download:
             if failures >= self._patience.attempts:
                 size = self._size()
                 advice = f"the {size} bytes that came are kept, try again later" if size else "check the network"
-                raise WeightsError(f"{self._shown}: {problem} (tried {failures} times); {advice}")
+                raise WeightsError(f"{self._address}: {problem} (tried {failures} times); {advice}")
             time.sleep(min(self._patience.wait_s * 2 ** max(failures - 1, 0), _LONGEST_WAIT_S))
 
     def _attempt(self) -> bool:
@@ -155,7 +159,7 @@ class _Download:
             if self._validator.is_file():
                 headers["If-Range"] = self._validator.read_text(encoding="ascii")
         try:
-            with self._client.stream("GET", self._url, headers=headers) as response:
+            with self._client.stream("GET", self._address.reveal(), headers=headers) as response:
                 resumed = self._check(response, offset)
                 length = response.headers.get("Content-Length", "")
                 self._bar.reset(total=int(length) + self._size() if length.isdigit() else None)
@@ -164,7 +168,7 @@ class _Download:
                     self._file.write(block)
                     self._bar.update(len(block))
                     if self._size() > _LARGEST:
-                        raise WeightsError(f"{self._shown}: is larger than {_LARGEST} bytes; check the address")
+                        raise WeightsError(f"{self._address}: is larger than {_LARGEST} bytes; check the address")
                 return resumed
         except httpx.ConnectTimeout:
             raise _AgainError(f"no connection within {self._patience.connect_s:g} s") from None
@@ -173,9 +177,10 @@ class _Download:
         except httpx.RemoteProtocolError:
             raise _AgainError("the connection broke off") from None
         except httpx.TransportError as error:
-            raise _AgainError(f"can't be reached: {redacted(str(error)) or type(error).__name__}") from None
+            raise _AgainError(f"can't be reached: {self._address.hide(str(error)) or type(error).__name__}") from None
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise WeightsError(f"{self._shown}: can't be downloaded: {redacted(str(error))}") from None
+            # Not its text: it may quote where the server redirects to, with a token in it.
+            raise WeightsError(f"{self._address}: can't be downloaded ({type(error).__name__})") from None
 
     def _check(self, response: httpx.Response, offset: int) -> bool:
         """Prepare the part for the body of the response; whether that goes on where the part ends."""
@@ -187,7 +192,7 @@ class _Download:
             raise _AgainError(f"the server answers {status} {response.reason_phrase}")
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise WeightsError(
-                f"{self._shown}: the server answers {status} {response.reason_phrase}; check the address"
+                f"{self._address}: the server answers {status} {response.reason_phrase}; check the address"
             )
         if status == HTTPStatus.PARTIAL_CONTENT:
             if not offset or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from streamer.address import Address
 from streamer.errors import UsageError, WeightsError
 from streamer.networks.download import Patience, download
 
@@ -167,8 +168,8 @@ class WeightsStore:
         wanted = known.sha256 if sha256 is None else checked_sha256(sha256)
         if wanted != known.sha256 and url is None:
             raise UsageError(f"{name}: it is not known where the weights {wanted[:8]}... are; say --url as well")
-        source = url or known.url
-        target = self.folder / _file_name(known, wanted, Path(source.partition("?")[0]).suffix)
+        source = Address.public(known.url) if url is None else Address.parse(url)
+        target = self.folder / _file_name(known, wanted, Path(source.path).suffix)
         if not (target.is_file() and file_sha256(target) == wanted):
             download(source, target, wanted, patience=patience or Patience(), progress=progress)
         return WeightsFile(name, target, wanted)

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from streamer.address import Address
 from streamer.bundle import Bundle
 from streamer.detect import Detector
-from streamer.errors import SourceError, redacted
+from streamer.errors import SourceError
 from streamer.escapes import escaped
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.media.source import is_live, open_media
@@ -83,14 +84,15 @@ class Replayer:
         Times count from the clip's beginning: where the media jumps, an epoch begins at the end of the one before.
         Raises `SourceError` if the clip can't be played, or is too long for one window.
         """
-        if is_live(clip):
-            raise SourceError("other", f"{redacted(clip)}: is a live source; listen to it with: earwitness run")
+        address = Address.parse(clip)
+        if is_live(address):
+            raise SourceError("other", f"{address}: is a live source; listen to it with: earwitness run")
         name = name or next(iter(distinct_names([absolute(clip)]).values()))
         outputs: list[Output] = []
-        with open_media(clip, want_of(self.factories.values())) as media:
+        with open_media(address, want_of(self.factories.values())) as media:
             pipeline = self._pipeline(name)
             pipeline.source_has(audio=media.has_audio, pictures=media.has_video)
-            meter = _Meter(redacted(clip), LONGEST_CLIP_S if self.mode == "clip" else None)
+            meter = _Meter(address.shown, LONGEST_CLIP_S if self.mode == "clip" else None)
             meter.check(media.duration_s or 0.0)
             for timed in run(meter.measured(media, media.duration_s), pipeline, self.detector):
                 outputs.append(timed.output)

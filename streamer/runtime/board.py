@@ -18,7 +18,7 @@ class StreamView:
     """One stream at one moment."""
 
     name: str
-    source: str  # redacted
+    source: str  # what may be shown of its address
     live: bool  # delivers at its own pace; media that is not taken in time is lost
     state: State = "connecting"
     reason: str = ""  # a bounded word for why it is not streaming; "" if it is, or not yet

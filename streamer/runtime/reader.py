@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from streamer.errors import SourceError, redacted
+from streamer.address import Address
+from streamer.errors import SourceError
 from streamer.media.source import Interrupt, Media, MediaOptions, is_live, open_media
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board
@@ -26,7 +27,7 @@ class Source:
     """One source and how it is read."""
 
     name: str
-    url: str  # with its password: never printed
+    address: Address
     options: MediaOptions
     loop: bool  # a file begins again at its end
     realtime: bool  # a file is read at its own speed, as if it were live
@@ -35,7 +36,7 @@ class Source:
     @property
     def lossy(self) -> bool:
         """Whether its media is probably lost if it is not taken in time; an open `Media` knows for certain."""
-        return self.realtime or is_live(self.url, self.options.format)
+        return self.realtime or is_live(self.address, self.options.format)
 
 
 class Reader(threading.Thread):
@@ -75,7 +76,7 @@ class Reader(threading.Thread):
         self._lock = threading.Lock()
         self._interrupt: Interrupt | None = None
         self._cut = False
-        self._live = is_live(source.url, source.options.format)
+        self._live = is_live(source.address, source.options.format)
         self._generation = intake.attach()
         self.connection = connection
         """Number of the newest connection that stood."""
@@ -134,7 +135,7 @@ class Reader(threading.Thread):
                 interrupt.set()
         self._board.connecting(source.name)
         try:
-            with open_media(source.url, self._want, source.options, interrupt=interrupt) as media:
+            with open_media(source.address, self._want, source.options, interrupt=interrupt) as media:
                 self._live = media.live
                 lossy = media.live or source.realtime
                 self._intake.lossy = lossy
@@ -152,7 +153,7 @@ class Reader(threading.Thread):
         if self._cut:
             reason, message = "watchdog", "cut, because nothing came out of it"
         final = not (self._live and self._source.reconnect)
-        return Closed(reason, redacted(" ".join(message.split())), "gap", final=final, failed=True)
+        return Closed(reason, " ".join(message.split()), "gap", final=final, failed=True)
 
     def _read(self, media: Media, delivered: _Delivered) -> None:
         items = _timed(iter(media), self._metrics)

@@ -12,7 +12,7 @@ from functools import partial
 
 from streamer.bundle import Bundle
 from streamer.detect import Detector
-from streamer.errors import SinkError, redacted
+from streamer.errors import SinkError
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.pipeline import StreamPipeline, StreamSettings
 from streamer.runtime.backoff import Backoff
@@ -102,7 +102,7 @@ class Supervisor:
         names = [stream.source.name for stream in plan.streams]
         detector = Detector(bundle)
         self.metrics = metrics = Metrics(plan.version, bundle.name, names, bundle.classes)
-        views = [StreamView(one.source.name, redacted(one.source.url), live=one.source.lossy) for one in plan.streams]
+        views = [StreamView(one.source.name, one.source.address.shown, live=one.source.lossy) for one in plan.streams]
         self.board = board = Board(views, metrics, time.monotonic)
         self._outbox = Outbox(plan.queue_messages, lambda message: metrics.message_dropped(kind(message)))
         picture_stages = frozenset(name for name, factory in factories.items() if factory.want.pictures)

@@ -4,8 +4,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from streamer.config.loading import load_config, split_source, with_changes, with_sources
+from streamer.address import Address
+from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig, StreamConfig
+from streamer.config.sources import split_source, with_sources
 from streamer.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "daemon"
@@ -42,7 +44,7 @@ def test_the_example_shows_every_field_with_its_default() -> None:
     assert set(stream) == fields_of(StreamConfig)
     names = set(shown) | {f"{name}.{sub}" for name, part in shown.items() if isinstance(part, dict) for sub in part}
     assert names == fields_of(DaemonConfig) - {"streams"}
-    assert config.streams["door"].source == "rtsp://user:hunter2@camera.example/stream"
+    assert config.streams["door"].source == Address.parse("rtsp://user:hunter2@camera.example/stream")
     defaults = DaemonConfig(streams={"door": StreamConfig(source=config.streams["door"].source)})
     assert config == defaults
 
@@ -113,7 +115,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_variables(tmp_path: Path) -> None:
     text = "streams:\n  door:\n    source: rtsp://${USER_1}:${PW}@h/x?a=$b\n"
     config = load(tmp_path, text, {"USER_1": "u", "PW": "p:w"})
-    assert config.streams["door"].source == "rtsp://u:p:w@h/x?a=$b"
+    assert config.streams["door"].source.reveal() == "rtsp://u:p%3Aw@h/x?a=$b"
     assert fault(tmp_path, text, {"PW": "x"}) == (
         "config FILE:3: streams.door.source: the environment has no USER_1; set it"
     )
@@ -148,15 +150,16 @@ def test_names_are_made_where_none_is_given() -> None:
     config = with_sources(
         DaemonConfig(),
         ["rtsp://u:p@cam-1.lan:554/x", "rtsp://cam-1.lan/y", "/data/My film (1).mp4", "file:///a/b.mkv", "hall=x.mp4"],
+        {},
     )
     assert list(config.streams) == ["cam-1.lan", "cam-1.lan-2", "My-film-1", "b", "hall"]
 
 
 def test_a_name_that_is_taken_or_empty_is_refused() -> None:
     with pytest.raises(ConfigError, match="two streams are named 'a'"):
-        with_sources(DaemonConfig(), ["a=x.mp4", "a=y.mp4"])
+        with_sources(DaemonConfig(), ["a=x.mp4", "a=y.mp4"], {})
     with pytest.raises(ConfigError, match="names no source"):
-        with_sources(DaemonConfig(), ["a="])
+        with_sources(DaemonConfig(), ["a="], {})
 
 
 def test_changes_are_checked() -> None:

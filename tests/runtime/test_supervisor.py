@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from streamer.address import Address
 from streamer.media.source import MediaOptions
 from streamer.pipeline import StreamSettings
 from streamer.runtime.reader import Source
@@ -39,7 +40,7 @@ def source(name: str, url: str | Path, **changes: Any) -> Source:
         "loop": False,
         "realtime": False,
     }
-    return Source(name, str(url), **{**fields, "reconnect": True, **changes})
+    return Source(name, Address.parse(str(url)), **{**fields, "reconnect": True, **changes})
 
 
 class Daemon:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from streamer.address import Address
 from streamer.media.source import MediaOptions
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board, StreamView
@@ -33,7 +34,7 @@ class Stream:
     def __init__(self, url: str, *, realtime: bool = False) -> None:
         self.now_s = 1000.0
         options = MediaOptions(open_timeout_s=OPEN_S, read_timeout_s=60.0)
-        source = Source("cam", url, options, loop=False, realtime=realtime, reconnect=True)
+        source = Source("cam", Address.parse(url), options, loop=False, realtime=realtime, reconnect=True)
         self.metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
         self.board = Board([StreamView("cam", url, live=source.lossy)], self.metrics, lambda: self.now_s)
         self.intake = Intake(

@@ -1,0 +1,39 @@
+"""The command line's parser."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class MisuseError(Exception):
+    """A command line that can't be parsed; `prog` is the part of it up to the command's name."""
+
+    def __init__(self, prog: str, message: str) -> None:
+        super().__init__(message)
+        self.prog = prog
+
+
+class Parser(argparse.ArgumentParser):
+    """Leaves it to its caller to print what is wrong: argparse quotes arguments, which may hold secrets."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `MisuseError`."""
+        raise MisuseError(self.prog, message)
+
+
+def make_parser(commands: Sequence[str]) -> Parser:
+    """The parser that knows `commands`; their modules are imported for it."""
+    parser = Parser(
+        prog="earwitness",
+        description="Listens to and watches live streams, and tells other programs what it heard, when it began and "
+        "when it ended.",
+        epilog="example: earwitness run 'door=rtsp://user:${CAMERA_PASSWORD}@camera/stream'",
+    )
+    parser.add_argument("--debug", action="store_true", help="show where in the program an error comes from")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in commands:
+        importlib.import_module(f"streamer.commands.{name}").add_parser(subparsers)
+    return parser

@@ -1,0 +1,118 @@
+"""How text from a config file or a command line becomes a source: variables, names, and the address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from streamer.address import Address
+from streamer.config.schema import NAME, DaemonConfig, StreamConfig
+from streamer.errors import ConfigError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def read_source(text: str, environ: Mapping[str, str]) -> Address:
+    """The address that `text` is, with each `${NAME}` replaced by the environment variable NAME.
+
+    In a URL a variable is one piece of it, and is percent-encoded: a password may hold any character. In the path its
+    `/` stay. Three kinds are taken as they are: one at the beginning, which may hold a whole URL or path; the host;
+    `USER:PASSWORD` as the whole login, but for its first `:`. What a variable brings into path or query is never shown.
+
+    Raises:
+        ConfigError: a variable is not set.
+
+    """
+    made, position = "", 0
+    hide: list[str] = []
+    for variable in _VARIABLE.finditer(text):
+        made += text[position : variable.start()]
+        position = variable.end()
+        value = _value(variable[1], environ)
+        head, is_url, rest = made.partition("://")
+        if not is_url or not _URL.match(head + is_url):
+            made += value
+        elif not re.search(r"[/?#]", rest):
+            login_follows = "@" in re.split(r"[/?#]", text[position:], maxsplit=1)[0]
+            made += _login(value, whole=not rest and text[position] == "@") if login_follows else value
+        else:
+            encoded = quote(value, safe="" if re.search(r"[?#]", rest) else "/")
+            hide += [piece for piece in encoded.split("/") if piece]
+            made += encoded
+    return Address.parse(made + text[position:], hide)
+
+
+def substituted(text: str, environ: Mapping[str, str]) -> str:
+    """`text` with each `${NAME}` replaced by the environment variable NAME as it is. Raises `ConfigError`."""
+    return _VARIABLE.sub(lambda variable: _value(variable[1], environ), text)
+
+
+def with_sources(config: DaemonConfig, sources: Sequence[str], environ: Mapping[str, str]) -> DaemonConfig:
+    """`config` with the command line's sources (`NAME=SOURCE` or `SOURCE`) added to its streams.
+
+    A source without a name is called after its host or its file. A name that is already there is refused if it was
+    given, and counted up if it was made.
+
+    Raises:
+        ConfigError: a name is not one, or is taken, or a variable is not set.
+
+    """
+    streams = dict(config.streams)
+    for text in sources:
+        name, source = split_source(text)
+        address = read_source(source, environ)
+        if name is None:
+            made = _made_name(address)
+            name = made
+            for number in range(2, len(streams) + 2):
+                if name not in streams:
+                    break
+                name = f"{made[:60]}-{number}"
+        elif name in streams:
+            raise ConfigError(f"two streams are named {name!r}; give each its own name: NAME=SOURCE")
+        streams[name] = StreamConfig(source=address)
+    return config.model_copy(update={"streams": streams})
+
+
+def split_source(text: str) -> tuple[str | None, str]:
+    """`NAME=SOURCE` or `SOURCE` as name (None without one) and source.
+
+    Raises:
+        ConfigError: there is no source, or what stands before a URL is no name.
+
+    """
+    name, equals, rest = text.partition("=")
+    if equals and not NAME.fullmatch(name) and _URL.match(rest) and not re.search(r"[/:@]", name):
+        raise ConfigError(
+            f"{name!r} can't be a stream's name: names are 1 to 64 letters, digits, '_', '.' and '-', e.g. door"
+        )
+    if not equals or not NAME.fullmatch(name):
+        name, rest = "", text
+    if not rest:
+        raise ConfigError(f"{text!r} names no source; write NAME=SOURCE, e.g. door=rtsp://host/stream")
+    return name or None, rest
+
+
+def _value(name: str, environ: Mapping[str, str]) -> str:
+    if name not in environ:
+        raise ConfigError(f"the environment has no {name}; set it")
+    return environ[name]
+
+
+def _login(value: str, *, whole: bool) -> str:
+    user, colon, password = value.partition(":")
+    if whole and colon:
+        return f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return quote(value, safe="")
+
+
+def _made_name(address: Address) -> str:
+    if address.is_local:
+        # What is not shown of it must not be in its name either.
+        name = Path(address.path).stem if address.shown == address.reveal() else ""
+    else:
+        name = address.host or address.scheme
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")[:60] or "stream"
