@@ -178,6 +178,8 @@ class _Download:
             raise _AgainError("the connection broke off") from None
         except httpx.TransportError as error:
             raise _AgainError(f"can't be reached: {self._address.hide(str(error)) or type(error).__name__}") from None
+        except httpx.TooManyRedirects:
+            raise WeightsError(f"{self._address}: can't be downloaded: the server redirects without end") from None
         except (httpx.RequestError, httpx.InvalidURL) as error:
             # Not its text: it may quote where the server redirects to, with a token in it.
             raise WeightsError(f"{self._address}: can't be downloaded ({type(error).__name__})") from None
