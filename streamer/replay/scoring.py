@@ -1,4 +1,4 @@
-"""How right events and tags are: clip, segment and event F1, counted by sed_eval."""
+"""How right events and tags are: clip, segment and event F1, micro and macro, counted by sed_eval."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from streamer.errors import TruthError
 from streamer.replay.truth import LabelledEvent, Truth
 
+Kind: TypeAlias = Literal["clip", "segment", "event"]
+"""What is counted: clips that have a class, segments of 1 s in which it is heard, its events."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 SEGMENT_S = 1.0
-"""Length of a segment (paper section 3.3, DCASE 2018 task 4)."""
+"""Length of a segment (paper section 4.3.2, DCASE 2018 task 4)."""
 ONSET_COLLAR_S = 0.2
 """Largest distance of a right onset from the true one; an offset may be as far, or `OFFSET_SHARE` of the event."""
 OFFSET_SHARE = 0.2
@@ -62,14 +65,21 @@ class ClassReport:
     segment: Counts
     event: Counts
 
+    def counts(self, kind: Kind) -> Counts:
+        """Those of `kind`."""
+        return {"clip": self.clip, "segment": self.segment, "event": self.event}[kind]
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Scores of a set of clips, 0 to 1.
 
-    Macro means are over the classes that the truth holds. A class that is there but was never found
-    counts as 0: sed_eval's own class-wise average leaves it out, which pays a model for silence. On
-    classes that are both there and found, the two agree.
+    A tag is right in a clip that has the class; a segment of 1 s when the class is active in it; an event
+    when its onset is within 200 ms, and its offset within 200 ms or 20 % of the event, whichever is more.
+
+    Micro and macro are sed_eval's, but for this: in the macro mean a class that is there and was never
+    found counts as 0. sed_eval leaves it out of its mean, which pays a model for silence. Both leave out a
+    class that is not there, so false alarms of it count in the micro figure alone.
     """
 
     classes: tuple[ClassReport, ...]
@@ -77,42 +87,79 @@ class Report:
     strong: bool  # False: the truth has no times, segment and event scores mean nothing
 
     @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What the truth allows to be counted."""
+        return KINDS if self.strong else ("clip",)
+
+    def total(self, kind: Kind) -> Counts:
+        """The counts of all classes together."""
+        counts = [one.counts(kind) for one in self.classes]
+        return Counts(
+            sum(one.true for one in counts), sum(one.found for one in counts), sum(one.right for one in counts)
+        )
+
+    def micro_f1(self, kind: Kind) -> float | None:
+        """F1 of the counts of all classes together; None if nothing is there and nothing was found."""
+        return self.total(kind).f1
+
+    def macro_f1(self, kind: Kind) -> float | None:
+        """The mean F1 of the classes that are there; None if none is."""
+        there = [one.f1 for report in self.classes if (one := report.counts(kind)).true and one.f1 is not None]
+        return fmean(there) if there else None
+
+    @property
     def clip_f1(self) -> float:
-        """Macro F1 of the tags."""
-        return _macro([one.clip for one in self.classes])
+        """Macro F1 of the tags; 0 where there is none."""
+        return self.macro_f1("clip") or 0.0
 
     @property
     def segment_f1(self) -> float:
-        """Macro F1 in segments of 1 s."""
-        return _macro([one.segment for one in self.classes])
+        """Macro F1 in segments; 0 where there is none."""
+        return self.macro_f1("segment") or 0.0
 
     @property
     def event_f1(self) -> float:
-        """Macro F1 of events: onset within 200 ms, offset within max(200 ms, 20 % of the event)."""
-        return _macro([one.event for one in self.classes])
+        """Macro F1 of events; 0 where there is none."""
+        return self.macro_f1("event") or 0.0
 
     def json(self) -> dict[str, Any]:
-        """The figures as JSON-able values: F1 (0 to 1) and counts, over all and for each class."""
-        kinds = ("clip", "segment", "event") if self.strong else ("clip",)
+        """The figures as JSON-able values: F1 (0 to 1) and counts, over all and for each class.
+
+        `clip_f1`, `segment_f1` and `event_f1` are the macro figures by the names that they had before the
+        micro figures came.
+        """
         means = {"clip": self.clip_f1, "segment": self.segment_f1, "event": self.event_f1}
         return {
             "clips": self.clips,
-            **{f"{kind}_f1": means[kind] for kind in kinds},
-            "classes": {one.label: {kind: _counts_json(getattr(one, kind)) for kind in kinds} for one in self.classes},
+            **{f"{kind}_f1": means[kind] for kind in self.kinds},
+            **{f"{kind}_f1_micro": self.micro_f1(kind) for kind in self.kinds},
+            **{f"{kind}_f1_macro": self.macro_f1(kind) for kind in self.kinds},
+            "classes": {
+                one.label: {kind: _counts_json(one.counts(kind)) for kind in self.kinds} for one in self.classes
+            },
         }
 
     def table(self) -> str:
         """A Markdown table: a row a class with its number of true clips and events, and the means below, in percent."""
-        rows = ["| class | clips | events | clip F1 | segment F1 | event F1 |", "|---|---:|---:|---:|---:|---:|"]
+        rows = [["class", "clips", "events", "clip F1", "segment F1", "event F1"], ["-"] * 6]
         for one in self.classes:
-            times = [_percent(one.segment.f1), _percent(one.event.f1)] if self.strong else ["", ""]
-            events = one.event.true if self.strong else ""
-            rows.append(f"| {one.label} | {one.clip.true} | {events} | {_percent(one.clip.f1)} | {' | '.join(times)} |")
-        times = [_percent(self.segment_f1), _percent(self.event_f1)] if self.strong else ["", ""]
-        events = sum(one.event.true for one in self.classes) if self.strong else ""
-        rows.append(f"| **macro** | {self.clips} | {events} | {_percent(self.clip_f1)} | {' | '.join(times)} |")
-        widths = [max(len(cell) for cell in column) for column in zip(*map(_split, rows), strict=True)]
+            rows.append(self._row(one.label, one.clip.true, one.event.true, [one.counts(kind).f1 for kind in KINDS]))
+        events = self.total("event").true
+        rows.append(self._row("**micro**", self.clips, events, [self.micro_f1(kind) for kind in KINDS]))
+        rows.append(self._row("**macro**", self.clips, events, [self.macro_f1(kind) for kind in KINDS]))
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
         return "\n".join(_aligned(row, widths) for row in rows)
+
+    def _row(self, name: str, clips: int, events: int, f1: Sequence[float | None]) -> list[str]:
+        times = [percent(one) for one in f1[1:]] if self.strong else ["", ""]
+        return [name, str(clips), str(events) if self.strong else "", percent(f1[0]), *times]
+
+    def paper(self) -> str:
+        """The three figures that Boes & Van hamme give (section 4.3.2), in words and percent."""
+        return (
+            f"clip micro {percent(self.micro_f1('clip'))}, segment micro {percent(self.micro_f1('segment'))}, "
+            f"event macro {percent(self.macro_f1('event'))}"
+        )
 
 
 def evaluate(
@@ -184,22 +231,13 @@ def _counts_json(counts: Counts) -> dict[str, float | int | None]:
     return {"true": counts.true, "found": counts.found, "right": counts.right, "f1": counts.f1}
 
 
-def _macro(counts: Iterable[Counts]) -> float:
-    there = [one.f1 for one in counts if one.true and one.f1 is not None]
-    return fmean(there) if there else 0.0
-
-
-def _percent(score: float | None) -> str:
+def percent(score: float | None) -> str:
+    """A score of 0 to 1 in percent, as tables have it."""
     return "–" if score is None else f"{100 * score:.2f}"
 
 
-def _split(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
-
-
-def _aligned(row: str, widths: Sequence[int]) -> str:
-    cells = _split(row)
-    if set(cells[0]) == {"-"}:
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    if set(row) == {"-"}:
         return "|" + "|".join(("-" * (width + 1) + (":" if index else "-")) for index, width in enumerate(widths)) + "|"
-    pairs = zip(cells[1:], widths[1:], strict=True)
-    return " | ".join([f"| {cells[0].ljust(widths[0])}", *(cell.rjust(width) for cell, width in pairs)]) + " |"
+    pairs = zip(row[1:], widths[1:], strict=True)
+    return " | ".join([f"| {row[0].ljust(widths[0])}", *(cell.rjust(width) for cell, width in pairs)]) + " |"

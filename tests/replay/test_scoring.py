@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from sed_eval.audio_tag import AudioTaggingMetrics
 from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
 
 from streamer.errors import TruthError
-from streamer.replay.scoring import ClipPrediction, Counts, Report, evaluate
+from streamer.replay.scoring import ClipPrediction, Counts, Kind, Report, evaluate
 from streamer.replay.truth import LabelledEvent, Truth
 
 CLASSES = ("Cat", "Dog", "Speech")
@@ -48,9 +50,22 @@ events = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(events, events), min_size=1, max_size=4))
-def test_scores_are_those_of_sed_eval_used_directly(
+def jittered(row: list[LabelledEvent], shifts: list[int]) -> list[LabelledEvent]:
+    """The same events, some within the collars and some outside: drawn apart, hardly one would be right."""
+    return [
+        LabelledEvent(max(0.0, one.onset_s + shift / 20), one.offset_s + shift / 20, one.label)
+        for one, shift in zip(row, shifts, strict=False)
+    ]
+
+
+pairs = st.tuples(events, events) | st.tuples(events, st.lists(st.integers(-8, 8), max_size=5)).map(
+    lambda drawn: (drawn[0], jittered(drawn[0], drawn[1]))
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(pairs, min_size=1, max_size=4))
+def test_counts_micro_and_macro_are_those_of_sed_eval_used_directly(
     clips: list[tuple[list[LabelledEvent], list[LabelledEvent]]],
 ) -> None:
     true = {f"clip{index}.wav": pair[0] for index, pair in enumerate(clips)}
@@ -68,20 +83,36 @@ def test_scores_are_those_of_sed_eval_used_directly(
         segment.evaluate(items(true[name]), items(guess[name]), evaluated_length_seconds=10.0)
         event.evaluate(items(true[name]), items(guess[name]))
 
-    for metric, kind in ((tagging, "clip"), (segment, "segment"), (event, "event")):
+    metrics: tuple[tuple[Kind, Any], ...] = (("clip", tagging), ("segment", segment), ("event", event))
+    for kind, metric in metrics:
         wanted = metric.results_class_wise_metrics()
+        macro = []
         for one in report.classes:
-            counts: Counts = getattr(one, kind)
+            counts = one.counts(kind)
             assert counts.true == wanted[one.label]["count"]["Nref"]
             assert counts.found == wanted[one.label]["count"]["Nsys"]
             f1 = wanted[one.label]["f_measure"]["f_measure"]
             if counts.true and counts.found:
-                assert counts.f1 == pytest.approx(f1)
+                assert counts.f1 == pytest.approx(f1, abs=1e-9)
+                macro.append(f1)
             elif counts.true:
-                assert counts.f1 == 0  # where sed_eval says nan and leaves the class out of its average
-        if all(getattr(one, kind).true and getattr(one, kind).found for one in report.classes):
+                assert math.isnan(f1)
+                assert counts.f1 == 0
+                macro.append(0.0)  # where sed_eval leaves the class out of its mean
+        found = report.macro_f1(kind)
+        assert found is None if not macro else found == pytest.approx(sum(macro) / len(macro), abs=1e-9)
+        if all(one.counts(kind).true and one.counts(kind).found for one in report.classes):
             average = metric.results_class_wise_average_metrics()["f_measure"]["f_measure"]
-            assert getattr(report, f"{kind}_f1") == pytest.approx(average)
+            assert found == pytest.approx(average, abs=1e-9)
+        overall = metric.results_overall_metrics()["f_measure"]
+        micro = overall["f_measure"] if isinstance(overall, dict) else overall
+        total = report.total(kind)
+        if total.true and total.found:
+            assert report.micro_f1(kind) == pytest.approx(micro, abs=1e-9)
+        elif total.true or total.found:
+            assert report.micro_f1(kind) == 0  # sed_eval says 0 or nan, by which of the two is missing
+        else:
+            assert report.micro_f1(kind) is None
 
 
 def test_a_class_that_was_never_found_counts_as_zero_and_one_that_is_not_there_does_not_count() -> None:
@@ -89,6 +120,21 @@ def test_a_class_that_was_never_found_counts_as_zero_and_one_that_is_not_there_d
     report = scored({"a.wav": [cat, dog]}, {"a.wav": [cat]})
     assert (report.clip_f1, report.segment_f1, report.event_f1) == (0.5, 0.5, 0.5)
     assert report.classes[2].event.f1 is None
+    assert report.micro_f1("event") == pytest.approx(2 / 3)
+    assert report.paper() == "clip micro 66.67, segment micro 66.67, event macro 50.00"
+
+
+def test_false_alarms_of_a_class_that_is_not_there_count_in_the_micro_figure_alone() -> None:
+    cat, dog = LabelledEvent(1, 2, "Cat"), LabelledEvent(1, 2, "Dog")
+    report = scored({"a.wav": [cat]}, {"a.wav": [cat, dog]})
+    assert report.macro_f1("event") == 1
+    assert report.micro_f1("event") == pytest.approx(2 / 3)
+
+
+def test_where_nothing_is_there_and_nothing_found_there_is_no_score() -> None:
+    report = scored({"a.wav": []}, {"a.wav": []})
+    assert (report.micro_f1("clip"), report.macro_f1("clip"), report.clip_f1) == (None, None, 0.0)
+    assert report.json()["event_f1_micro"] is None
 
 
 def test_collars_are_200_ms_and_a_fifth_of_the_event() -> None:
@@ -129,17 +175,19 @@ def test_a_weak_truth_scores_tags_alone() -> None:
     predictions = {name: ClipPrediction((), frozenset({"Cat"})) for name in truth.tags}
     report = evaluate(truth, predictions, CLASSES, dict.fromkeys(truth.tags, 10.0))
     assert report.clip_f1 == pytest.approx((2 / 3 + 0) / 2)
-    assert set(report.json()) == {"clips", "clip_f1", "classes"}
+    assert set(report.json()) == {"clips", "clip_f1", "clip_f1_micro", "clip_f1_macro", "classes"}
 
 
 def test_the_table_has_a_row_a_class_with_its_number_and_the_means() -> None:
     cat = LabelledEvent(1, 2, "Cat")
     report = scored({"a.wav": [cat, cat]}, {"a.wav": [cat]})
     lines = report.table().splitlines()
-    assert len(lines) == 2 + len(CLASSES) + 1
+    assert len(lines) == 2 + len(CLASSES) + 2
     assert len({len(line) for line in lines}) == 1
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["Cat", "1", "2", "100.00", "100.00", "66.67"]
     assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == ["Dog", "0", "0", "–", "–", "–"]
+    assert [cell.strip() for cell in lines[-2].split("|")[1:-1]] == ["**micro**", "1", "2", "100.00", "100.00", "66.67"]
+    assert [cell.strip() for cell in lines[-1].split("|")[1:-1]] == ["**macro**", "1", "2", "100.00", "100.00", "66.67"]
     assert report.json()["classes"]["Cat"]["event"] == {"true": 2, "found": 1, "right": 1, "f1": pytest.approx(2 / 3)}
 
 
