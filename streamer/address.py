@@ -24,13 +24,13 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]*)(?::(?P<port>[0-9]{0,5}))?")
 # Ordinary words of stream paths and names. In a path only these, short pieces and numbers are shown.
 _WORD_LIST = """
-aac amp api app audio av avstream axis back backyard bcs cam camera cams cctv cgi bin ch chan channel clip command
+aac amp api app audio av avstream axis back backyard bcs bin cam camera cams cctv cgi ch chan channel clip command
 default demo door driveway entrance entry ffmpeg file flv folder frame front garage garden gate get hall hevc high hls
 home http https id index indoor inside ipc ipcam kitchen left live local low main manifest master media mic microphone
-mjpeg mjpg mobile model monitor mono mov mp mpeg mpegts normal office onvif opus original outdoor outside output pcm
-pcma pcmu play playback playlist porch preview primary profile radio real realmonitor record recording right room root
-rtmp rtp rtsp second secondary segment server smart sound src stereo stream streaming street sub substream subtype
-test track trackid tv unicast user video vod wav weights yard"""
+mjpeg mjpg mobile model monitor mono mov mp mpd mpeg mpegts normal office onvif opus original outdoor output outside
+pcm pcma pcmu play playback playlist porch preview primary profile radio real realmonitor record recording right room
+root rtmp rtp rtsp sdp second secondary segment server smart smil sound src stereo stream streaming street sub
+substream subtype test track trackid ts tv unicast user video vod wav weights yard"""
 _PLAIN_FIELD_LIST = """
 acodec audio camera ch chan channel channelid codec fps format id profile proto quality res resolution size stream
 streamtype subtype track trackid transport unicast vcodec video videocodec"""

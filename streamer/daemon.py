@@ -12,6 +12,7 @@ from streamer.features.base import ExtractorFactory
 from streamer.media.source import MediaOptions
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import StreamSettings
+from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan
 from streamer.sinks.base import Sink
@@ -68,7 +69,7 @@ def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> P
         settings=StreamSettings(
             windows.hop_cells, windows.lookahead_cells, windows.skew_cells, max_event_s=windows.max_event_s
         ),
-        backoff_s=(config.reconnect.first_s, config.reconnect.last_s, config.reconnect.reset_s),
+        backoff=BackoffLimits(**dict(config.reconnect)),
         picture_budget=config.load.picture_budget,
         publish_tags=config.publish.tags,
         publish_scores=config.publish.scores,

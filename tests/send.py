@@ -31,7 +31,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="apt-ge
 @contextmanager
 def http_server(folder: str | Path) -> Iterator[str]:
     """The URL of a web server for the files in `folder`; `USER:PASSWORD@` in it is ignored."""
-    with _serving(partial(_Files, directory=str(folder))) as base:
+    with serving(partial(_Files, directory=str(folder))) as base:
         yield base
 
 
@@ -50,7 +50,7 @@ def live_ts(clip: str | Path) -> Iterator[str]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-    with _serving(Handler) as base:
+    with serving(Handler) as base:
         yield f"{base}/live.ts"
 
 
@@ -121,7 +121,7 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -105,6 +105,11 @@ class ReconnectConfig(_Section):
     reset_s: Positive = Field(
         default=30.0, description="A connection that was well for so long begins at `first_s` again."
     )
+    refused_first_s: Positive = Field(
+        default=60.0,
+        description="The first wait after a refused user or password, which doubles each time: cameras lock accounts.",
+    )
+    refused_last_s: Positive = Field(default=900.0, description="That wait never grows beyond this.")
 
 
 class WindowsConfig(_Section):

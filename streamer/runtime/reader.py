@@ -116,9 +116,14 @@ class Reader(threading.Thread):
             level = logging.ERROR if closed.failed else logging.INFO
             log.log(level, "%s: %s", name, closed.message)
         elif closed.failed:
-            wait_s = self._backoff.lost(healthy_s)
-            self._board.lost(name, closed.reason, closed.message)
-            log.warning("%s: %s; next try in %.1f s", name, closed.message, wait_s)
+            refused = closed.reason == "auth"
+            wait_s = self._backoff.lost(healthy_s, refused=refused)
+            detail = closed.message
+            if refused:
+                times = f"{self._backoff.refusals} times in a row" if self._backoff.refusals > 1 else "once"
+                detail += f"; refused {times}, and tried rarely, because cameras lock accounts"
+            self._board.lost(name, closed.reason, f"{detail}; next try in {wait_s:.0f} s" if refused else detail)
+            log.warning("%s: %s; next try in %.1f s", name, detail, wait_s)
         if not self._intake.put(closed, self._generation) or closed.final:
             return False
         return not self._stop_asked.wait(wait_s)

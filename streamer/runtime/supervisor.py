@@ -15,7 +15,7 @@ from streamer.detect import Detector
 from streamer.errors import SinkError
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.pipeline import StreamPipeline, StreamSettings
-from streamer.runtime.backoff import Backoff
+from streamer.runtime.backoff import Backoff, BackoffLimits
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.health import Answer, HealthServer
 from streamer.runtime.intake import Intake
@@ -64,7 +64,7 @@ class Plan:
     version: str
     streams: Sequence[StreamPlan]
     settings: StreamSettings
-    backoff_s: tuple[float, float, float]  # first limit, last limit, health that resets it
+    backoff: BackoffLimits
     picture_budget: float
     publish_tags: bool
     publish_scores: bool
@@ -128,7 +128,7 @@ class Supervisor:
             if stride is not None and stream.source.lossy:
                 pipeline.picture_stride = stride.stride  # audio is on time from the first second
             lanes.append(Lane(name, intake, pipeline, stream.stall_s))
-            backoff = Backoff(*plan.backoff_s, random.Random().uniform)
+            backoff = Backoff(plan.backoff, random.Random().uniform)
             new_reader = partial(Reader, stream.source, want, intake, board, metrics, backoff, self._crashed)
             self._intakes.append(intake)
             self._watchdogs.append(Watchdog(stream.source, stream.watchdog_s, intake, board, metrics, new_reader))

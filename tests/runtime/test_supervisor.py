@@ -18,6 +18,7 @@ import pytest
 from streamer.address import Address
 from streamer.media.source import MediaOptions
 from streamer.pipeline import StreamSettings
+from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
 from streamer.runtime.systemd import Notifier
@@ -65,7 +66,7 @@ class Daemon:
                 version="0",
                 streams=[StreamPlan(one, **seconds) for one in sources],
                 settings=StreamSettings(),
-                backoff_s=(0.2, 1.0, 30.0),
+                backoff=BackoffLimits(0.2, 1.0, 30.0, 0.2, 1.0),
                 picture_budget=0.5,
                 publish_tags=False,
                 publish_scores=False,

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from streamer.address import Address
 from streamer.media.source import MediaOptions
-from streamer.runtime.backoff import Backoff
+from streamer.runtime.backoff import Backoff, BackoffLimits
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.intake import Closed, Intake
 from streamer.runtime.metrics import Metrics
@@ -54,7 +54,7 @@ class Stream:
                 self.intake,
                 self.board,
                 self.metrics,
-                Backoff(0.05, 0.05, 1.0, lambda low, high: high),
+                Backoff(BackoffLimits(0.05, 0.05, 1.0, 0.05, 0.05), lambda low, high: high),
                 lambda error: pytest.fail(repr(error)),
                 connection=connection,
                 first=first,
