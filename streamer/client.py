@@ -17,6 +17,7 @@ from typing import Self
 import zmq
 
 from streamer.errors import HeartbeatLostError, UsageError, WireError
+from streamer.sinks.loopback import loopback_addresses
 from streamer.sinks.wire import Head, HeartbeatMessage, Message, UnknownTypeError, decode
 
 _HEARTBEAT = "heartbeat/"
@@ -79,7 +80,8 @@ class Subscriber:
             self._socket.subscribe(prefix)
         for endpoint in self._endpoints:
             try:
-                self._socket.connect(endpoint)
+                for address in _addresses(endpoint):
+                    self._socket.connect(address)
             except zmq.ZMQError:
                 self.close()
                 raise UsageError(
@@ -185,6 +187,20 @@ class Subscriber:
         if self._on_lost is None:
             raise error
         self._on_lost(error)
+
+
+def _addresses(endpoint: str) -> list[str]:
+    """All that `endpoint` may stand for: ZeroMQ tries only the first address of a name, and may wait there for ever.
+
+    What a daemon sends over two of them is received once: see `_Order`. Other machines' names are left to ZeroMQ, which
+    resolves them anew each time it connects.
+    """
+    scheme, _, place = endpoint.partition("://")
+    host, _, port = place.rpartition(":")
+    if scheme != "tcp" or not host:
+        return [endpoint]
+    found = loopback_addresses(host)
+    return [f"tcp://[{one}]:{port}" if ":" in one else f"tcp://{one}:{port}" for one in found] or [endpoint]
 
 
 class _Order:

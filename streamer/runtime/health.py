@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streamer.errors import UsageError
+from streamer.sinks.loopback import loopback_addresses
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def split_address(address: str) -> tuple[str, int]:
 
 def check_address(address: str) -> None:
     """Raises `UsageError` if a `HealthServer` could not be had at `address`."""
-    _bound(address, BaseHTTPRequestHandler).server_close()
+    for server in _bound(address, BaseHTTPRequestHandler):
+        server.server_close()
 
 
 class HealthServer:
@@ -60,15 +62,16 @@ class HealthServer:
             UsageError: the address is not one, or is in use.
 
         """
-        self._server = _bound(address, _handler(registry, healthy, ready))
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
-        self._thread.start()
+        self._servers = _bound(address, _handler(registry, healthy, ready))
+        self.port: int = self._servers[0].server_address[1]
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
 
     def close(self) -> None:
         """Free the port."""
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
@@ -90,15 +93,21 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def _bound(address: str, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+def _bound(address: str, handler: type[BaseHTTPRequestHandler]) -> list[ThreadingHTTPServer]:
+    """A server at each of the addresses that the host's name stands for on this machine."""
     host, port = split_address(address)
-    kind = _Server6 if ":" in host else _Server
+    servers: list[ThreadingHTTPServer] = []
     try:
-        return kind((host, port), handler)
+        for one in loopback_addresses(host) or [host]:
+            servers.append((_Server6 if ":" in one else _Server)((one, port), handler))
+            port = servers[0].server_address[1]  # if the system chose it
     except OSError as error:
+        for server in servers:
+            server.server_close()
         raise UsageError(
             f"metrics address {address}: {error.strerror or error}; choose another with --metrics HOST:PORT, or off"
         ) from None
+    return servers
 
 
 def _handler(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
 
 from streamer.errors import SinkError
+from streamer.sinks.loopback import loopback_addresses
 from streamer.sinks.snapshot import Snapshot
 from streamer.sinks.wire import Message, encode, topic
 
@@ -20,6 +21,8 @@ _LINGER_S = 2.0
 _LONGEST_PREFIX = 4096
 """Bytes of a subscription; no topic is longer, and a subscriber that sends more is cut off."""
 _SUBSCRIPTIONS_A_POLL = 1000
+_TRIES = 5
+"""To find a port that is free at all addresses of a name."""
 _TCP = re.compile(r"tcp://(?P<host>[^/\s]+):(?P<port>\d+|\*)")
 
 
@@ -43,7 +46,7 @@ class ZmqSink:
             SinkError: it is not such an endpoint, reaches beyond this machine, is taken or can't be bound.
 
         """
-        address = _local(endpoint)
+        addresses = _local(endpoint)
         self._snapshot = Snapshot()
         self._context = zmq.Context()  # its own: ending it waits for what is queued
         self._socket = self._context.socket(zmq.XPUB)
@@ -52,14 +55,12 @@ class ZmqSink:
         self._socket.set(zmq.RCVHWM, _SUBSCRIPTIONS_A_POLL)
         self._socket.set(zmq.MAXMSGSIZE, _LONGEST_PREFIX)
         self._socket.set(zmq.LINGER, round(_LINGER_S * 1000))
-        self._socket.set(zmq.IPV6, address.startswith("tcp://["))
         try:
-            self._socket.bind(address)
+            self.endpoint: str = self._bind(addresses)
+            """Where subscribers connect to, with the port that was chosen."""
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise SinkError(_why_not(endpoint, error)) from None
-        self.endpoint: str = self._socket.get_string(zmq.LAST_ENDPOINT)
-        """Where subscribers connect to, with the port that was chosen."""
 
     def send(self, message: Message) -> None:
         """Send to all whose subscription matches; never waits.
@@ -81,6 +82,26 @@ class ZmqSink:
         if not self._socket.closed:
             self._socket.close()
             self._context.term()
+
+    def _bind(self, addresses: Sequence[str]) -> str:
+        """Bind to all of `addresses`, which differ in their host alone; gives the first, with its port."""
+        for last in (False,) * _TRIES + (True,):
+            bound: list[str] = []
+            try:
+                for address in addresses:
+                    self._socket.set(zmq.IPV6, address.startswith("tcp://["))
+                    # A port that the system chooses for the first is the others' too.
+                    host, _, port = address.rpartition(":")
+                    self._socket.bind(f"{host}:{bound[0].rpartition(':')[2] if bound else port}")
+                    bound.append(self._socket.get_string(zmq.LAST_ENDPOINT))
+                return bound[0]
+            except zmq.ZMQError as error:
+                chosen = addresses[0].endswith((":0", ":*"))
+                if last or not bound or not chosen or error.errno != errno.EADDRINUSE:
+                    raise
+                for one in bound:
+                    self._socket.unbind(one)
+        raise AssertionError
 
     def _answer(self, timeout_s: float) -> bool:
         """Take in new subscriptions and send them what holds; False if a queue ran full."""
@@ -119,27 +140,22 @@ class ZmqSink:
             raise SinkError(f"{self.endpoint}: a subscriber is too slow and misses messages; the others get them")
 
 
-def _local(endpoint: str) -> str:
+def _local(endpoint: str) -> list[str]:
     """`endpoint` as ZeroMQ binds it. Raises `SinkError` unless it stays on this machine and hurts nothing there."""
     if endpoint.startswith("ipc://") and len(endpoint) > len("ipc://"):
         _check_path(endpoint, endpoint.removeprefix("ipc://"))
-        return endpoint
+        return [endpoint]
     match = _TCP.fullmatch(endpoint)
     if match is None or (match["port"] != "*" and int(match["port"]) > 65_535):
         raise SinkError(f"{endpoint!r} is not an endpoint to publish at; use tcp://127.0.0.1:PORT or ipc://PATH")
     host, port = match["host"], match["port"]
-    if host == "localhost":
-        host = "127.0.0.1"  # ZeroMQ takes names only of interfaces
-    try:
-        on_loopback = ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        on_loopback = False
-    if not on_loopback:
+    addresses = loopback_addresses(host)
+    if not addresses:
         raise SinkError(
             f"{endpoint}: off this machine messages need CURVE keys, which this version does not have yet; "
             f"use tcp://127.0.0.1:{port} and a tunnel (e.g. ssh -L)"
         )
-    return f"tcp://{host}:{port}"
+    return [f"tcp://[{one}]:{port}" if ":" in one else f"tcp://{one}:{port}" for one in addresses]
 
 
 def _check_path(endpoint: str, path: str) -> None:
