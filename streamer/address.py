@@ -113,7 +113,9 @@ class Address:
         if text == self.shown:
             return []
         rest = text.partition("://")[2]
-        pieces = {text, rest, *re.split(r"[/?#@:&=;]", text), *re.split(r"[/?#@:&=;_]", text)}
+        pieces = {text, rest}
+        for one in (text, unquote(text)):  # an encoded password has delimiters of its own
+            pieces.update(re.split(r"[/?#@:&=;]", one), re.split(r"[/?#@:&=;_]", one))
         pieces.update(re.findall(r"^(.*)@", rest), re.findall(r"^[^:]*:(.*)@", rest))  # login and password, if raw
         pieces.update({unquote(piece) for piece in pieces})
         pieces.update({repr(piece)[1:-1] for piece in pieces}, {ascii(piece)[1:-1] for piece in pieces})

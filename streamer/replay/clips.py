@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamer.address import HIDDEN, Address
 from streamer.errors import UsageError
 from streamer.replay.names import MEDIA_SUFFIXES, AmbiguousNameError, absolute, distinct_names
 from streamer.replay.truth import lines_of, name_in
@@ -28,7 +29,7 @@ def clips_of(arguments: Sequence[str]) -> list[Clip]:
 
     A file in a folder counts as a clip when it ends as media do; one that is named itself may end in
     anything. A listing is a text file with a clip at the beginning of each line, as truth files are: what
-    follows a tab and a header `filename` are passed over. Its paths are relative to its folder.
+    follows a tab and a header `filename` are passed over. Its paths are relative to its folder, and it may name URLs.
 
     Raises:
         UsageError: a folder or listing names no clip, or results could not tell two clips apart.
@@ -52,8 +53,9 @@ def clips_of(arguments: Sequence[str]) -> list[Clip]:
     try:
         names = distinct_names(clips, _TAKEN)
     except AmbiguousNameError as error:
+        alike = " and ".join(Address.parse(name).shown for name in error.names)
         raise UsageError(
-            f"results could not tell {error} apart, for their names end alike: replay them apart"
+            f"results could not tell {alike} apart, for their names end alike: replay them apart"
         ) from None
     return [Clip(clip, names[path]) for path, clip in clips.items()]
 
@@ -66,9 +68,19 @@ def _listed(path: Path) -> list[str]:
             f"{path}: can't be read as a listing of clips, UTF-8 text with one at the start of each line"
         ) from None
     names = dict.fromkeys(name_in(line.partition("\t")[0]) for line in lines)
-    clips = [str(path.parent / name) for name in names if name and name != "filename"]
+    clips = [_beside(path, name) for name in names if name and name != "filename"]
     if not clips:
         raise UsageError(f"{path}: the listing names no clips")
-    if not any(Path(clip).is_file() for clip in clips):
-        raise UsageError(f"{path}: neither a clip nor a listing of clips; there is no {clips[0][:200]}")
+    if not any(Address.parse(clip).scheme or Path(clip).is_file() for clip in clips):
+        first = Address.parse(clips[0]).shown[:200]
+        raise UsageError(f"{path}: neither a clip nor a listing of clips; there is no {first}")
     return clips
+
+
+def _beside(listing: Path, name: str) -> str:
+    """The path of a listing's clip; a URL, and what looks like a damaged one, as it is: with folders in front of it its
+    secrets would pass for names of files.
+    """
+    path = listing.parent / name
+    is_url = bool(Address.parse(name).scheme) or (HIDDEN in Address.parse(name).shown and not path.exists())
+    return name if is_url else str(path)

@@ -175,7 +175,9 @@ def name_in(text: str) -> str:
     text = text.strip(" ")
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1].replace('""', '"')
-    return posixpath.normpath(unescaped(text)) if text else ""
+    if not text or "://" in text:  # a URL has two slashes there
+        return text
+    return posixpath.normpath(unescaped(text))
 
 
 def strong_tsv(events: Mapping[str, Sequence[LabelledEvent]]) -> str:
