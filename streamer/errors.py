@@ -42,6 +42,10 @@ class SourceError(EarwitnessError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[SourceError], tuple[str, str]]:
+        """So that it comes out of a worker process as it is."""
+        return type(self), (self.reason, self.args[0])
+
 
 class SinkError(EarwitnessError):
     """A place that messages go to can't be used."""
@@ -57,6 +61,10 @@ class HeartbeatLostError(EarwitnessError):
     def __init__(self, publisher: str | None, message: str) -> None:
         super().__init__(message)
         self.publisher = publisher
+
+    def __reduce__(self) -> tuple[type[HeartbeatLostError], tuple[str | None, str]]:
+        """So that it comes out of a worker process as it is."""
+        return type(self), (self.publisher, self.args[0])
 
 
 class TruthError(EarwitnessError):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 22_100
-"""Master clock and spectral input rate (paper section 3.1: 22.1 kHz, hop 366, 604 frames)."""
+"""Master clock and spectral input rate (paper section 4.2: 22.1 kHz, hop 366, 604 frames)."""
 HOP = 366
 """Samples between two spectral frames."""
 FRAMES_PER_CELL = 4

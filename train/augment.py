@@ -20,19 +20,26 @@ class Batch:
     strong: Tensor  # (S, T, classes)
     weak: Tensor  # (W, classes)
 
+    @property
+    def spectral(self) -> str | None:
+        """The modality whose cells are (frames, mels), if there is one: magnitudes, which can be added and filtered."""
+        return next((name for name, values in self.features.items() if values.ndim == 4), None)
+
 
 def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:
     """The batch with every augmentation that `config` asks for; both networks see these clips."""
     strong_clips = len(batch.strong)
-    if "spectral" in batch.features:
-        magnitudes = batch.features["spectral"]
-        if config.shift:
-            for row in range(len(magnitudes)):
-                _shift(batch, row, int(rng.integers(magnitudes.shape[1])), strong_clips)
-        if config.mixup and set(batch.features) == {"spectral"}:
-            _mixup(batch, config.mixup, strong_clips, rng)
+    clips, cells = next(iter(batch.valid.values())).shape
+    if config.shift:
+        for row in range(clips):
+            _shift(batch, row, int(rng.integers(cells)), strong_clips)
+    name = batch.spectral
+    if name is not None:
+        if config.mixup and strong_clips and len(batch.features) == 1:
+            _mixup(batch, name, config.mixup, strong_clips, rng)
         if config.filter_db:
-            batch.features["spectral"] = batch.features["spectral"] * _filters(magnitudes, config.filter_db, rng)
+            magnitudes = batch.features[name]
+            batch.features[name] = magnitudes * _filters(magnitudes, config.filter_db, rng)
     if rng.random() < config.crop:
         _crop(batch, rng)
     return batch
@@ -41,8 +48,9 @@ def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:
 def blanked(batch: Batch, config: FitConfig, rng: np.random.Generator) -> dict[str, Tensor]:
     """The student's view: features with some neighbouring mel bins and cells blanked (SpecAugment)."""
     features = dict(batch.features)
-    if "spectral" in features and (config.mask_mels or config.mask_cells):
-        magnitudes = features["spectral"].clone()
+    name = batch.spectral
+    if name is not None and (config.mask_mels or config.mask_cells):
+        magnitudes = features[name].clone()
         for clip in magnitudes:
             if config.mask_mels:
                 width = int(rng.integers(config.mask_mels + 1))
@@ -52,7 +60,7 @@ def blanked(batch: Batch, config: FitConfig, rng: np.random.Generator) -> dict[s
                 width = min(int(rng.integers(config.mask_cells + 1)), len(clip))
                 first = int(rng.integers(len(clip) - width + 1))
                 clip[first : first + width] = 0
-        features["spectral"] = magnitudes
+        features[name] = magnitudes
     return features
 
 
@@ -64,16 +72,16 @@ def _shift(batch: Batch, row: int, cells: int, strong_clips: int) -> None:
         batch.strong[row] = batch.strong[row].roll(cells, 0)
 
 
-def _mixup(batch: Batch, share: float, strong_clips: int, rng: np.random.Generator) -> None:
+def _mixup(batch: Batch, name: str, share: float, strong_clips: int, rng: np.random.Generator) -> None:
     """Add another clip's power at a random level to some strong clips; the labels of both hold."""
-    magnitudes = batch.features["spectral"]
+    magnitudes = batch.features[name]
     partners = torch.from_numpy(rng.permutation(strong_clips))
     chosen = torch.from_numpy((rng.random(strong_clips) < share).astype(np.float32))
     peaks = magnitudes[:strong_clips].amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
     gains_db = torch.from_numpy(rng.uniform(-8, 8, strong_clips).astype(np.float32))
     gains = chosen[:, None, None, None] * peaks / peaks[partners] * (10 ** (gains_db / 20))[:, None, None, None]
     other = magnitudes[partners] * gains
-    batch.features["spectral"] = torch.cat(
+    batch.features[name] = torch.cat(
         [(magnitudes[:strong_clips].square() + other.square()).sqrt(), magnitudes[strong_clips:]]
     )
     batch.strong = torch.maximum(batch.strong, batch.strong[partners] * chosen[:, None, None])

@@ -1,11 +1,12 @@
-"""Where a training run stands on disk: its checkpoint, and the settings that it had from which step on."""
+"""The state of a training run on disk: all that it takes to go on to the very same network."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,95 +16,109 @@ import torch
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.crnn import Crnn
+from train.config import FitConfig
 
+CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
 _log = logging.getLogger(__name__)
-_SPLIT = ("seed", "uses", "validation_share", "test_share")
-"""What of a corpus's configuration decides which recordings are trained on."""
 
 
-def resume(
-    out: Path, student: Crnn, teacher: Crnn, optimiser: torch.optim.Optimizer, rng: np.random.Generator
-) -> tuple[int, float]:
-    """Load `out/checkpoint.pt` into all of these: its step and its best validation; (0, -1.0) if there is none.
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The teacher with the best validation so far; with `keep: last`, the last one."""
 
-    Raises:
-        EarwitnessError: it was trained on other modalities.
+    merit: float = -1.0  # mean of the validation's F1 scores
+    state: Mapping[str, Any] | None = None  # teacher, step and validation, as in `best.pt`; None: there is none yet
 
-    """
-    path = out / "checkpoint.pt"
-    if not path.exists():
-        return 0, -1.0
-    state = torch.load(path, weights_only=True)
-    if state["modalities"] != list(student.modalities):
-        raise EarwitnessError(
-            f"{path}: was trained on {', '.join(state['modalities'])}: name another folder or delete it"
-        )
-    student.load_state_dict(state["student"])
-    teacher.load_state_dict(state["teacher"])
-    optimiser.load_state_dict(state["optimiser"])
-    rng.bit_generator.state = json.loads(state["rng"])
-    torch.set_rng_state(state["torch_rng"])
-    _log.info("continuing at step %d", state["step"])
-    return int(state["step"]), float(state["best"])
+    def save(self, out: Path) -> None:
+        """Write `best.pt`, or take it away where the run has none (yet, or after going back to a checkpoint)."""
+        if self.state is not None:
+            save(out / BEST, self.state)
+        else:
+            (out / BEST).unlink(missing_ok=True)
 
 
-def begin_with(
-    bundle: Bundle, out: Path, student: Crnn, teacher: Crnn, classes: Sequence[str], corpus: Mapping[str, Any]
-) -> int:
-    """Load a bundle's network into both, and its settings so far into `out`: the step that it was trained to.
+@dataclass(slots=True)
+class Learner:
+    """All that changes while a run learns."""
 
-    Raises:
-        EarwitnessError: it has other classes or modalities, or its corpus was split in another way than `corpus`, a
-            corpus's configuration, so that it may have learned from what it would be judged by.
+    student: Crnn
+    teacher: Crnn
+    optimiser: torch.optim.Optimizer
+    rng: np.random.Generator
+    step: int = 0
+    best: Best = field(default_factory=Best)
 
-    """
-    if bundle.classes != tuple(classes) or bundle.modalities != student.modalities:
-        raise EarwitnessError(
-            f"{bundle.name} has the classes {', '.join(bundle.classes)} and looks at {', '.join(bundle.modalities)}: "
-            "begin with a bundle of the corpus's classes and the configuration's modalities"
-        )
-    before = bundle.provenance.get("corpus", {})
-    step = int(bundle.provenance["steps"])
-    phases = [{"corpus": before, **one} for one in bundle.provenance["fit"] if one["from_step"] < step]
-    check_split(bundle.name, [{"corpus": before}, *phases], corpus)
-    student.load_state_dict(bundle.tensors)
-    teacher.load_state_dict(bundle.tensors)
-    _write_settings(out, {"phases": phases})
-    return step
+    def save(self, out: Path) -> None:
+        """Write `checkpoint.pt`, whole or not at all."""
+        state = {
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "best": {"merit": self.best.merit, "state": self.best.state},
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "torch_rng": torch.get_rng_state(),
+            "modalities": list(self.student.modalities),
+        }
+        save(out / CHECKPOINT, state)
 
+    def load(self, out: Path) -> bool:
+        """Go back to `checkpoint.pt`; False if there is none.
 
-def check_split(name: str, phases: Iterable[Mapping[str, Any]], corpus: Mapping[str, Any]) -> None:
-    """See that what was trained in `phases` can't know what a corpus with this configuration keeps apart.
+        Raises:
+            EarwitnessError: it is damaged, or of another network.
 
-    Raises:
-        EarwitnessError: a phase's corpus was split in another way, or its validation recordings were trained on and
-            are not in `corpus`.
+        """
+        path = out / CHECKPOINT
+        if not path.exists():
+            return False
+        try:
+            state = torch.load(path, weights_only=True)
+            modalities = list(state["modalities"])
+        except Exception as error:  # torch.load raises whatever the damage leads to
+            raise _damaged(path, error) from None
+        if modalities != list(self.student.modalities):
+            raise EarwitnessError(f"{path}: was trained on {', '.join(modalities)}: name another folder or delete it")
+        try:
+            self.student.load_state_dict(state["student"])
+            self.teacher.load_state_dict(state["teacher"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.rng.bit_generator.state = json.loads(state["rng"])
+            torch.set_rng_state(state["torch_rng"])
+            self.step, best = int(state["step"]), state["best"]
+            # Before the best teacher was in here, `best` was its merit, and `best.pt` stands as it is.
+            self.best = Best(**best) if isinstance(best, dict) else Best(float(best), _load_best(out))
+        except EarwitnessError:
+            raise
+        except Exception as error:
+            raise _damaged(path, error) from None
+        _log.info("%s: continuing at step %d", out, self.step)
+        return True
 
-    """
-    for before in (one["corpus"] for one in phases if "corpus" in one):
-        other = [field for field in _SPLIT if before.get(field) != corpus.get(field)]
-        if before.get("train_on_validation", False) and not corpus.get("train_on_validation", False):
-            other.append("train_on_validation")
-        if other:
+    def change_settings(self, config: FitConfig, *, reseed: bool) -> None:
+        """Go on with other settings than those that the checkpoint was written with."""
+        for group in self.optimiser.param_groups:  # which came with the checkpoint
+            group["weight_decay"] = config.weight_decay
+        if reseed:
+            self.rng = np.random.default_rng(config.seed)
+            torch.manual_seed(config.seed)
+
+    def start_from(self, bundle: Bundle, step: int) -> None:
+        """Begin with a trained network instead of a random one.
+
+        Raises:
+            EarwitnessError: it is of another form.
+
+        """
+        try:
+            self.student.load_state_dict(bundle.tensors)
+            self.teacher.load_state_dict(bundle.tensors)
+        except RuntimeError as error:
             raise EarwitnessError(
-                f"{name} was trained on a corpus with another {', '.join(other)}, so it may know the recordings that "
-                "this corpus keeps for validation and test: make the corpus with the same, or begin without it"
-            )
-
-
-def note_settings(out: Path, step: int, student: Crnn, classes: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Write to `out/fit.json` that the run has these settings from `step` on: it may go on with others.
-
-    Raises:
-        EarwitnessError: they go on with a corpus that was split in another way, as `check_split` has it.
-
-    """
-    path = out / "fit.json"
-    phases = json.loads(path.read_text())["phases"] if path.exists() else []
-    phases = [one for one in phases if one["from_step"] < step]
-    check_split(str(out), phases, settings["corpus"])
-    phases.append({"from_step": step, **settings})
-    _write_settings(out, {"classes": list(classes), "modalities": list(student.modalities), "phases": phases})
+                f"bundle {bundle.name}: its network is not that of the configuration: "
+                f"{' '.join(str(error).split())[:160]}"
+            ) from None
+        self.step = step
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -113,5 +128,36 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     os.replace(part, path)
 
 
-def _write_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    (out / "fit.json").write_text(json.dumps(settings, indent=1) + "\n")
+def trim_log(out: Path, step: int) -> None:
+    """Take the lines behind `step` out of `log.jsonl`, and one that was cut off: they will be written again."""
+    path = out / LOG
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            _log.warning("%s: a line that can't be read is taken out: %.80s", path, line.strip())
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(kept))
+    part.replace(path)
+
+
+def _load_best(out: Path) -> Mapping[str, Any] | None:
+    path = out / BEST
+    if not path.exists():
+        return None
+    try:
+        state: Mapping[str, Any] = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise _damaged(path, error) from None
+    return state
+
+
+def _damaged(path: Path, error: Exception) -> EarwitnessError:
+    return EarwitnessError(
+        f"{path}: is damaged, or not a checkpoint of this run ({' '.join(str(error).split())[:120]}): restore it, or "
+        "delete it to begin anew"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamer.errors import ConfigError
 
@@ -79,13 +79,18 @@ class FitConfig(_Strict):
     """How `earwitness-train fit` trains."""
 
     seed: int = 0
-    modalities: tuple[str, ...] = Field(("spectral",), description="some of spectral, vggish, vgg16")
+    modalities: tuple[str, ...] = Field(
+        ("spectral",), min_length=1, description="some of those that `earwitness-train features --help` lists"
+    )
+    widths: dict[str, int] = Field(
+        {}, description="of the embeddings' projections, by modality; without: those of paper section 3"
+    )
     steps: int = Field(12_500, ge=1, description="optimiser steps")
     batch: dict[Kind, int] = Field(
-        {"strong": 18, "weak": 3, "unlabeled": 3}, description="clips of each kind in a batch"
+        {"strong": 18, "weak": 3, "unlabeled": 3}, description="clips of each kind in a batch; some must be labelled"
     )
-    learning_rate: float = Field(0.001, gt=0, description="the highest one (paper section 3.3)")
-    ramp_steps: int = Field(12_500, ge=1, description="exp(-5 (1 - t / ramp)^2) up to here (paper section 3.3)")
+    learning_rate: float = Field(0.001, gt=0, description="the highest one (paper section 4.3.1)")
+    ramp_steps: int = Field(12_500, ge=1, description="exp(-5 (1 - t / ramp)^2) up to here (paper section 4.3.1)")
     decay: float = Field(0.99995, gt=0, le=1, description="factor a step on the learning rate behind the ramp")
     anneal_steps: int = Field(0, ge=0, description="over so many last steps the learning rate falls to 0 in a line")
     weight_decay: float = Field(0.0, ge=0)
@@ -113,6 +118,14 @@ class FitConfig(_Strict):
     validate_every: int = Field(250, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")
     threads: int = Field(0, ge=0, description="of torch; 0 leaves torch's choice")
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> FitConfig:
+        if any(count < 0 for count in self.batch.values()) or not any(
+            self.batch.get(kind, 0) for kind in ("strong", "weak")
+        ):
+            raise ValueError("batch: strong or weak must be at least 1, or there is nothing to learn from")
+        return self
 
 
 C = TypeVar("C", bound=BaseModel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from streamer.replay.scoring import ClipPrediction, Report, evaluate
 from streamer.replay.truth import Truth, labelled
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats
-from train.data.cache import CachedPart
+from train.data.dataset import PartData
+from train.workers import pool
 
 MEDIAN_CELLS = 7
-"""0.46 s (paper section 3.3)."""
+"""0.46 s (paper section 2.2)."""
 _MEDIANS = (1, 3, 5, 7, 9, 13)
 _ONSET_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.1), 2).tolist())
 _OFFSET_SHARES = (0.4, 0.7, 1.0)
@@ -36,7 +36,7 @@ _TAG_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.05), 2).tolist())
 class ClipPosteriors:
     """What a network says of one clip."""
 
-    name: str
+    name: str  # the truth's
     cells: Floats  # (cells, classes)
     clip: Floats  # (classes,)
 
@@ -47,42 +47,45 @@ class ClipPosteriors:
 
 
 def default_decoding(classes: Sequence[str]) -> Decoding:
-    """The paper's: a threshold of 0.5 and a median filter of 7 cells for every class."""
+    """The paper's (paper section 2.2): a threshold of 0.5 and a median filter of 7 cells for every class."""
     return Decoding(tuple(classes), tuple(ClassDecoding(0.5, 0.5, MEDIAN_CELLS) for _ in classes))
 
 
 @torch.inference_mode()
-def posteriors(network: Crnn, part: CachedPart, batch: int = 16, *, progress: bool = False) -> list[ClipPosteriors]:
-    """Every clip of a part through the network, as one window each, clips of the same length together."""
-    order = sorted(range(len(part.names)), key=lambda row: (int(part.cells[row]), row))
+def posteriors(network: Crnn, part: PartData, batch: int = 16, *, progress: bool = False) -> list[ClipPosteriors]:
+    """Every clip of a part through the network, as one window each, clips of the same length together.
+
+    In a clip that holds nothing of what the network takes it finds nothing.
+    """
+    counts = part.features.cells
+    order = sorted(range(len(part)), key=lambda row: (int(counts[row]), row))
     batches: list[list[int]] = []
-    for row in order:
-        if batches and len(batches[-1]) < batch and part.cells[batches[-1][0]] == part.cells[row]:
+    classes = network.classify.out_features
+    empty = ClipPosteriors("", np.zeros((0, classes), np.float32), np.zeros(classes, np.float32))
+    made: dict[int, ClipPosteriors] = {row: replace(empty, name=part.rows[row]) for row in order if counts[row] == 0}
+    for row in order[len(made) :]:
+        if batches and len(batches[-1]) < batch and counts[batches[-1][0]] == counts[row]:
             batches[-1].append(row)
         else:
             batches.append([row])
-    made: dict[int, ClipPosteriors] = {}
     for rows in tqdm(batches, desc="detecting", unit="batch", disable=not progress):
-        cells = int(part.cells[rows[0]])
-        out = network(*part.batch(rows, cells))
+        cells = int(counts[rows[0]])
+        out = network(*part.features.batch(rows, cells))
         for index, row in enumerate(rows):
-            made[row] = ClipPosteriors(part.names[row], out.cells[index].numpy(), out.clip[index].numpy())
-    return [made[row] for row in range(len(part.names))]
+            made[row] = ClipPosteriors(part.rows[row], out.cells[index].numpy(), out.clip[index].numpy())
+    return [made[row] for row in range(len(part))]
 
 
-def streamed_posteriors(
-    bundle: Path, weights: Path, clips: Path, names: Sequence[str], workers: int
-) -> list[ClipPosteriors]:
+def streamed_posteriors(bundle: Path, weights: Path, part: PartData, workers: int) -> list[ClipPosteriors]:
     """The same clips as a live stream hears them, by `earwitness replay --mode stream`'s own code, in parallel.
 
     Raises:
         BundleError, WeightsError, SourceError: as replay does.
 
     """
-    paths = [str(clips / name) for name in names]
-    with ProcessPoolExecutor(workers, initializer=_begin_replay, initargs=(bundle, weights)) as pool:
-        made = pool.map(_replay_job, paths, chunksize=4)
-        return list(tqdm(made, total=len(paths), desc="streaming", unit="clip"))
+    with pool(workers, _begin_replay, (bundle, weights)) as processes:
+        made = processes.map(_replay_job, map(str, part.clips), part.rows, chunksize=4)
+        return list(tqdm(made, total=len(part), desc="streaming", unit="clip"))
 
 
 _replayer: list[Replayer] = []
@@ -90,13 +93,12 @@ _replayer: list[Replayer] = []
 
 
 def _begin_replay(bundle: Path, weights: Path) -> None:
-    torch.set_num_threads(1)
     _replayer.append(Replayer.of(Bundle.load(bundle), WeightsStore(weights, {}), "stream"))
 
 
-def _replay_job(path: str) -> ClipPosteriors:
+def _replay_job(path: str, row: str) -> ClipPosteriors:
     result = _replayer[0].replay(path)
-    return ClipPosteriors(result.name, result.scores, result.tag_scores)
+    return ClipPosteriors(row, result.scores, result.tag_scores)
 
 
 def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, ClipPrediction]:

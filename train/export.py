@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
 
@@ -15,11 +15,13 @@ from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.crnn import Crnn, inputs_of
 from streamer.replay.scoring import Report
-from streamer.replay.truth import read_truth
 from train import evaluate
-from train.checkpoint import check_split
+from train.checkpoint import BEST
 from train.data import cache
-from train.data.corpus import read_summary
+from train.data.dataset import Corpus, PartData
+from train.provenance import Provenance, Source, known_of
+from train.run import FILE, Run
+from train.split import check_split
 
 
 def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple[Crnn, int]:
@@ -44,7 +46,7 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
 
 
 def make(
-    corpus: Path, features: Path, fit: Path, out: Path, name: str, weights: Path, workers: int, tuned: Bundle | None
+    corpus: Corpus, features: Path, fit: Path, out: Path, name: str, weights: Path, workers: int, tuned: Bundle | None
 ) -> Report:
     """Write the best teacher of `fit` as the bundle `out`, with thresholds and scores: its scores on the test clips.
 
@@ -52,84 +54,82 @@ def make(
 
     Raises:
         EarwitnessError: the run, the corpus or its features are not complete; the validation recordings were
-            trained on, the run knows another split, or `tuned` has other classes.
+            trained on, the run or `tuned` knows another split, or `tuned` has other classes.
         BundleError, WeightsError, SourceError: as replay does.
 
     """
-    summary = read_summary(corpus)
-    classes = tuple(summary["config"]["classes"])
+    summary, classes = corpus.summary, corpus.classes
     if tuned is not None and tuned.classes != classes:
-        raise EarwitnessError(f"{tuned.name} has other classes than {corpus}: its thresholds can't be taken")
-    if tuned is None and summary["config"].get("train_on_validation", False):
+        raise EarwitnessError(f"{tuned.name} has other classes than {corpus.folder}: its thresholds can't be taken")
+    if tuned is None and summary.trains_on_validation:
         raise EarwitnessError(
-            f"{corpus}: its validation recordings were trained on, so they can't tune thresholds: take those of a "
-            "bundle that was tuned before, with --decoding BUNDLE"
+            f"{corpus.folder}: its validation recordings were trained on, so they can't tune thresholds: take those of "
+            "a bundle that was tuned before, with --decoding BUNDLE"
         )
-    modalities = tuple(_setting(fit, "modalities"))
-    network, step = load_network(fit / "best.pt", len(classes), modalities)
-    check_split(str(fit), _setting(fit, "phases"), summary["config"])
-    test = cache.read(features / "test", modalities)
+    run = Run.read(fit)
+    if run is None:
+        raise EarwitnessError(f"{fit / FILE}: there is no such file: run `earwitness-train fit` first")
+    if run.classes != classes:
+        raise EarwitnessError(f"{fit}: was trained on other classes than those of {corpus.folder}")
+    network, step = load_network(fit / BEST, len(classes), run.modalities)
+    certain = run.check_corpus(summary)
+    if tuned is not None:
+        check_split(known_of(tuned), summary)
+    test = _part(corpus, "test", features, run)
     made = Bundle(
         name,
-        {modality: test.specs[modality] for modality in modalities},
+        {modality: test.features.specs[modality] for modality in run.modalities},
         evaluate.default_decoding(classes) if tuned is None else tuned.decoding,
         network.state_dict(),
-        provenance=provenance(corpus, fit, step),
+        provenance=_provenance(corpus, run, step, certain=certain).json(),
     )
     scores: dict[str, Any] = {}
     if tuned is None:
-        made.save(out)
-        validation = cache.read(features / "validation", modalities)
-        truth = read_truth(corpus / "metadata" / "validation.tsv")
+        validation = _part(corpus, "validation", features, run)
+        assert validation.truth is not None
         whole = evaluate.posteriors(network, validation, progress=True)
-        audio = corpus / "audio" / "validation"
-        streamed = evaluate.streamed_posteriors(out, weights, audio, validation.names, workers)
-        groups = {label: len(names) for label, names in summary["groups"]["validation"].items()}
-        made = replace(made, decoding=evaluate.tune([whole, streamed], truth, classes, groups))
-        scores["validation_clip"] = evaluate.score(whole, truth, made.decoding).json()
-        scores["validation_stream"] = evaluate.score(streamed, truth, made.decoding).json()
+        with TemporaryDirectory() as folder:  # `out` is to hold a bundle that is tuned, or none
+            made.save(Path(folder))
+            streamed = evaluate.streamed_posteriors(Path(folder), weights, validation, workers)
+        groups = {label: len(names) for label, names in summary.groups["validation"].items()}
+        made = replace(made, decoding=evaluate.tune([whole, streamed], validation.truth, classes, groups))
+        scores["validation_clip"] = evaluate.score(whole, validation.truth, made.decoding).json()
+        scores["validation_stream"] = evaluate.score(streamed, validation.truth, made.decoding).json()
     clips = evaluate.posteriors(network, test, progress=True)
-    report = evaluate.score(clips, read_truth(corpus / "metadata" / "test.tsv"), made.decoding)
+    assert test.truth is not None
+    report = evaluate.score(clips, test.truth, made.decoding)
     scores["test_clip"] = {"command": "earwitness-train evaluate --part test", **report.json()}
     replace(made, scores=scores).save(out)
     return report
 
 
-def provenance(corpus: Path, fit: Path, step: int) -> dict[str, Any]:
-    """What a model was trained on: recordings by source and licence, and every setting.
+def _part(corpus: Corpus, part: Literal["validation", "test"], features: Path, run: Run) -> PartData:
+    data = corpus.part(part, features, run.modalities)
+    cache.check_specs(data.features, run.specs, run.name)
+    return data
 
-    Raises:
-        EarwitnessError: the corpus or the training run lacks a file.
 
-    """
+def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Provenance:
+    """What a model was trained on: recordings by source and licence, and every setting."""
     try:
-        with (corpus / "metadata" / "sources.tsv").open(newline="") as file:
+        with (corpus.folder / "metadata" / "sources.tsv").open(newline="") as file:
             rows = [
                 row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")
             ]
+        groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
     except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{corpus}: is not complete: {error}") from None
-    made, settings = read_summary(corpus), _setting(fit, "phases")
-    groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
+        raise EarwitnessError(f"{corpus.folder}: is not complete: {error}") from None
+    summary = corpus.summary
     sources = Counter((source, licence, use) for source, licence, use, _ in groups)
-    return {
-        "steps": step,
-        "fit": settings,
-        "corpus": made["config"],
-        "recordings": {
+    return Provenance(
+        steps=step,
+        phases=tuple(one for one in run.phases if one.from_step < step),
+        corpus=summary.config,
+        recordings={
             part: {label: len(names) for label, names in groups.items() if "/" not in label}
-            for part, groups in made["groups"].items()
+            for part, groups in summary.groups.items()
         },
-        "trained_on": [
-            {"source": source, "licence": licence, "use": use, "recordings": count}
-            for (source, licence, use), count in sorted(sources.items())
-        ],
-    }
-
-
-def _setting(fit: Path, name: str) -> Any:
-    """A field of the run's `fit.json`."""
-    try:
-        return json.loads((fit / "fit.json").read_text())[name]
-    except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{fit}: is not a run of `earwitness-train fit`: {error}") from None
+        trained_on=tuple(Source(*key, count) for key, count in sorted(sources.items())),
+        split=run.split,
+        split_unchecked=run.split_unchecked or not certain,
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,24 +12,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.networks.crnn import Crnn
+from streamer.networks.backends import use_threads
+from streamer.networks.crnn import Crnn, default_widths
 from streamer.networks.inputs import EmbeddingInput, SpectralInput
-from streamer.replay.truth import read_truth
+from streamer.replay.scoring import KINDS
 from streamer.types import Floats
 from train import checkpoint
 from train.augment import Batch, augment, blanked
+from train.checkpoint import Best, Learner
 from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
-from train.data.corpus import read_summary
+from train.data.dataset import Corpus, PartData
 from train.evaluate import default_decoding, posteriors, score
+from train.lock import only_writer
 from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
+from train.provenance import Environment, Phase
+from train.run import Run, new_run
 
+_log = logging.getLogger(__name__)
 _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
 
 
@@ -35,71 +43,118 @@ _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unl
 class _Labelled:
     """A part with its targets: (clips, cells, classes), (clips, classes), or none."""
 
-    part: cache.CachedPart
+    part: PartData
     target: Floats
 
 
-def fit(
-    corpus: Path, features: Path, out: Path, classes: tuple[str, ...], config: FitConfig, begin: Bundle | None = None
-) -> None:
+def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bundle | None = None) -> None:
     """Train a mean teacher and its student; the best teacher by validation is `out/best.pt`.
 
     Continues from `out/checkpoint.pt` where there is one, else from the bundle `begin`, else from nothing.
-    `out` also gets TensorBoard's events and `log.jsonl`, a line a validation.
+    `out` also gets TensorBoard's events, `log.jsonl`, a line a validation, and `fit.json`, what the run is and was.
 
     Raises:
-        EarwitnessError: features or annotations are missing, or the checkpoint is of another configuration, or
-            `begin` of another network, or its training recordings are among those to be judged by.
+        EarwitnessError: features or annotations are missing or do not fit the clips, or what is there to continue is
+            damaged, of another network or features, or of a corpus whose groups of recordings were on other sides.
 
     """
     torch.manual_seed(config.seed)
     torch.set_flush_denormal(True)  # numbers that small tell nothing and cost a processor a hundred times the others
-    rng = np.random.default_rng(config.seed)
     if config.threads:
-        torch.set_num_threads(config.threads)
+        use_threads(config.threads)
     data = {
-        kind: _read(corpus, features, part, classes, config)
+        kind: _read(corpus, features, part, config.modalities)
         for kind, part in _KINDS.items()
         if config.batch.get(kind, 0)
     }
-    validation = cache.read(features / "validation", config.modalities)
-    truth = read_truth(corpus / "metadata" / "validation.tsv")
-
-    student = Crnn(data["strong"].part.shapes, len(classes), dropout=config.dropout).to(
+    validation = corpus.part("validation", features, config.modalities)
+    labelled = data.get("strong", data.get("weak"))  # a configuration has one of them
+    assert labelled is not None
+    shapes = labelled.part.features.shapes
+    student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, dropout=config.dropout).to(
         memory_format=torch.channels_last
     )
     student.reduced_precision = config.reduced_precision
-    _standardise(student, data["strong"].part)
-    _expect_priors(student, data["strong"].target)
-    teacher = new_teacher(student)
+    _standardise(student, labelled.part.features)
+    _expect_priors(student, labelled.target)
     optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    learner = Learner(student, new_teacher(student), optimiser, np.random.default_rng(config.seed))
+    with only_writer(out):
+        if _take_up(out, learner, corpus, [*(one.part for one in data.values()), validation], config, begin):
+            _train(out, learner, data, validation, corpus.classes, config)
 
-    out.mkdir(parents=True, exist_ok=True)
-    mixed = read_summary(corpus)["config"]
-    step, best = checkpoint.resume(out, student, teacher, optimiser, rng)
-    if step == 0 and begin is not None:
-        step = checkpoint.begin_with(begin, out, student, teacher, classes, mixed)
-    checkpoint.note_settings(out, step, student, classes, {**config.model_dump(mode="json"), "corpus": mixed})
-    board = SummaryWriter(out)
+
+def _take_up(
+    out: Path, learner: Learner, corpus: Corpus, data: list[PartData], config: FitConfig, begin: Bundle | None
+) -> bool:
+    """Go back to where the run was, and note in `fit.json` how it goes on; False if nothing is left to do."""
+    run: Run | None = None
+    resumed = learner.load(out)
+    if resumed:
+        run = Run.read(out)
+        if run is None:
+            raise EarwitnessError(f"{out}: has a checkpoint but no fit.json, which says what the run is: restore it")
+        if begin is not None:
+            _log.info("%s: is there already and goes on; --from %s is not used", out, begin.name)
+    elif begin is not None:
+        run = Run.of_bundle(begin)
+        learner.step = run.steps
+    summary, specs = corpus.summary, data[0].features.specs
+    phase = Phase(
+        learner.step,
+        config.model_dump(mode="json"),
+        summary.config,
+        hashlib.sha256("".join(one.sha256 for one in data).encode()).hexdigest(),
+        (Environment.here(learner.step),),
+    )
+    now = new_run(out, phase, summary, specs) if run is None else run.taken_up(phase, summary, specs)
+    if resumed:
+        if len(now.phases) > 1 and now.phases[-1].from_step == learner.step:
+            learner.change_settings(config, reseed=now.phases[-2].settings.get("seed") != config.seed)
+    elif begin is not None:
+        learner.start_from(begin, learner.step)
+    if learner.step >= config.steps:
+        _log.info("%s: has %d steps already, and the configuration wants %d", out, learner.step, config.steps)
+        return False
+    now.write(out)
+    learner.best.save(out)
+    checkpoint.trim_log(out, learner.step if resumed else -1)
+    if not resumed:
+        learner.save(out)
+    return True
+
+
+def _train(
+    out: Path,
+    learner: Learner,
+    data: Mapping[Kind, _Labelled],
+    validation: PartData,
+    classes: tuple[str, ...],
+    config: FitConfig,
+) -> None:
+    student, teacher, optimiser, rng = learner.student, learner.teacher, learner.optimiser, learner.rng
+    board = SummaryWriter(out, purge_step=learner.step + 1)  # what a killed run wrote behind its checkpoint
     started = time.monotonic()
-    bar = tqdm(total=config.steps, initial=step, desc="fit", unit="step", mininterval=5)
-    while step < config.steps:
+    assert validation.truth is not None  # only unlabelled parts have none
+    bar = tqdm(total=config.steps, initial=learner.step, desc="fit", unit="step", mininterval=5)
+    while learner.step < config.steps:
+        step = learner.step
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        batch = augment(_draw(data, config, rng), config, rng)
+        batch = augment(_draw(data, len(classes), config, rng), config, rng)
         valid = torch.stack(list(batch.valid.values())).any(dim=0)
 
         student.train()
-        said = student(blanked(batch, config, rng), batch.valid)
+        student_out = student(blanked(batch, config, rng), batch.valid)
         with torch.no_grad():
-            taught = teacher(batch.features, batch.valid)
-        parts = costs(said, taught, batch, valid, config)
-        trust = ramp(step, config) if config.consistency_ramp else 1.0
+            teacher_out = teacher(batch.features, batch.valid)
+        parts = costs(student_out, teacher_out, batch, valid, config)
+        consistency_weight = ramp(step, config) if config.consistency_ramp else 1.0
         cost = (
             parts["frames"]
             + parts["clips"]
-            + trust * config.consistency_frames * parts["consistency_frames"]
-            + trust * config.consistency_clip * parts["consistency_clips"]
+            + consistency_weight * config.consistency_frames * parts["consistency_frames"]
+            + consistency_weight * config.consistency_clip * parts["consistency_clips"]
         )
         optimiser.zero_grad()
         cost.backward()  # type: ignore[no-untyped-call]
@@ -107,7 +162,7 @@ def fit(
         optimiser.step()
         cost = cost.detach()
         follow(teacher, student, step, config)
-        step += 1
+        learner.step = step = step + 1
 
         bar.update(1)
         bar.set_postfix(cost=f"{float(cost):.3f}", refresh=False)
@@ -121,79 +176,73 @@ def fit(
                 board.add_scalar(f"cost/{name}", float(part.detach()), step)
         if step % config.validate_every == 0 or step == config.steps:
             teacher.reduced_precision = False
-            report = score(posteriors(teacher, validation), truth, default_decoding(classes))
+            report = score(posteriors(teacher, validation), validation.truth, default_decoding(classes))
             teacher.reduced_precision = config.reduced_precision
-            figures = {"clip_f1": report.clip_f1, "segment_f1": report.segment_f1, "event_f1": report.event_f1}
+            macro = {f"{kind}_f1_macro": report.macro_f1(kind) or 0.0 for kind in KINDS}
+            figures = {**macro, **{f"{kind}_f1_micro": report.micro_f1(kind) or 0.0 for kind in KINDS}}
             for name, value in figures.items():
                 board.add_scalar(f"validation/{name}", value, step)
-            merit = sum(figures.values()) / 3
+            merit = sum(macro.values()) / 3
             row = {"step": step, "seconds": round(time.monotonic() - started), "cost": float(cost), **figures}
-            with (out / "log.jsonl").open("a") as file:
+            with (out / checkpoint.LOG).open("a") as file:
                 file.write(json.dumps(row) + "\n")
             tqdm.write(f"step {step}: " + ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items()))
-            if merit > best or config.keep == "last":
-                best = merit
-                checkpoint.save(out / "best.pt", {"teacher": teacher.state_dict(), "step": step, "validation": figures})
+            if merit > learner.best.merit or config.keep == "last":
+                weights = {name: value.clone() for name, value in teacher.state_dict().items()}
+                learner.best = Best(merit, {"teacher": weights, "step": step, "validation": figures})
+                learner.best.save(out)
         if step % config.checkpoint_every == 0 or step == config.steps:
-            state = {
-                "student": student.state_dict(),
-                "teacher": teacher.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step,
-                "best": best,
-                "rng": json.dumps(rng.bit_generator.state),
-                "torch_rng": torch.get_rng_state(),
-                "modalities": list(config.modalities),
-            }
-            checkpoint.save(out / "checkpoint.pt", state)
+            learner.save(out)
     bar.close()
     board.close()
 
 
-def _read(corpus: Path, features: Path, part: Part, classes: tuple[str, ...], config: FitConfig) -> _Labelled:
-    cached = cache.read(features / part, config.modalities)
-    metadata = corpus / "metadata" / f"{part}.tsv"
-    cells = int(cached.cells.max())
-    if part == "train":
-        return _Labelled(cached, targets.strong(metadata, cached.names, classes, cells))
+def _read(corpus: Corpus, features: Path, part: Part, modalities: tuple[str, ...]) -> _Labelled:
+    data = corpus.part(part, features, modalities)
+    if data.truth is None or part == "unlabeled":
+        return _Labelled(data, np.zeros((len(data), 0), np.float32))
     if part == "weak":
-        return _Labelled(cached, targets.weak(metadata, cached.names, classes))
-    return _Labelled(cached, np.zeros((len(cached.names), 0), np.float32))
+        return _Labelled(data, targets.weak(data.truth, data.rows, corpus.classes))
+    cells = int(data.features.cells.max())
+    return _Labelled(data, targets.strong(data.truth, data.rows, corpus.classes, cells))
 
 
-def _draw(data: Mapping[Kind, _Labelled], config: FitConfig, rng: np.random.Generator) -> Batch:
-    """Random clips of every kind, the strong ones first."""
-    cells = data["strong"].target.shape[1]
-    features: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
-    valid: dict[str, list[Tensor]] = {name: [] for name in config.modalities}
-    drawn: dict[str, Tensor] = {}
+def _draw(data: Mapping[Kind, _Labelled], classes: int, config: FitConfig, rng: np.random.Generator) -> Batch:
+    """Random clips of every kind, the strong ones first, all as long as the longest clip of all."""
+    cells = max(int(one.part.features.cells.max()) for one in data.values())
+    features: dict[str, list[Tensor]] = {}
+    valid: dict[str, list[Tensor]] = {}
+    strong, weak = torch.zeros(0, cells, classes), torch.zeros(0, classes)
     for kind, one in data.items():
-        count, clips = config.batch[kind], len(one.part.names)
+        count, clips = config.batch[kind], len(one.part)
         rows = sorted(rng.choice(clips, count, replace=clips < count).tolist())
-        clip_features, clip_valid = one.part.batch(rows, cells)
-        for name in config.modalities:
-            features[name].append(clip_features[name])
-            valid[name].append(clip_valid[name])
-        drawn[kind] = torch.from_numpy(one.target[rows])
-    classes = drawn["strong"].shape[2]
+        clip_features, clip_valid = one.part.features.batch(rows, cells)
+        for name in clip_features:
+            features.setdefault(name, []).append(clip_features[name])
+            valid.setdefault(name, []).append(clip_valid[name])
+        if kind == "strong":
+            targets_there = torch.from_numpy(one.target[rows])
+            strong = nn.functional.pad(targets_there, (0, 0, 0, cells - targets_there.shape[1]))
+        elif kind == "weak":
+            weak = torch.from_numpy(one.target[rows])
     return Batch(
         {name: torch.cat(parts) for name, parts in features.items()},
         {name: torch.cat(parts) for name, parts in valid.items()},
-        drawn["strong"],
-        drawn.get("weak", torch.zeros(0, classes)),
+        strong,
+        weak,
     )
 
 
-def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) -> None:
+def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000) -> None:
     """Set each input's mean and standard deviation per bin, over valid cells of the training clips."""
-    rows = np.linspace(0, len(part.names) - 1, min(most_clips, len(part.names))).astype(int)
+    rows = np.linspace(0, len(features.cells) - 1, min(most_clips, len(features.cells))).astype(int)
     for name in network.modalities:
         module = network.spectral_input if name == network.spectral else network.embeddings[name]
         assert isinstance(module, SpectralInput | EmbeddingInput)
         total, square, count = torch.zeros_like(module.mean).double(), torch.zeros_like(module.mean).double(), 0
         for row in rows:
-            features, flags = part.batch([row], int(part.cells[row]))
-            values, valid = features[name], flags[name]
+            clip, flags = features.batch([row], int(features.cells[row]))
+            values, valid = clip[name], flags[name]
             cells = module.log(values, valid) if isinstance(module, SpectralInput) else values
             bins = cells[valid].flatten(0, -2).double()
             total, square, count = total + bins.sum(0), square + bins.square().sum(0), count + len(bins)
@@ -204,6 +253,6 @@ def _standardise(network: Crnn, part: cache.CachedPart, most_clips: int = 1000) 
 
 def _expect_priors(network: Crnn, target: Floats) -> None:
     """Let the untrained network expect each class as often as it is there, which saves the first hundreds of steps."""
-    share = torch.from_numpy(target).mean(dim=(0, 1)).clamp(1e-3, 0.5)
+    share = torch.from_numpy(target).flatten(0, -2).mean(dim=0).clamp(1e-3, 0.5)
     with torch.no_grad():
         network.classify.bias.copy_(torch.logit(share))

@@ -1,4 +1,4 @@
-"""The mean teacher (Tarvainen & Valpola 2017) as the paper uses it, section 3.3."""
+"""The mean teacher (Tarvainen & Valpola 2017) as the paper uses it (paper section 2.3)."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ def costs(
     clips = student.clip[: strong_clips + weak_clips].clamp(1e-6, 1 - 1e-6)
     clip_bce = nn.functional.binary_cross_entropy(clips, clip_targets, reduction="none").mean(dim=1)
     clip_weight = torch.cat([torch.full((strong_clips,), config.clip_cost), torch.ones(weak_clips)])
+    frames = (bce * weight[:strong_clips]).mean() / weight[:strong_clips].mean().clamp_min(1e-6)
     frame_gap = (student.cells - teacher.cells).square()
     return {
-        "frames": (bce * weight[:strong_clips]).mean() / weight[:strong_clips].mean().clamp_min(1e-6),
+        "frames": frames if strong_clips else torch.zeros(()),  # of weak labels alone nothing is known frame by frame
         "clips": (clip_weight * clip_bce).sum() / max(1, len(clip_bce)),
         "consistency_frames": (frame_gap * weight).mean() / weight.mean().clamp_min(1e-6),
         "consistency_clips": (student.clip - teacher.clip).square().mean(),

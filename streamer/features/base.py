@@ -9,6 +9,10 @@ from typing import Any, Protocol
 
 from streamer.types import Cells, Chunk, Picture, Want
 
+FEATURES_VERSION = 1
+"""Raise it when an extractor, or what decodes media for it, computes other values from the same spec: stored features
+of another version are not used again."""
+
 
 class Extractor(Protocol):
     """The state of one modality in one epoch of one stream: `push` and `flush`, cells come out in order.

@@ -1,7 +1,7 @@
 """Spectral cells: linear mel magnitudes, four frames of 128 bins a cell.
 
 Centred frames of a Hamming window every 366 samples at 22 100 Hz, zeros beyond the epoch's ends,
-Slaney mel bins without normalisation from 0 Hz to Nyquist (paper section 3.1; the details that it
+Slaney mel bins without normalisation from 0 Hz to Nyquist (paper section 4.2; the details that it
 leaves open are those of the DCASE baselines). The log, the peak gain and the standardisation need a
 whole window and are in `streamer.networks.inputs`.
 """

@@ -1,7 +1,7 @@
 """VGG16 cells: the 4096 values of the second dense layer for the picture at the cell.
 
 Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015), as torchvision
-has it. The paper this project follows takes the "last feedforward layer" of 4096 values: fc7 after its ReLU.
+has it. The paper takes the "last feedforward layer" of 4096 values (paper section 4.2): fc7 after its ReLU.
 """
 
 from __future__ import annotations

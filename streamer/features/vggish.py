@@ -2,7 +2,7 @@
 
 Hershey et al., "CNN architectures for large-scale audio classification" (ICASSP 2017), as released in
 tensorflow/models, research/audioset/vggish: 16 kHz, 96 frames of 64 log-mel bins into a VGG-like network. The
-paper this project follows takes the 128 embedding values as they are, without PCA or quantisation.
+paper takes the 128 embedding values (paper section 4.2); without PCA or quantisation, of which it says nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class VggishSpec:
     """What a bundle says of its VGGish input.
 
     `centered` puts the patch around the cell's centre. `paper` is the paper's 960 ms chunks with 900 ms overlap
-    (section 3.1): chunk k of a 10 s window, which is up to 474 ms off cell k.
+    (paper section 4.2): chunk k of a 10 s window, which is up to 474 ms off cell k.
     """
 
     alignment: Alignment = "centered"

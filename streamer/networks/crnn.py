@@ -158,7 +158,7 @@ def linear_pooling(cells: Tensor) -> Tensor:
 
 
 def default_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The widths of the vectors' projections: the paper's (section 3), and VGGish's for what it does not know."""
+    """The widths of the vectors' projections: the paper's (paper section 3), and VGGish's for what it does not know."""
     alone = all(len(shape) == 1 for shape in shapes.values())
     return {name: _WIDTHS.get(name, _OTHER_WIDTHS)[alone] for name, shape in shapes.items() if len(shape) == 1}
 

@@ -43,7 +43,7 @@ class SpectralInput(nn.Module):
 
 
 class EmbeddingInput(nn.Module):
-    """Standardisation of a pretrained network's vectors, and their projection (paper section 2.2).
+    """Standardisation of a pretrained network's vectors, and their projection (paper section 3).
 
     Shape: (B, T, size) and (B, T) valid -> (B, T, width); cells that are not valid are zero.
     """

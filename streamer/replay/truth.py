@@ -23,6 +23,7 @@ from streamer.types import Offset
 
 STRONG_HEADER = ("filename", "onset", "offset", "event_label")
 WEAK_HEADER = ("filename", "event_labels")
+UNLABELLED_HEADER = ("filename",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +108,22 @@ def labelled(events: Iterable[Offset]) -> tuple[LabelledEvent, ...]:
     return tuple(sorted(found, key=lambda event: (event.onset_s, event.label)))
 
 
-def read_truth(path: Path) -> Truth:
-    """Read a truth file, strong or weak by its header. Raises `TruthError` that names the line."""
+def read_truth(path: Path, *, labels: bool = True) -> Truth:
+    """Read a truth file, strong or weak by its header; without `labels` one with the header `filename` will do too.
+
+    Raises:
+        TruthError: it can't be read; the error names the line.
+
+    """
     try:
         lines = lines_of(path)
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise TruthError(f"{path}: can't read the truth: {what}") from None
     header = tuple(field.strip() for field in lines[0].split("\t")) if lines else ()
-    if header not in (STRONG_HEADER, WEAK_HEADER):
+    if labels and header == UNLABELLED_HEADER:
+        raise TruthError(f"{path}: lists clips, but says nothing of what is in them")
+    if header not in (STRONG_HEADER, WEAK_HEADER, UNLABELLED_HEADER):
         raise TruthError(
             f"{path}: the first line must be the tab-separated header '{' '.join(STRONG_HEADER)}' "
             f"or '{' '.join(WEAK_HEADER)}', not {lines[0][:80] if lines else ''!r}"
@@ -135,6 +143,8 @@ def read_truth(path: Path) -> Truth:
                 f"{where}: expected {len(header)} tab-separated fields, a file name first, not {line[:80]!r}"
             )
         found = tags.setdefault(name, set())
+        if header == UNLABELLED_HEADER:
+            continue
         if header == WEAK_HEADER:
             found.update(label.strip() for label in fields[1].split(",") if label.strip())
             continue

@@ -16,6 +16,7 @@ from train import config
 from train.config import CorpusConfig
 from train.data import corpus, mixing
 from train.data.recordings import RATE_HZ, active_parts, read_manifest, split
+from train.data.summary import read_summary
 
 CLASSES = ("Cat", "Dog")
 
@@ -94,7 +95,7 @@ def test_validation_recordings_can_be_trained_on_and_test_recordings_never(tmp_p
     source = make_recordings(tmp_path / "recordings")
     for folder, too in (("apart", False), ("both", True)):
         corpus.make(source, tmp_path / folder, settings(train_on_validation=too), workers=1)
-    groups = {name: corpus.read_summary(tmp_path / name)["groups"] for name in ("apart", "both")}
+    groups = {name: read_summary(tmp_path / name).groups for name in ("apart", "both")}
     for label in CLASSES:
         apart, both = ({part: set(of[label]) for part, of in groups[name].items()} for name in ("apart", "both"))
         assert both["train"] == apart["train"] | apart["validation"]
@@ -115,7 +116,7 @@ def test_files_are_in_dcases_form_and_every_clip_is_there(tmp_path: Path) -> Non
         "unlabeled_00000.flac",
         "unlabeled_00001.flac",
     ]
-    assert set(json.loads((tmp_path / "a" / "corpus.json").read_text())) == {"config", "groups", "recordings"}
+    assert set(json.loads((tmp_path / "a" / "corpus.json").read_text())) == {"config", "groups", "recordings", "split"}
 
 
 def test_labels_lie_where_the_sound_is(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from tests.train.test_corpus import CLASSES, make_recordings, settings
 from train import cli, loop
 from train.config import FitConfig
 from train.data import corpus
+from train.data.dataset import Corpus
 
 FIT = FitConfig(
     steps=4,
     batch={"strong": 3, "weak": 1, "unlabeled": 1},
     ramp_steps=4,
     validate_every=2,
+    threads=1,
     checkpoint_every=2,
     mixup=0.5,
     crop=0.3,
@@ -37,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def fit(data: tuple[Path, Path], out: Path, **fields: object) -> dict[str, torch.Tensor]:
-    loop.fit(*data, out, CLASSES, FIT.model_copy(update=fields))
+    loop.fit(Corpus.read(data[0]), data[1], out, FIT.model_copy(update=fields))
     return torch.load(out / "checkpoint.pt", weights_only=True)["teacher"]  # type: ignore[no-any-return]
 
 
@@ -66,7 +68,13 @@ def test_a_run_begins_with_a_bundle_and_keeps_its_history(data: tuple[Path, Path
     paths = [str(path) for path in data]
     assert cli.main(["export", *paths, str(tmp_path / "one"), str(tmp_path / "bundle")]) == 0
     bundle = Bundle.load(tmp_path / "bundle")
-    loop.fit(*data, tmp_path / "two", CLASSES, FIT.model_copy(update={"steps": 6, "learning_rate": 1e-12}), bundle)
+    loop.fit(
+        Corpus.read(data[0]),
+        data[1],
+        tmp_path / "two",
+        FIT.model_copy(update={"steps": 6, "learning_rate": 1e-12}),
+        bundle,
+    )
     state = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 6
     assert torch.allclose(state["teacher"]["classify.weight"], bundle.tensors["classify.weight"], atol=1e-6)
@@ -82,11 +90,12 @@ def test_a_bundle_that_may_know_the_test_recordings_is_no_beginning(
     paths = [str(path) for path in data]
     assert cli.main(["export", *paths, str(tmp_path / "one"), str(tmp_path / "bundle")]) == 0
     bundle = Bundle.load(tmp_path / "bundle")
-    mixed = {**bundle.provenance["corpus"], "seed": 99}
-    replace(bundle, provenance={**bundle.provenance, "corpus": mixed}).save(tmp_path / "other")
+    sides = {side: list(groups) for side, groups in bundle.provenance["split"].items()}
+    sides["train"].append(sides["test"].pop())
+    replace(bundle, provenance={**bundle.provenance, "split": sides}).save(tmp_path / "other")
     capsys.readouterr()
     assert cli.main(["fit", *paths, str(tmp_path / "two"), "--from", str(tmp_path / "other")]) == 1
-    assert "another seed" in capsys.readouterr().err
+    assert "1 groups of recordings on other sides of the split" in capsys.readouterr().err
 
 
 def test_a_last_phase_on_the_validation_recordings_keeps_the_thresholds_tuned_before(
@@ -111,7 +120,7 @@ def test_a_last_phase_on_the_validation_recordings_keeps_the_thresholds_tuned_be
     assert set(made.scores) == {"test_clip"}
     assert [one["corpus"]["train_on_validation"] for one in made.provenance["fit"]] == [False, True]
     with pytest.raises(EarwitnessError, match="another train_on_validation"):
-        loop.fit(*data, tmp_path / "third", CLASSES, FIT, made)
+        loop.fit(Corpus.read(data[0]), data[1], tmp_path / "third", FIT, made)
     with pytest.raises(EarwitnessError, match="another train_on_validation"):
         fit(data, tmp_path / "run", steps=8)  # gone on with, on the corpus whose validation it has learned
     capsys.readouterr()
@@ -147,14 +156,14 @@ def test_what_is_missing_is_said_in_one_line(
     data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["fit", str(tmp_path / "nowhere"), str(data[1]), str(tmp_path / "run")]) == 1
-    assert "is not a corpus" in capsys.readouterr().err
+    assert "is not a whole corpus" in capsys.readouterr().err
     assert cli.main(["fit", str(data[0]), str(tmp_path / "nowhere"), str(tmp_path / "run")]) == 1
     assert "run `earwitness-train features` first" in capsys.readouterr().err
-    (tmp_path / "best.pt").write_text("not a checkpoint")
-    (tmp_path / "fit.json").write_text('{"modalities": ["spectral"]}')
-    assert cli.main(["export", str(data[0]), str(data[1]), str(tmp_path), str(tmp_path / "bundle")]) == 1
-    assert "is not a checkpoint" in capsys.readouterr().err
+    export = ["export", *map(str, data), str(tmp_path / "cut"), str(tmp_path / "bundle")]
+    assert cli.main(export) == 1
+    assert "cut/fit.json: there is no such file: run `earwitness-train fit` first" in capsys.readouterr().err
     fit(data, tmp_path / "cut", steps=2)
-    (tmp_path / "cut" / "fit.json").write_text('{"modalities": ["spectral"]}')
-    assert cli.main(["export", *map(str, data), str(tmp_path / "cut"), str(tmp_path / "bundle")]) == 1
-    assert "is not a run of `earwitness-train fit`" in capsys.readouterr().err
+    (tmp_path / "cut" / "best.pt").write_text("not a checkpoint")
+    assert cli.main(export) == 1
+    assert "is not a checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()

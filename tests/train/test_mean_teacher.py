@@ -72,15 +72,15 @@ def test_costs_leave_out_masked_cells_and_labels_that_are_not_there() -> None:
     torch.manual_seed(0)
     network = Crnn({"spectral": (4, 128)}, 3).eval()
     clips = batch()
-    said = network(clips.features, clips.valid)
+    student_out = network(clips.features, clips.valid)
     valid = clips.valid["spectral"].clone()
-    parts = costs(said, said, clips, valid, CONFIG)
+    parts = costs(student_out, student_out, clips, valid, CONFIG)
     assert parts["consistency_frames"].item() == parts["consistency_clips"].item() == 0
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(said.logits[:4], clips.strong)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(student_out.logits[:4], clips.strong)
     assert torch.allclose(parts["frames"], expected)
     valid[:, 20:] = False
-    half = torch.nn.functional.binary_cross_entropy_with_logits(said.logits[:4, :20], clips.strong[:, :20])
-    assert torch.allclose(costs(said, said, clips, valid, CONFIG)["frames"], half)
+    half = torch.nn.functional.binary_cross_entropy_with_logits(student_out.logits[:4, :20], clips.strong[:, :20])
+    assert torch.allclose(costs(student_out, student_out, clips, valid, CONFIG)["frames"], half)
 
 
 def test_augmentation_moves_labels_with_the_sound_and_crops_all_alike() -> None:

@@ -1,18 +1,14 @@
-"""`earwitness-train features`: every clip of a corpus through the daemon's own reader and extractors, once.
+"""`earwitness-train features`: clips through the daemon's own reader and extractors, once.
 
-```
-OUT/<part>/clips.json               names and cells of the clips, and the features' specs
-OUT/<part>/<modality>.f32           (cells of all clips, ...) float32, memory-mapped when read
-OUT/<part>/<modality>.valid         (cells of all clips,) bool
-```
-Nothing is rounded: a model is trained on the very values that the daemon computes.
+`store` says how they lie on disk. A clip is known by what is in its file, not by its name: several corpora can share
+a folder, a changed clip is another one, and what is there is never computed again. Nothing is rounded: a model is
+trained on the very values that the daemon computes.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,53 +21,71 @@ from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
-from streamer.features.base import ExtractorFactory, want_of
+from streamer.features.base import FEATURES_VERSION, ExtractorFactory, want_of
+from streamer.features.extraction import Extraction
 from streamer.media.source import open_media
 from streamer.networks.weights import WeightsStore
-from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Picture, Want, cells_in
-
-MEDIA_SUFFIXES = (".flac", ".wav", ".mp4", ".mkv", ".ogg", ".mp3", ".m4a", ".webm")
+from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Picture, Want
+from train.data.store import Entry, Key, Stored, Writer, read_store, shown
+from train.lock import only_writer
+from train.workers import pool
 
 
 @dataclass(frozen=True, slots=True)
-class CachedPart:
-    """The features of one part of a corpus, on disk; clip after clip without padding."""
+class ClipCells:
+    """All cells of one clip."""
 
-    names: tuple[str, ...]  # file names of the clips
+    values: Mapping[str, Floats]  # modality -> (cells, ...)
+    valid: Mapping[str, Bools]  # modality -> (cells,)
+    cells: int
+    picture_cells: int  # up to the last picture, if pictures were looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The stored features of some clips, in their order."""
+
     cells: NDArray[np.int64]  # (clips,)
-    features: Mapping[str, Floats]  # modality -> (cells of all clips, ...)
-    valid: Mapping[str, Bools]  # modality -> (cells of all clips,)
-    specs: Mapping[str, Mapping[str, Any]]
+    specs: Mapping[str, Mapping[str, Any]]  # modality -> its extractor's spec
+    _stores: Mapping[str, Stored]
+    _entries: Mapping[str, Sequence[Entry]]  # modality -> a clip each
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Each modality's shape of one cell."""
-        return {name: of.shape[1:] for name, of in self.features.items()}
+        return {name: store.values.shape[1:] for name, store in self._stores.items()}
 
     def batch(self, rows: Sequence[int], cells: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Some clips as one batch: features (B, cells, ...) and valid (B, cells), shorter clips padded and masked."""
-        starts = np.cumsum(self.cells) - self.cells
-        features = {name: np.zeros((len(rows), cells, *of.shape[1:]), np.float32) for name, of in self.features.items()}
-        valid = {name: np.zeros((len(rows), cells), np.bool_) for name in self.valid}
-        for index, row in enumerate(rows):
-            length = min(int(self.cells[row]), cells)
-            span = slice(int(starts[row]), int(starts[row]) + length)
-            for name in features:
-                features[name][index, :length] = self.features[name][span]
-                valid[name][index, :length] = self.valid[name][span]
-        return (
-            {name: torch.from_numpy(values) for name, values in features.items()},
-            {name: torch.from_numpy(flags) for name, flags in valid.items()},
-        )
+        features: dict[str, torch.Tensor] = {}
+        valid: dict[str, torch.Tensor] = {}
+        for name, store in self._stores.items():
+            values = np.zeros((len(rows), cells, *store.values.shape[1:]), np.float32)
+            flags = np.zeros((len(rows), cells), np.bool_)
+            for index, row in enumerate(rows):
+                entry = self._entries[name][row]
+                length = min(entry.cells, int(self.cells[row]), cells)
+                span = slice(entry.start, entry.start + length)
+                values[index, :length] = store.values[span]
+                flags[index, :length] = store.valid[span]
+            features[name], valid[name] = torch.from_numpy(values), torch.from_numpy(flags)
+        return features, valid
 
 
-def clip_cells(
-    path: Path, factories: Mapping[str, ExtractorFactory]
-) -> tuple[int, dict[str, Floats], dict[str, Bools]]:
-    """All cells of one clip: pushed whole and flushed, as the daemon would at its end.
+def media_sha256(path: Path) -> str:
+    """By which a clip is known. Raises `EarwitnessError` if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EarwitnessError(f"{path}: can't be read: {error.strerror}") from None
 
-    Returns:
-        the number of cells, and for each modality the values (cells, ...) and validity (cells,).
+
+def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCells:
+    """All cells of one clip, as the stream's pipeline would make them.
+
+    The clip's audio says where it ends, also for modalities that take none of it: what is computed for one
+    modality today and for another one tomorrow goes together.
 
     Raises:
         SourceError: the clip can't be read.
@@ -79,61 +93,113 @@ def clip_cells(
 
     """
     want = want_of(factories.values()) | Want(frozenset({SAMPLE_RATE_HZ}))
-    extractors = {name: factory.new() for name, factory in factories.items()}
-    made: dict[str, list[Any]] = {name: [] for name in factories}
-    end = 0
+    extraction = Extraction(factories)
+    blocks: dict[str, list[Any]] = {name: [] for name in factories}
     with open_media(str(path), want) as media:
         for item in media:
             if isinstance(item, Discontinuity):
                 raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")
-            for name, factory in factories.items():
-                if factory.want.takes(item):
-                    assert isinstance(item, (Chunk, Picture))
-                    made[name].append(extractors[name].push(item))
-            if isinstance(item, Chunk) and item.rate_hz == SAMPLE_RATE_HZ:
-                end = max(end, item.end)
-    cells = cells_in(end)
-    for name in factories:
-        made[name].append(extractors[name].flush(cells))
-    values = {name: np.concatenate([part.values for part in parts])[:cells] for name, parts in made.items()}
-    valid = {name: np.concatenate([part.valid for part in parts])[:cells] for name, parts in made.items()}
-    return cells, values, valid
+            if isinstance(item, (Chunk, Picture)):
+                for name, cells in extraction.push(item):
+                    blocks[name].append(cells)
+    count = extraction.cells
+    for name, cells in extraction.flush(count).items():
+        blocks[name].append(cells)
+    return ClipCells(
+        {name: np.concatenate([one.values for one in of])[:count] for name, of in blocks.items()},
+        {name: np.concatenate([one.valid for one in of])[:count] for name, of in blocks.items()},
+        count,
+        extraction.picture_cells,
+    )
 
 
-def make(folder: Path, out: Path, modalities: Sequence[str], weights: Path, workers: int) -> None:
-    """Compute and store the features of all clips in `folder`. A part that is already there is left alone.
+def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weights: Path, workers: int) -> int:
+    """Compute and store what `folder` lacks of the clips' features: the number of clips that it took.
+
+    Each clip is kept as soon as it is done: what is interrupted or killed is gone on with.
+
+    Args:
+        folder: made if it is not there.
+        clips: the media and its SHA-256.
+        modalities: some of `EXTRACTORS`.
+        weights: folder of pretrained networks.
+        workers: processes.
 
     Raises:
-        EarwitnessError: the folder has no clips, or one has jumping timestamps.
+        EarwitnessError: the folder holds features of another spec, or a clip has jumping timestamps.
         SourceError: a clip can't be read.
         WeightsError: a pretrained network's weights are missing.
 
     """
-    if (out / "clips.json").exists():
-        return
-    paths = sorted(path for path in folder.iterdir() if path.suffix in MEDIA_SUFFIXES)
-    if not paths:
-        raise EarwitnessError(f"{folder}: has no clips ({', '.join(MEDIA_SUFFIXES)})")
-    out.mkdir(parents=True, exist_ok=True)
-    factories = _factories(modalities, weights)
-    cells: list[int] = []
-    with ExitStack() as stack:
-        stores = {name: stack.enter_context((out / f"{name}.f32").open("wb")) for name in modalities}
-        flags = {name: stack.enter_context((out / f"{name}.valid").open("wb")) for name in modalities}
-        pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_begin, initargs=(modalities, weights)))
-        made = pool.map(_clip_job, paths, chunksize=8)
-        for count, values, valid in tqdm(made, total=len(paths), desc=f"features of {folder.name}", unit="clip"):
-            cells.append(count)
-            for name in modalities:
-                stores[name].write(values[name].tobytes())
-                flags[name].write(valid[name].tobytes())
-    summary = {
-        "names": [path.name for path in paths],
-        "cells": cells,
-        "shapes": {name: factory.shape for name, factory in factories.items()},
-        "specs": {name: dict(factory.spec()) for name, factory in factories.items()},
-    }
-    (out / "clips.json").write_text(json.dumps(summary))
+    with only_writer(folder), ExitStack() as stack:
+        keys = {name: _key(factory) for name, factory in _factories(modalities, weights).items()}
+        stores = {name: stack.enter_context(Writer(folder / name, keys[name])) for name in keys}
+        jobs: list[tuple[Path, str, tuple[str, ...]]] = []
+        begun: set[str] = set()
+        for path, sha256 in clips.items():
+            missing = tuple(name for name, store in stores.items() if sha256 not in store.known)
+            if missing and sha256 not in begun:
+                jobs.append((path, sha256, missing))
+            begun.add(sha256)
+        if not jobs:
+            return 0
+        processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (tuple(modalities), weights)))
+        made = processes.map(_clip_job, *zip(*jobs, strict=True))
+        bar = tqdm(made, total=len(jobs), desc="features", unit="clip")
+        for (_, sha256, missing), clip in zip(jobs, bar, strict=True):
+            for name in missing:
+                stores[name].add(sha256, clip.values[name], clip.valid[name], clip.picture_cells)
+    return len(jobs)
+
+
+def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> Features:
+    """The stored features of `clips`, in their order.
+
+    Raises:
+        EarwitnessError: a modality or a clip is missing, or they were made by another version.
+
+    """
+    stores: dict[str, Stored] = {}
+    for name in in_order(modalities):
+        stores[name] = store = read_store(folder / name, name)
+        missing = [path for path, sha256 in clips.items() if sha256 not in store.entries]
+        if missing:
+            raise EarwitnessError(
+                f"{folder}: has no {name} features of {len(missing)} of {len(clips)} clips, {missing[0]} the first (as "
+                "it is now): run `earwitness-train features` for this corpus"
+            )
+    entries = {name: [store.entries[sha256] for sha256 in clips.values()] for name, store in stores.items()}
+    if all(store.key.pictures_alone for store in stores.values()):  # a stream of pictures ends with its last picture
+        counts = [[min(one.cells, one.picture_cells) for one in of] for of in entries.values()]
+    else:
+        counts = [[one.cells for one in of] for of in entries.values()]
+    cells = np.array(counts, np.int64).max(axis=0)
+    return Features(cells, {name: store.key.spec for name, store in stores.items()}, stores, entries)
+
+
+def check_specs(features: Features, specs: Mapping[str, Mapping[str, Any]], whose: str) -> None:
+    """See that the features are those that a model takes: of the same spec and weights.
+
+    Raises:
+        EarwitnessError: they are not.
+
+    """
+    for name, spec in specs.items():
+        mine = features.specs.get(name, {})
+        other = [field for field, value in spec.items() if value is not None and mine.get(field) != value]
+        if other:
+            raise EarwitnessError(
+                f"{whose} takes {name} features with {shown(spec, other)}, these were made with "
+                f"{shown(mine, other)}: compute them in another folder with `earwitness-train features`"
+            )
+
+
+def in_order(modalities: Sequence[str]) -> list[str]:
+    """The modalities in the order in which networks take them. Raises `EarwitnessError` if one is not known."""
+    for name in modalities:
+        if name not in EXTRACTORS:
+            raise EarwitnessError(f"there is no modality {name!r}; there are {', '.join(EXTRACTORS)}")
+    return sorted(set(modalities), key=list(EXTRACTORS).index)
 
 
 _worker_factories: dict[str, ExtractorFactory] = {}
@@ -141,34 +207,19 @@ _worker_factories: dict[str, ExtractorFactory] = {}
 
 
 def _begin(modalities: Sequence[str], weights: Path) -> None:
-    torch.set_num_threads(1)
     _worker_factories.update(_factories(modalities, weights))
 
 
-def _clip_job(path: Path) -> tuple[int, dict[str, Floats], dict[str, Bools]]:
-    return clip_cells(path, _worker_factories)
+def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
+    cells = clip_cells(path, {name: _worker_factories[name] for name in modalities})
+    if media_sha256(path) != sha256:
+        raise EarwitnessError(f"{path}: changed while it was read: run it again")
+    return cells
 
 
 def _factories(modalities: Sequence[str], weights: Path) -> dict[str, ExtractorFactory]:
-    return {name: EXTRACTORS[name]({}, WeightsStore(weights, {})) for name in modalities}
+    return {name: EXTRACTORS[name]({}, WeightsStore(weights, {})) for name in in_order(modalities)}
 
 
-def read(folder: Path, modalities: Sequence[str]) -> CachedPart:
-    """The stored features of one part.
-
-    Raises:
-        EarwitnessError: they are missing, or lack a modality.
-
-    """
-    modalities = sorted(modalities, key=list(EXTRACTORS).index)
-    try:
-        summary = json.loads((folder / "clips.json").read_text())
-        shapes = {name: (sum(summary["cells"]), *summary["shapes"][name]) for name in modalities}
-        features = {name: np.memmap(folder / f"{name}.f32", np.float32, "r", shape=shapes[name]) for name in modalities}
-        valid = {name: np.fromfile(folder / f"{name}.valid", np.bool_) for name in modalities}
-        specs = {name: summary["specs"][name] for name in modalities}
-    except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(
-            f"{folder}: has no features of {', '.join(modalities)}: run `earwitness-train features` first ({error})"
-        ) from None
-    return CachedPart(tuple(summary["names"]), np.array(summary["cells"]), features, valid, specs)
+def _key(factory: ExtractorFactory) -> Key:
+    return Key(FEATURES_VERSION, dict(factory.spec()), factory.shape, factory.want.pictures and not factory.want.audio)

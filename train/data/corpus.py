@@ -1,7 +1,7 @@
 """`earwitness-train corpus`: a folder of mixed clips with DCASE's annotation files.
 
 ```
-OUT/corpus.json                     the configuration, the split, what was mixed from what
+OUT/corpus.json                     the configuration, the side of the split of every group (written last)
 OUT/audio/<part>/<clip>.flac        22 050 Hz, mono, 16 bit
 OUT/metadata/<part>.tsv             train, validation, test: filename onset offset event_label
 OUT/metadata/weak.tsv               filename event_labels (comma-separated)
@@ -13,13 +13,12 @@ OUT/metadata/sources.tsv            part filename label recording licence source
 from __future__ import annotations
 
 import csv
-import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import soundfile
@@ -29,30 +28,63 @@ from streamer.errors import EarwitnessError
 from train.config import CorpusConfig, Part
 from train.data import mixing
 from train.data.recordings import RATE_HZ, Recording, Split, read_manifest, split
+from train.data.summary import FILE, Summary, write_summary
+from train.lock import only_writer
+from train.split import Pin
+from train.workers import pool
 
 PARTS: tuple[Part, ...] = get_args(Part)
+_SIDES: tuple[Part, ...] = ("train", "validation", "test")
 _CLIPS_A_JOB = 50
 
 
-def make(source: Path, out: Path, config: CorpusConfig, workers: int) -> None:
+def make(
+    source: Path, out: Path, config: CorpusConfig, workers: int, pin: Pin | None = None, pin_name: str | None = None
+) -> None:
     """Split the recordings under `source` by group and mix every part's clips into `out`.
 
-    The same recordings, configuration and seed give the same files, whatever the number of workers.
+    The same recordings, configuration and seed give the same files, whatever the number of workers. Groups that
+    `pin` (the split of `pin_name`) knows stay on their side; only new groups are dealt. All of `out` comes to be
+    at once, at the end: what was killed half way is no corpus.
 
     Raises:
-        EarwitnessError: `out` already holds a corpus, a recording is bad, or a class has no recording.
+        EarwitnessError: `out` is already there, a recording is bad, or a class has no recording.
 
     """
-    if (out / "corpus.json").exists():
+    if (out / FILE).exists():
         raise EarwitnessError(f"{out}: already holds a corpus; name another folder or delete it")
-    parts = split(read_manifest(source, config.uses), config.seed, config.validation_share, config.test_share)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise EarwitnessError(f"{out}: is already there and is no corpus; name another folder or delete it")
+    sides = pin.sides if pin is not None else {}
+    parts = split(read_manifest(source, config.uses), config.seed, config.validation_share, config.test_share, sides)
     _check(parts, config)
+    dealt = Pin.of_json({name: sorted({one.group for one in getattr(parts, name)}) for name in _SIDES})
     if config.train_on_validation:
         parts = replace(parts, train=(*parts.train, *parts.validation))
-    for part in PARTS:
-        (out / "audio" / part).mkdir(parents=True, exist_ok=True)
-    (out / "metadata").mkdir(exist_ok=True)
     recordings = {part: _recordings(parts, part) for part in PARTS}
+    half = out.with_name(out.name + ".part")  # what an earlier run left half way is in here
+    with only_writer(half):
+        for name in ("audio", "metadata"):
+            shutil.rmtree(half / name, ignore_errors=True)
+        _write_metadata(half, _mix(recordings, half, config, workers))
+        summary = Summary(
+            config=config.model_dump(mode="json"),
+            groups={part: _groups(recordings[part]) for part in _SIDES},
+            recordings={part: dict(Counter(one.label for one in recordings[part])) for part in _SIDES},
+            split=(dealt if pin is None else pin.joined(dealt)).json(),
+            split_from=pin_name,
+        )
+        write_summary(half, summary)
+        (half / ".lock").unlink()
+        half.replace(out)
+
+
+def _mix(
+    recordings: dict[Part, tuple[Recording, ...]], out: Path, config: CorpusConfig, workers: int
+) -> dict[Part, list[tuple[str, mixing.Clip | None]]]:
+    """Write every part's clips: what is in each."""
+    for part in PARTS:
+        (out / "audio" / part).mkdir(parents=True)
     rows: dict[Part, list[tuple[str, mixing.Clip | None]]] = {part: [] for part in PARTS}
     jobs = [
         (part, range(first, min(first + _CLIPS_A_JOB, config.clips.get(part, 0))))
@@ -60,37 +92,13 @@ def make(source: Path, out: Path, config: CorpusConfig, workers: int) -> None:
         for first in range(0, config.clips.get(part, 0), _CLIPS_A_JOB)
     ]
     total = sum(config.clips.values())
-    with ProcessPoolExecutor(workers) as pool, tqdm(total=total, desc="mixing", unit="clip") as bar:
-        futures = [pool.submit(_mix_job, recordings[part], out, part, numbers, config) for part, numbers in jobs]
+    with pool(workers) as processes, tqdm(total=total, desc="mixing", unit="clip") as bar:
+        futures = [processes.submit(_mix_job, recordings[part], out, part, numbers, config) for part, numbers in jobs]
         for (part, _), future in zip(jobs, futures, strict=True):
             made = future.result()
             rows[part] += made
             bar.update(len(made))
-    _write_metadata(out, rows)
-    summary = {
-        "config": config.model_dump(mode="json"),
-        "groups": {part: _groups(recordings[part]) for part in ("train", "validation", "test")},
-        "recordings": {
-            part: dict(Counter(one.label for one in recordings[part])) for part in ("train", "validation", "test")
-        },
-    }
-    (out / "corpus.json").write_text(json.dumps(summary, indent=1) + "\n")
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """What `corpus.json` says of a corpus: `config`, `groups`, `recordings`.
-
-    Raises:
-        EarwitnessError: it is missing or damaged.
-
-    """
-    try:
-        summary: dict[str, Any] = json.loads((folder / "corpus.json").read_text())
-        if not {"config", "groups", "recordings"} <= summary.keys():
-            raise ValueError("corpus.json lacks config, groups or recordings")
-    except (OSError, ValueError, AttributeError) as error:
-        raise EarwitnessError(f"{folder}: is not a corpus of `earwitness-train corpus`: {error}") from None
-    return summary
+    return rows
 
 
 _pools: dict[tuple[Recording, ...], mixing.Pool] = {}
@@ -115,7 +123,8 @@ def _mix_job(
 
 def _write_metadata(out: Path, rows: dict[Part, list[tuple[str, mixing.Clip | None]]]) -> None:
     folder = out / "metadata"
-    for part in ("train", "validation", "test"):
+    folder.mkdir()
+    for part in _SIDES:
         _write(folder / f"{part}.tsv", ("filename", "onset", "offset", "event_label"), _strong_rows(rows[part]))
     weak = ((name, ",".join(sorted({one.label for one in clip.labels}))) for name, clip in rows["weak"] if clip)
     _write(folder / "weak.tsv", ("filename", "event_labels"), weak)

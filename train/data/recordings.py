@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,16 +85,23 @@ def read_manifest(source: Path, uses: Iterable[str]) -> list[Recording]:
     return recordings
 
 
-def split(recordings: Sequence[Recording], seed: int, validation_share: float, test_share: float) -> Split:
+def split(
+    recordings: Sequence[Recording],
+    seed: int,
+    validation_share: float,
+    test_share: float,
+    pinned: Mapping[str, str] | None = None,
+) -> Split:
     """Deal whole groups to the parts, each label's groups in the wanted shares.
 
     A group that has several labels goes to one part. Labels with few groups are dealt first, so that
-    each has at least one group in every part where it has three.
+    each has at least one group in every part where it has three. Groups in `pinned` (group -> part) are
+    not dealt: they stay there, and the others make up the shares.
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for recording in recordings:
         groups[recording.label].add(recording.group)
-    part_of: dict[str, str] = {}
+    part_of: dict[str, str] = dict(pinned or {})
     for label in sorted(groups, key=lambda label: (len(groups[label]), label)):
         order = sorted(groups[label], key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
         wanted = {

@@ -1,0 +1,148 @@
+"""`fit.json`: what a training run is and was, phase by phase, and what may change when it is taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamer.bundle import Bundle
+from streamer.errors import EarwitnessError
+from train.data.summary import Summary
+from train.provenance import Phase, Provenance
+from train.split import Known, Pin, check_split, pin_of
+
+FILE = "fit.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of `earwitness-train fit`. It never changes its classes, its modalities and what makes their features."""
+
+    name: str  # for errors
+    classes: tuple[str, ...]
+    modalities: tuple[str, ...]
+    specs: Mapping[str, Mapping[str, Any]]  # of the features; empty: of a version that did not note them
+    phases: tuple[Phase, ...]
+    split: Pin | None  # of all its corpora; None: of a version that did not pin groups
+    split_unchecked: bool = False  # it began with a model that does not say its groups
+    counts: Mapping[str, Mapping[str, int]] | None = None  # of the bundle's corpus that it begins with
+    steps: int = 0  # of the bundle that it begins with
+
+    @classmethod
+    def read(cls, folder: Path) -> Run | None:
+        """The run in `folder`; None if there is none.
+
+        Raises:
+            EarwitnessError: its `fit.json` is damaged.
+
+        """
+        path = folder / FILE
+        try:
+            raw = json.loads(path.read_text())
+            return cls(
+                name=str(folder),
+                classes=tuple(raw["classes"]),
+                modalities=tuple(raw["modalities"]),
+                specs=raw.get("features", {}),
+                phases=tuple(Phase.of_json(one) for one in raw["phases"]),
+                split=Pin.of_json(raw["split"]) if "split" in raw else None,
+                split_unchecked=bool(raw.get("split_unchecked", False)),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+            raise EarwitnessError(
+                f"{path}: is damaged, or not of `earwitness-train fit` ({error!r:.120}): restore it, or name another "
+                "folder"
+            ) from None
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Run:
+        """What a run is that begins with a bundle. Raises `EarwitnessError` if that was not exported by us."""
+        came = Provenance.of(bundle)
+        return cls(
+            name=bundle.name,
+            classes=bundle.classes,
+            modalities=bundle.modalities,
+            specs=bundle.feature_specs,
+            phases=came.until(came.steps).phases,
+            split=came.split,
+            split_unchecked=came.split_unchecked,
+            counts=came.recordings or None,
+            steps=came.steps,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `fit.json`, whole or not at all."""
+        raw: dict[str, Any] = {
+            "classes": list(self.classes),
+            "modalities": list(self.modalities),
+            "features": {name: dict(spec) for name, spec in self.specs.items()},
+            **({} if self.split is None else {"split": self.split.json()}),
+            **({"split_unchecked": True} if self.split_unchecked else {}),
+            "phases": [one.json() for one in self.phases],
+        }
+        part = folder / (FILE + ".part")
+        part.write_text(json.dumps(raw, indent=1) + "\n")
+        part.replace(folder / FILE)
+
+    def check_corpus(self, corpus: Summary) -> bool:
+        """See that the run can be judged by a corpus: see `check_split`, also for what it gives and raises."""
+        configs = tuple(one.corpus for one in self.phases if one.corpus)
+        return check_split(Known(self.name, self.split, configs, self.counts), corpus)
+
+    def taken_up(self, phase: Phase, corpus: Summary, specs: Mapping[str, Mapping[str, Any]]) -> Run:
+        """The run with `phase`, which begins at the step that it has got to.
+
+        A phase with the settings and the data of the last one is that one, after an interruption. Settings and data
+        may change, but not the network's form and not what makes its features.
+
+        Raises:
+            EarwitnessError: classes, modalities, widths or features are others, or `check_split` refuses the corpus.
+
+        """
+        self._check_same("classes", self.classes, corpus.classes)
+        self._check_same("modalities", self.modalities, tuple(specs))
+        for name, spec in self.specs.items():
+            known = {field: value for field, value in spec.items() if value is not None}
+            self._check_same(f"{name} features", known, {field: specs[name].get(field) for field in known})
+        phases = tuple(one for one in self.phases if one.from_step < phase.from_step)
+        if phases:
+            self._check_same("widths", phases[-1].settings.get("widths", {}), phase.settings["widths"])
+        certain = replace(self, phases=phases).check_corpus(corpus)
+        last = phases[-1] if phases else None
+        if last is not None and last.goes_on(phase):
+            seen = last.environments
+            now = () if seen and seen[-1].like(phase.environments[0]) else phase.environments
+            phases = (*phases[:-1], replace(last, environments=(*seen, *now)))
+        else:
+            phases = (*phases, phase)
+        pin = pin_of(corpus)
+        return replace(
+            self,
+            specs=specs,
+            phases=phases,
+            split=pin if self.split is None else self.split.joined(pin),
+            split_unchecked=self.split_unchecked or not certain,
+        )
+
+    def _check_same(self, what: str, before: object, now: object) -> None:
+        if before != now:
+            raise EarwitnessError(
+                f"{self.name} has {what} {_shown(before)}, now they are {_shown(now)}: that can't change within a run; "
+                "name another folder"
+            )
+
+
+def new_run(folder: Path, phase: Phase, corpus: Summary, specs: Mapping[str, Mapping[str, Any]]) -> Run:
+    """A run that begins with nothing."""
+    return Run(str(folder), corpus.classes, tuple(specs), specs, (phase,), pin_of(corpus))
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else json.dumps(value)

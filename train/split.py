@@ -1,0 +1,147 @@
+"""Which side of the split each group of recordings is on, pinned: what a model may know must not judge it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from streamer.bundle import Bundle
+from streamer.errors import EarwitnessError
+from train.data.summary import FILE, Summary, read_summary
+
+_log = logging.getLogger(__name__)
+Side: TypeAlias = Literal["train", "validation", "test"]
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
+_DEALT_BY = ("seed", "uses", "validation_share", "test_share")
+"""What of a corpus's configuration decides how groups are dealt: all that there is to compare in models of versions
+that did not pin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The side of every group that a corpus, or a model's corpora so far, had."""
+
+    sides: Mapping[str, Side]
+
+    @classmethod
+    def of_json(cls, parts: Mapping[str, Iterable[str]]) -> Pin:
+        """From side -> groups."""
+        return cls({group: side for side in SIDES for group in parts.get(side, ())})
+
+    def json(self) -> dict[str, list[str]]:
+        """Side -> groups, sorted."""
+        return {side: sorted(group for group, its in self.sides.items() if its == side) for side in SIDES}
+
+    def moved(self, other: Pin) -> list[str]:
+        """The groups that are on another side in `other`."""
+        return sorted(group for group, side in other.sides.items() if self.sides.get(group, side) != side)
+
+    def joined(self, other: Pin) -> Pin:
+        """The groups of both; `other`'s side holds."""
+        return Pin({**self.sides, **other.sides})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a run or a model says of the corpora that it learned from."""
+
+    name: str
+    pin: Pin | None  # None: it is of a version that did not pin groups
+    configs: tuple[Mapping[str, Any], ...]  # of its corpora, oldest first
+    counts: Mapping[str, Mapping[str, int]] | None = None  # of its last corpus: part -> class -> groups
+
+
+def pin_of(summary: Summary) -> Pin:
+    """A corpus's split; one of a version that did not pin is read from its parts' groups."""
+    if summary.split is not None:
+        return Pin.of_json(summary.split)
+    return Pin.of_json(
+        {part: [name for of in groups.values() for name in of] for part, groups in summary.groups.items()}
+    )
+
+
+def check_split(known: Known, corpus: Summary) -> bool:
+    """See that what was learned can't know what a corpus keeps apart; False if that can't be told for certain.
+
+    Raises:
+        EarwitnessError: a group changes sides, validation recordings were trained on and are not in `corpus`, or, for
+            what does not say its groups, the corpus was dealt in another way or has other recordings.
+
+    """
+    if any(one.get("train_on_validation", False) for one in known.configs) and not corpus.trains_on_validation:
+        raise EarwitnessError(
+            f"{known.name} was trained on a corpus with another train_on_validation, so it knows the recordings that "
+            "this corpus keeps for validation: make the corpus with the same, or begin without it"
+        )
+    if known.pin is not None:
+        _check_pins(known.name, known.pin, pin_of(corpus))
+        return True
+    if not known.configs:
+        _log.warning("%s does not say what it was trained on: it may know the recordings of this corpus", known.name)
+        return False
+    other = sorted(
+        {field for one in known.configs for field in _DEALT_BY if one.get(field) != corpus.config.get(field)}
+    )
+    if other:
+        raise EarwitnessError(
+            f"{known.name} was trained on a corpus with another {', '.join(other)}, so it may know the recordings that "
+            "this corpus keeps for validation and test: make the corpus with the same, or begin without it"
+        )
+    changed = _counts_changed(known.counts, corpus) if known.counts is not None else None
+    if changed and corpus.split_from is None:
+        raise EarwitnessError(
+            f"{known.name} was trained on other recordings ({changed}) and does not say which, so it may know those "
+            "that this corpus keeps for validation and test: make the corpus that it was trained on again, and pin its "
+            "groups with `earwitness-train corpus --split THAT`, or begin without it"
+        )
+    _log.warning(
+        "%s does not say which groups of recordings it was trained on (%s), so it can't be checked that none changed "
+        "sides",
+        known.name,
+        "only that seed and shares are the same could be seen"
+        if changed or known.counts is None
+        else "seed, shares and the number of groups are the same",
+    )
+    return False
+
+
+def _check_pins(name: str, pin: Pin, corpus: Pin) -> None:
+    moved = pin.moved(corpus)
+    if moved:
+        first = moved[0]
+        raise EarwitnessError(
+            f"{name} and this corpus have {len(moved)} groups of recordings on other sides of the split ({first!r}: "
+            f"{pin.sides[first]} there, {corpus.sides[first]} here): make the corpus with --split of it, so that known "
+            "groups stay where they are, or begin without it"
+        )
+
+
+def _counts_changed(counts: Mapping[str, Mapping[str, int]], corpus: Summary) -> str | None:
+    for part, labels in counts.items():
+        for label, count in labels.items():
+            here = len(corpus.groups.get(part, {}).get(label, ()))
+            if here != count:
+                return f"{count} groups of {label} for {part}, here {here}"
+    return None
+
+
+def read_pin(folder: Path) -> Pin:
+    """The split of a corpus or of a bundle, to be kept in another corpus.
+
+    Raises:
+        EarwitnessError: the folder holds neither, or does not say its groups.
+
+    """
+    if (folder / FILE).exists():
+        return pin_of(read_summary(folder))
+    bundle = Bundle.load(folder)
+    split = bundle.provenance.get("split")
+    if split is None:
+        raise EarwitnessError(
+            f"bundle {folder}: does not say which groups of recordings were on which side, only how many: pin the "
+            "split of the corpus that it was trained on"
+        )
+    return Pin.of_json(split)
