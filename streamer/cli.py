@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from streamer.starting import EndsAtOnce
+from streamer.starting import EndsAtOnce, not_loaded
 
 COMMANDS = ("run", "replay", "listen", "weights", "doctor", "demo")
 
@@ -17,11 +17,14 @@ COMMANDS = ("run", "replay", "listen", "weights", "doctor", "demo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 only on success."""
     argv = sys.argv[1:] if argv is None else argv
-    with EndsAtOnce("earwitness"):
-        from streamer.commands.known import KnownSecrets
-        from streamer.commands.parser import MisuseError, make_parser
-        from streamer.errors import EarwitnessError
-        from streamer.escapes import escape_what_can_not_be_encoded, printable
+    try:
+        with EndsAtOnce("earwitness"):
+            from streamer.commands.known import KnownSecrets
+            from streamer.commands.parser import MisuseError, make_parser
+            from streamer.errors import EarwitnessError
+            from streamer.escapes import escape_what_can_not_be_encoded, printable
+    except ImportError as error:
+        return not_loaded("earwitness", error)
 
     escape_what_can_not_be_encoded(sys.stdout, sys.stderr)
     known = KnownSecrets()
@@ -54,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return failed("interrupted", 130, trace=False)
-    except ModuleNotFoundError as error:
-        return failed(f"the package {error.name} is missing: install it, or earwitness again", 1)
+    except ImportError as error:
+        if "--debug" in argv:
+            failed("a package can't be loaded", 1)
+        return not_loaded("earwitness", error)
     except Exception as error:
         debug = "--debug" in argv
         hint = "please report it" if debug else "run it with `earwitness --debug ...` to see where, and report it"

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType, TracebackType
 
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def not_loaded(program: str, error: ImportError) -> int:
+    """Say in one line which package can't be loaded; gives the exit code."""
+    if isinstance(error, ModuleNotFoundError):
+        problem = f"the package {error.name} is missing: install it, or earwitness again"
+    else:
+        problem = f"the package {error.name or 'that is needed'} can't be loaded: {' '.join(str(error).split())}"
+    sys.stderr.write(f"{program}: error: {problem}\n")
+    return 1
 
 
 class EndsAtOnce:

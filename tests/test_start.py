@@ -1,0 +1,86 @@
+"""Ctrl-C and SIGTERM while modules load, and modules that are not there: one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = {
+    "earwitness": ["-c", "from streamer.cli import main; import sys; sys.exit(main())"],
+    "earwitness -m": ["-m", "streamer.cli"],
+}
+BEGUN = "import os; os.write(1, b'x');"
+"""Run when Python itself has started: what a signal does before, a program can't say."""
+
+
+def run_until(arguments: list[str], program: list[str], number: int, after_s: float) -> tuple[int, str, float]:
+    """Exit code, standard error and seconds to the end of a program that gets a signal some time after it began."""
+    if program[0] == "-c":
+        program = ["-c", BEGUN + program[1]]
+    process = subprocess.Popen(
+        [sys.executable, *program, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As in a terminal: a test runner in the background would hand its ignored SIGINT on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    if program[0] == "-c":
+        assert process.stdout is not None
+        assert process.stdout.read(1) == "x"
+    else:
+        time.sleep(0.5)
+    time.sleep(after_s)
+    began_s = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors, time.monotonic() - began_s
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "te")])
+def test_a_signal_while_modules_load(program: str, number: int, code: int, word: str) -> None:
+    # From the first moment: torch alone takes a second or more.
+    for after_s in (0.05, 0.2, 0.4, 0.7, 1.0):
+        ended, errors, took_s = run_until(["run", "gone.wav"], PROGRAMS[program], number, after_s)
+        assert "Traceback" not in errors
+        assert errors.count("\n") == 1, errors
+        if ended == 1 and "no such file" in errors:
+            break  # this machine is fast: it is through
+        assert ended == code, errors
+        assert errors.startswith(f"earwitness: error: {word}")
+        assert took_s < 10
+
+
+@pytest.mark.parametrize("module", ["zmq", "av", "torch", "yaml", "pydantic", "msgspec", "httpx", "tqdm"])
+def test_a_missing_package_is_one_line(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+    )
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer.cli", "weights" if module in ("httpx", "tqdm") else "run", "x.wav"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"earwitness: error: the package {module} is missing: install it, or earwitness again\n"
