@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from streamer.address import Address
 from streamer.commands import logs
 from streamer.commands.options import add_config_options, config_of
 from streamer.config.schema import DaemonConfig
+from streamer.config.sources import split_source
 from streamer.daemon import check_window, load_model, open_sinks, plan_of
 from streamer.errors import ConfigError
 from streamer.runtime.supervisor import Supervisor
@@ -81,6 +83,11 @@ def main(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, asked)
+    if any("${" not in text and Address.parse(split_source(text)[1]).has_login for text in args.sources):
+        log.warning(
+            "a user or password on the command line is shown by `ps` to every user of this machine: write it as "
+            "'${NAME}' (in single quotes), or in a file for --config"
+        )
     log.info("%s, model %s, %d streams", where(config), bundle.name, len(config.streams))
     code = supervisor.run(stop)
     if supervisor.left_behind:

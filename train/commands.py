@@ -1,0 +1,223 @@
+"""What `earwitness-train` does: corpus, features, fit, evaluate, export, card."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from streamer.bundle import Bundle
+from streamer.errors import EarwitnessError
+from streamer.features import EXTRACTORS
+from streamer.networks.weights import default_weights_folder
+from streamer.replay.scoring import Report
+from streamer.starting import not_loaded
+from train import config
+from train.data import cache
+from train.data.dataset import Corpus
+
+_log = logging.getLogger(__name__)
+_EXTRA = ("soundfile", "tensorboard")
+"""The packages of the extra `train`. Only the commands that need one import it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it succeeded."""
+    logging.basicConfig(format="earwitness-train: %(message)s", level=logging.INFO)
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except EarwitnessError as error:
+        return _failed(" ".join(str(error).split()), error.exit_code)
+    except ImportError as error:
+        if error.name not in _EXTRA:
+            return not_loaded("earwitness-train", error)
+        return _failed(f"{error.name} is not installed: pip install 'earwitness[train]'", 1)
+    except OSError as error:
+        return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return _failed("interrupted; what is done is kept", 130)
+    return 0
+
+
+def _failed(text: str, code: int) -> int:
+    print(f"earwitness-train: error: {text}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="earwitness-train", description="Makes models for earwitness.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    mix = _command(
+        commands, "corpus", "mix recordings into clips", "earwitness-train corpus recordings data/corpus --seed 1"
+    )
+    mix.add_argument("source", type=Path, help="folder with manifest.tsv and the recordings")
+    mix.add_argument("out", type=Path, help="folder to make")
+    mix.add_argument("--config", type=Path, help="YAML, see configs/train/corpus.yaml")
+    mix.add_argument("--seed", type=int, help="instead of the configuration's")
+    mix.add_argument(
+        "--split",
+        type=Path,
+        metavar="FROM",
+        help="a corpus or a bundle: the groups of recordings that it knows stay on their side, only new ones are dealt",
+    )
+    mix.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    mix.set_defaults(run=_corpus)
+
+    features = _command(
+        commands, "features", "compute a corpus's features once", "earwitness-train features data/corpus data/features"
+    )
+    features.add_argument("corpus", type=Path)
+    features.add_argument("out", type=Path, help="folder for features; what it lacks is added")
+    features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
+    features.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder of pretrained networks (default: the user's cache)"
+    )
+    features.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    features.set_defaults(run=_features)
+
+    fit = _command(
+        commands,
+        "fit",
+        "train",
+        "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral-1.yaml",
+    )
+    fit.add_argument("corpus", type=Path)
+    fit.add_argument("features", type=Path)
+    fit.add_argument("out", type=Path, help="folder for checkpoints and logs; a run that is there goes on")
+    fit.add_argument("--config", type=Path, help="YAML; its fields are in train/config.py")
+    fit.add_argument(
+        "--from",
+        type=Path,
+        dest="begin",
+        metavar="BUNDLE",
+        help="begin a new run with this bundle's network and step count; no group of recordings may have changed sides",
+    )
+    fit.add_argument("--threads", type=int, help="of torch, instead of the configuration's")
+    fit.set_defaults(run=_fit)
+
+    judge = _command(
+        commands,
+        "evaluate",
+        "score a bundle on a part",
+        "earwitness-train evaluate data/corpus data/features --part test",
+    )
+    judge.add_argument("corpus", type=Path)
+    judge.add_argument("features", type=Path)
+    judge.add_argument("--model", type=Path, required=True, help="folder of the bundle")
+    judge.add_argument("--part", default="test", choices=["validation", "test"])
+    judge.set_defaults(run=_evaluate)
+
+    pack = _command(
+        commands,
+        "export",
+        "tune thresholds on validation, measure on test, write a bundle",
+        "earwitness-train export data/corpus data/features runs/one model",
+    )
+    pack.add_argument("corpus", type=Path)
+    pack.add_argument("features", type=Path)
+    pack.add_argument("fit", type=Path, help="folder of `fit`")
+    pack.add_argument("out", type=Path, help="folder of the bundle to write")
+    pack.add_argument("--name", default="earwitness")
+    pack.add_argument(
+        "--decoding", type=Path, metavar="BUNDLE", help="take this bundle's thresholds instead of tuning them"
+    )
+    pack.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder of pretrained networks (default: the user's cache)"
+    )
+    pack.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    pack.set_defaults(run=_export)
+
+    describe = _command(
+        commands,
+        "card",
+        "put what replay measured into a bundle, and write its model card",
+        "earwitness-train card model results-clip results-stream",
+    )
+    describe.add_argument("bundle", type=Path, help="folder of the bundle")
+    describe.add_argument(
+        "reports", type=Path, nargs="*", help="folders of `earwitness replay --truth TSV --report DIR`"
+    )
+    describe.set_defaults(run=_card)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=help, description=help, epilog=f"example: {example}")
+
+
+def _corpus(args: argparse.Namespace) -> None:
+    from train.data import corpus
+    from train.split import read_pin
+
+    settings = config.load(args.config, config.CorpusConfig)
+    if args.seed is not None:
+        settings = settings.model_copy(update={"seed": args.seed})
+    pin = None if args.split is None else read_pin(args.split)
+    corpus.make(
+        args.source, args.out, settings, max(1, args.workers), pin, None if args.split is None else args.split.name
+    )
+
+
+def _features(args: argparse.Namespace) -> None:
+    media = Corpus.read(args.corpus).media()
+    computed = cache.add(args.out, media, args.modalities, _weights(args), max(1, args.workers))
+    _log.info("%s: %d of %d clips were computed, the others were there", args.out, computed, len(media))
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from train import loop
+
+    settings = config.load(args.config, config.FitConfig)
+    if args.threads is not None:
+        settings = settings.model_copy(update={"threads": args.threads})
+    begin = None if args.begin is None else Bundle.load(args.begin)
+    loop.fit(Corpus.read(args.corpus), args.features, args.out, settings, begin)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from train import evaluate
+    from train.provenance import known_of
+    from train.split import check_split
+
+    bundle, corpus = Bundle.load(args.model), Corpus.read(args.corpus)
+    check_split(known_of(bundle), corpus.summary)
+    part = corpus.part(args.part, args.features, bundle.modalities)
+    cache.check_specs(part.features, bundle.feature_specs, f"bundle {bundle.name}")
+    clips = evaluate.posteriors(bundle.network(), part, progress=True)
+    assert part.truth is not None
+    _print(evaluate.score(clips, part.truth, bundle.decoding))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from train import export
+
+    tuned = None if args.decoding is None else Bundle.load(args.decoding)
+    workers = max(1, args.workers)
+    made = export.make(
+        Corpus.read(args.corpus), args.features, args.fit, args.out, args.name, _weights(args), workers, tuned
+    )
+    _print(made)
+
+
+def _card(args: argparse.Namespace) -> None:
+    from train import card
+
+    bundle = Bundle.load(args.bundle)
+    bundle = card.with_scores(bundle, dict(card.measured(report, bundle) for report in args.reports))
+    bundle.save(args.bundle)
+    (args.bundle / card.CARD).write_text(card.card(bundle))
+
+
+def _weights(args: argparse.Namespace) -> Path:
+    return args.weights or default_weights_folder(os.environ)
+
+
+def _print(report: Report) -> None:
+    print(report.table())  # noqa: T201
