@@ -7,11 +7,15 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import av
 
 from streamer.address import Address
 from streamer.errors import SourceError
+
+Carrier: TypeAlias = Literal["file", "pipe", "device", "network"]
+"""What brings a source's bytes: a file on a disk, a pipe (standard input, a FIFO), a capture device, or a network."""
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 _BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -25,17 +29,21 @@ def check_address(address: Address) -> None:
 
 
 def opening_failed(
-    error: Exception, address: Address, *, device: bool, timed_out: bool, timeout_s: float
+    error: Exception, address: Address, carrier: Carrier, *, timed_out: bool, timeout_s: float
 ) -> SourceError:
     """The `SourceError` for an exception that came out of opening `address`."""
-    failure = _opening_failed(error, address, device, timed_out, timeout_s)
+    failure = _opening_failed(error, address, carrier, timed_out, timeout_s)
     return SourceError(failure.reason, f"{failure}; {address.doubt}") if address.doubt else failure
 
 
-def _opening_failed(error: Exception, address: Address, device: bool, timed_out: bool, timeout_s: float) -> SourceError:
-    if device:
+def _opening_failed(
+    error: Exception, address: Address, carrier: Carrier, timed_out: bool, timeout_s: float
+) -> SourceError:
+    if carrier == "device":
         return _device_failed(error, address)
-    if address.is_local:
+    if carrier == "pipe":
+        return _pipe_failed(error, address)
+    if carrier == "file":
         return _file_failed(error, address)
     if timed_out:
         text = f"{address}: no answer within {timeout_s:g} s: check host, port and network"
@@ -43,7 +51,9 @@ def _opening_failed(error: Exception, address: Address, device: bool, timed_out:
     return _network_failed(error, address)
 
 
-def reading_failed(error: Exception, address: Address, *, live: bool, timed_out: bool, timeout_s: float) -> SourceError:
+def reading_failed(
+    error: Exception, address: Address, carrier: Carrier, *, live: bool, timed_out: bool, timeout_s: float
+) -> SourceError:
     """The `SourceError` for an exception that came out of reading an open source."""
     name = address.shown
     if timed_out or isinstance(error, av.error.ExitError | TimeoutError):
@@ -52,19 +62,54 @@ def reading_failed(error: Exception, address: Address, *, live: bool, timed_out:
         return SourceError("invalid_data", f"{name}: what comes can't be read as media any more")
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return SourceError("auth", f"{name}: the server no longer accepts the user or password: check them")
+    if carrier == "device":
+        return SourceError("device", f"{name}: the device is gone ({_plain(error)}): is it still plugged in?")
     if isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno == errno.EIO):
-        if live:
-            return SourceError("eof", f"{name}: the connection broke")
-        text = f"{name}: reading broke off: check the file and the disk, or that the web server can send parts of files"
-        return SourceError("eof", text)
+        return SourceError("eof", f"{name}: {_broken_off(carrier, live=live)}")
     return SourceError("other", f"{name}: reading failed ({_plain(error)})")
+
+
+def _broken_off(carrier: Carrier, *, live: bool) -> str:
+    if carrier == "network":
+        if live:
+            return "the connection broke"
+        return "the connection broke before the recording's end: check the network and the server, and try again"
+    if carrier == "pipe":
+        return "the pipe broke: look at the program that writes to it"
+    return "reading broke off: check the file and the disk"
+
+
+def stream_ended(address: Address, carrier: Carrier) -> SourceError:
+    """The `SourceError` for a live source that came to an orderly end."""
+    if carrier == "device":
+        return SourceError("eof", f"{address}: the device gives no more: is it still plugged in?")
+    return SourceError("eof", f"{address}: the server ended the stream")
+
+
+def nothing_in(address: Address, carrier: Carrier) -> SourceError:
+    """The `SourceError` for a source that could be opened and has ended without any media."""
+    if carrier == "network":
+        return SourceError("empty", f"{address}: the server sent no sound and no picture: check the path")
+    if carrier == "pipe":
+        return SourceError("empty", f"{address}: nothing that could be decoded was written to it")
+    return SourceError("empty", f"{address}: there is no sound and no picture in it: copy or record it again")
+
+
+def not_media(address: Address, carrier: Carrier, found: str) -> SourceError:
+    """The `SourceError` for bytes that are no media; `found` says what they are."""
+    if carrier == "network":
+        return SourceError("invalid_data", f"{address}: what answers there sends no media ({found}): check the path")
+    if carrier == "pipe":
+        return SourceError("invalid_data", f"{address}: what is written to it is no audio or video ({found})")
+    return SourceError("invalid_data", f"{address}: not an audio or video file ({found}): name a recording")
 
 
 def _network_failed(error: Exception, address: Address) -> SourceError:
     name = address.shown
     if isinstance(error, av.error.HTTPUnauthorizedError):
         if address.has_login:
-            return SourceError("auth", f"camera refused the user or password of {name}: check them")
+            who = "camera" if address.scheme in ("rtsp", "rtsps") else "the server"
+            return SourceError("auth", f"{who} refused the user or password of {name}: check them")
         return SourceError(
             "auth", f"{name} wants a user and a password: write them as {address.scheme}://USER:PASSWORD@HOST"
         )
@@ -122,20 +167,27 @@ def _file_failed(error: Exception, path: Address) -> SourceError:
     if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
         return SourceError("protocol", f"{path}: can't be opened ({_plain(error)})")
     if isinstance(error, av.error.InvalidDataError):
-        return SourceError("invalid_data", _what_file(path))
+        return _what_file(path)
     return SourceError("other", f"{path}: can't be opened ({_plain(error)})")
 
 
-def _what_file(path: Address) -> str:
+def _what_file(path: Address) -> SourceError:
     try:
         with Path(path.path).open("rb") as file:
             head = file.read(4096)
     except OSError:
         head = b""
     if head[4:8] == b"ftyp":
-        return f"{path}: the file is cut short (an MP4 whose index is missing): copy or record it again"
+        text = f"{path}: the file is cut short (an MP4 whose index is missing): copy or record it again"
+        return SourceError("invalid_data", text)
     kind = "a text file" if head and not set(head) & set(range(9)) and b"\n" in head else "nothing that FFmpeg can read"
-    return f"{path}: not an audio or video file ({kind}): name a recording"
+    return not_media(path, "file", kind)
+
+
+def _pipe_failed(error: Exception, name: Address) -> SourceError:
+    if isinstance(error, av.error.InvalidDataError | EOFError):
+        return not_media(name, "pipe", "or it needs a file: an MP4 is sent with its index in front")
+    return SourceError("other", f"{name}: can't be read ({_plain(error)})")
 
 
 def _device_failed(error: Exception, name: Address) -> SourceError:

@@ -1,14 +1,16 @@
 """Ends FFmpeg calls that block: the one thing that PyAV has no function for.
 
 FFmpeg asks a callback about ten times a second whether to give up; PyAV's callback compares `time.monotonic()` with its
-timeout. We put our own `monotonic` before it, which jumps far ahead for a thread that has been interrupted, so that the
-timeout is over at once, whatever it waits for. (Closing a container that another thread reads from crashes.) Should a
-later PyAV look at another clock, an interruption ends a reader between two packets only, and who waits for it has to
-abandon its thread. Resolving a host name can't be interrupted at all.
+timeout, which is fixed when a source is opened. We put our own `monotonic` before it, which jumps far ahead for a
+thread that has been interrupted or has waited too long, so that the timeout is over at once, whatever it waits for.
+(Closing a container that another thread reads from crashes.) Should a later PyAV look at another clock, PyAV's own
+timeout is left, an interruption ends a reader between two packets only, and who waits for it has to abandon its thread.
+Resolving a host name can't be interrupted at all.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -38,9 +40,9 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible(interrupt: Interrupt) -> Iterator[None]:
-    """FFmpeg calls of this thread inside the block end soon after `interrupt` is set."""
-    _current.interrupt = interrupt
+def interruptible(interrupt: Interrupt, until_s: float = math.inf) -> Iterator[None]:
+    """FFmpeg calls of this thread inside the block end soon after `interrupt` is set, or at `until_s` (monotonic)."""
+    _current.interrupt, _current.until_s = interrupt, until_s
     try:
         yield
     finally:
@@ -55,11 +57,12 @@ class _Clock:
 
     def monotonic(self) -> float:
         interrupt: Interrupt | None = getattr(_current, "interrupt", None)
-        if interrupt is None or not interrupt.is_set():
-            return time.monotonic()
+        now_s = time.monotonic()
+        if interrupt is None or not (interrupt.is_set() or now_s >= _current.until_s):
+            return now_s
         # Each answer is later than the one before by more than any timeout: PyAV may take one as the start of its wait.
         self._calls += 1
-        return time.monotonic() + _FAR_S * self._calls
+        return now_s + _FAR_S * self._calls
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)

@@ -19,16 +19,17 @@ from av.container import InputContainer
 from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media import interrupt as interrupts
-from streamer.media.faults import check_address, opening_failed
+from streamer.media.faults import Carrier, check_address, not_media, opening_failed
 from streamer.media.interrupt import Interrupt, interruptible
+from streamer.media.liveness import carrier_of, descriptor_of, is_live
+from streamer.media.pace import MAX_PATIENCE_S
+from streamer.media.pipe import Pipe
 
-_DEVICE_FORMATS = {"alsa", "v4l2", "video4linux2", "pulse", "x11grab", "fbdev", "lavfi"}
-_FILE_SUFFIXES = {".mp4", ".m4a", ".mov", ".mkv", ".webm", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".avi", ".aac"}
 _ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
 # How much FFmpeg may look at before a source counts as open, in microseconds. What RTSP carries is in its SDP; RTMP and
 # MPEG-TS must be listened to, and a stream without picture is waited for that long.
 _ANALYZE_US = {"rtsp": "500000", "rtsps": "500000"}
-_ANALYZE_LIVE_US = "2000000"
+_ANALYZE_NETWORK_US = "2000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,23 @@ class MediaOptions:
     ffmpeg: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def is_live(source: Address | str, format: str | None = None) -> bool:
-    """Whether what `source` gives is lost if nobody takes it: streams and devices, not files.
+@dataclass(frozen=True, slots=True)
+class OpenContainer:
+    """An open source, and what is known of it from the outside."""
 
-    A guess before opening; HTTP is live unless the path looks like a media file. `Media.live` knows it for certain.
-    """
-    address = Address.parse(source) if isinstance(source, str) else source
-    if address.scheme in ("http", "https"):
-        return Path(address.path).suffix.lower() not in _FILE_SUFFIXES
-    return not address.is_local or format in _DEVICE_FORMATS or address.path.startswith("/dev/")
+    container: InputContainer
+    carrier: Carrier
+    live: bool
+    pipe: Pipe | None  # what `container` reads from, where that is ours to close
+
+    def close(self) -> None:
+        """Free it; no thread may be reading from it."""
+        self.container.close()
+        if self.pipe is not None:
+            self.pipe.close()
 
 
-def open_container(address: Address, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
+def open_container(address: Address, options: MediaOptions, interrupt: Interrupt) -> OpenContainer:
     """Open `address` and look what is in it. Raises `SourceError`."""
     _prepare()
     check_address(address)
@@ -77,43 +83,56 @@ def _prepare() -> None:
         interrupts.install()
 
 
-def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> InputContainer:
+def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> OpenContainer:
     """The open container; all exceptions become `SourceError`s that know nothing of the original's text."""
-    device = options.format in _DEVICE_FORMATS or (address.is_local and address.path.startswith("/dev/"))
-    failure = None if device or address.scheme else _file_problem(address)
+    carrier = carrier_of(address, options.format)
+    descriptor = descriptor_of(address)
+    failure = _file_problem(address) if carrier == "file" and descriptor is None else None
     if failure is not None:
         raise failure
-    # "file:" keeps FFmpeg from taking a colon or a % in a file's name for syntax of its own.
-    name = address.reveal() if device or address.scheme else f"file:{address.path}"
+    pipe = Pipe(descriptor, address, interrupt) if carrier == "pipe" else None
+    # FFmpeg waits for a pipe in `Pipe.read`, which has no time limit: a writer may come when it likes.
+    timeout = None if pipe else (options.open_timeout_s, options.read_timeout_s + MAX_PATIENCE_S)
     started = time.monotonic()
     try:
         with interruptible(interrupt):
             container = av.open(
-                name,
+                pipe or _ffmpeg_name(address, carrier, descriptor),
+                "r",
                 format=options.format,
-                container_options=_ffmpeg_options(address, options),
-                timeout=(options.open_timeout_s, options.read_timeout_s),
+                container_options=_ffmpeg_options(address, carrier, options),
+                timeout=timeout,
             )
     except Exception as error:
         timed_out = time.monotonic() - started >= options.open_timeout_s
-        failure = opening_failed(error, address, device=device, timed_out=timed_out, timeout_s=options.open_timeout_s)
+        failure = opening_failed(error, address, carrier, timed_out=timed_out, timeout_s=options.open_timeout_s)
         if interrupt.is_set():
             failure = SourceError("timeout", f"{address}: the opening was interrupted")
     if failure is not None:
+        if pipe is not None:
+            pipe.close()
         # Outside of `except`: the error must not carry FFmpeg's, whose text holds the password.
         raise failure
+    opened = OpenContainer(container, carrier, is_live(container, carrier), pipe)
     if container.format.name == "tty" and options.format != "tty":
         # FFmpeg takes .txt files for films of terminal art.
-        container.close()
-        raise SourceError("invalid_data", f"{address}: not an audio or video file (a text file): name a recording")
-    return container
+        opened.close()
+        raise not_media(address, carrier, "a text file")
+    return opened
 
 
-def _ffmpeg_options(address: Address, options: MediaOptions) -> dict[str, str]:
+def _ffmpeg_name(address: Address, carrier: Carrier, descriptor: int | None) -> str:
+    if descriptor is not None:  # a file on standard input can be sought in, which FFmpeg's own `pipe:` can't
+        return f"file:/dev/fd/{descriptor}"
+    # "file:" keeps FFmpeg from taking a colon or a % in a file's name for syntax of its own.
+    return f"file:{address.path}" if carrier == "file" else address.reveal()
+
+
+def _ffmpeg_options(address: Address, carrier: Carrier, options: MediaOptions) -> dict[str, str]:
     scheme = address.scheme
     ours: dict[str, str] = {}
-    if is_live(address) and scheme:
-        ours["analyzeduration"] = _ANALYZE_US.get(scheme, _ANALYZE_LIVE_US)
+    if carrier == "network":
+        ours["analyzeduration"] = _ANALYZE_US.get(scheme, _ANALYZE_NETWORK_US)
     if scheme in ("rtsp", "rtsps"):
         ours["rtsp_transport"] = options.transport
     return {**ours, **options.ffmpeg}

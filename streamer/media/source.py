@@ -27,15 +27,17 @@ from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media.audio import mono
 from streamer.media.epoch import EpochBuilder
-from streamer.media.faults import reading_failed
+from streamer.media.faults import nothing_in, reading_failed, stream_ended
 from streamer.media.interrupt import Interrupt, interruptible
-from streamer.media.opening import MediaOptions, is_live, open_container
+from streamer.media.opening import MediaOptions, OpenContainer, open_container
+from streamer.media.pace import Arrival, Pace
 from streamer.media.pictures import Scaler
 from streamer.types import MediaItem, Want
 
-__all__ = ["Interrupt", "Media", "MediaOptions", "Want", "is_live", "open_media"]
+__all__ = ["Interrupt", "Media", "MediaOptions", "Want", "open_media"]
 
 _Frame: TypeAlias = av.AudioFrame | av.VideoFrame
+_LONGEST_PACKET_S = 1.0
 _BAD_READS = 100  # in a row: then the rest of a file can't be read
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
 
@@ -57,11 +59,11 @@ def open_media(
     options = options or MediaOptions()
     interrupt = interrupt or Interrupt()
     address = Address.parse(source) if isinstance(source, str) else source
-    container = open_container(address, options, interrupt)
+    opened = open_container(address, options, interrupt)
     try:
-        return Media(container, address, want, options, now, interrupt)
+        return Media(opened, address, want, options, now, interrupt)
     except BaseException:
-        container.close()
+        opened.close()
         raise
 
 
@@ -75,7 +77,7 @@ class Media:
 
     def __init__(
         self,
-        container: InputContainer,
+        opened: OpenContainer,
         address: Address,
         want: Want,
         options: MediaOptions,
@@ -85,6 +87,8 @@ class Media:
         """Use `open_media`."""
         self.corrupt_packets = 0
         """Packets that the source marked as damaged or that could not be decoded; they were skipped."""
+        container = opened.container
+        self._opened = opened
         self._container = container
         self._address = address
         self._options = options
@@ -95,9 +99,8 @@ class Media:
         self._audio = _best_audio(container) if want.rates_hz else None
         self._video = _best_video(container) if want.pictures else None
         _check_decodable(container, address, want, self._audio or self._video)
-        finite_http = address.scheme in ("http", "https") and container.duration is not None
-        self.live: bool = is_live(address, options.format) and not finite_http
-        """Whether media that nobody takes in time is lost."""
+        self.live: bool = opened.live
+        """Whether it goes on at its own pace and has no end of its own: see `streamer.media.liveness`."""
         self.duration_s: float | None = None
         """Length in seconds as the container says it; None for a live source or if it doesn't."""
         if not self.live and container.duration is not None:
@@ -110,6 +113,8 @@ class Media:
         self._scaler = Scaler()
         rate = self._video.average_rate if self._video is not None else None
         self._picture_s = 1 / Fraction(rate) if rate else Fraction(1, 25)
+        self._pace = Pace()
+        self._pts: int | None = None  # of the newest packet of the track whose pace is taken
         self._early: av.VideoFrame | None = None  # the first picture, while it has no timestamp
         self._shown_at: Fraction | None = None  # media time of the newest picture
         self._epochs = EpochBuilder(
@@ -140,6 +145,16 @@ class Media:
         """Pictures left out because their timestamps fit neither the ones before nor the audio."""
         return self._epochs.stray_pictures
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether opening it again gives the same media from its beginning."""
+        return not self.live and self._opened.carrier != "pipe"
+
+    @property
+    def arrival(self) -> Arrival:
+        """How the newest media of a live source came: in time, or in a burst."""
+        return self._pace.arrival(time.monotonic())
+
     def interrupt(self) -> None:
         """End a reading that blocks, from any thread, within about 0.2 s: the iteration raises `SourceError`."""
         self._interrupt.set()
@@ -152,7 +167,7 @@ class Media:
             try:
                 if not self._closed:
                     self._closed = True
-                    self._container.close()
+                    self._opened.close()
             finally:
                 self._busy.release()
 
@@ -175,17 +190,16 @@ class Media:
                 for frame in frames:
                     anything, last_frame_s = True, time.monotonic()
                     yield from self._push(frame)
-                if self.live and time.monotonic() - last_frame_s > _UNDECODABLE_TIMEOUTS * self._options.read_timeout_s:
+                limit_s = _UNDECODABLE_TIMEOUTS * self._options.read_timeout_s + self.arrival.patience_s
+                if self.live and time.monotonic() - last_frame_s > limit_s:
                     failure = SourceError("invalid_data", f"{self._address}: what comes can't be decoded")
                     break
         except SourceError as error:
             failure = error
         if failure is None and self.live:
-            failure = SourceError("eof", f"{self._address}: the server ended the stream")
+            failure = stream_ended(self._address, self._opened.carrier)
         elif failure is None and not anything:
-            failure = SourceError(
-                "empty", f"{self._address}: there is no sound and no picture in it: copy or record it again"
-            )
+            failure = nothing_in(self._address, self._opened.carrier)
         yield from self._epochs.flush()
         if failure is not None:
             raise failure
@@ -198,7 +212,8 @@ class Media:
             packet: Packet[Stream] | None = None
             frames: list[_Frame] = []
             started = time.monotonic()
-            with self._busy, interruptible(self._interrupt):
+            limit_s = self._options.read_timeout_s + self.arrival.patience_s
+            with self._busy, interruptible(self._interrupt, started + limit_s):
                 if not self._interrupt.is_set():
                     try:
                         packet = next(packets, None)
@@ -206,7 +221,9 @@ class Media:
                         pass  # PyAV at the end of a source that has got a new track meanwhile: this is the end
                     except Exception as error:
                         problem = error
+                    ended = time.monotonic()
                     if packet is not None:
+                        self._came(packet, ended, ended - started)
                         frames = self._decode(packet)
             # Errors are raised out here, not in `except`: they must not carry FFmpeg's, whose text holds the password.
             if self._interrupt.is_set():
@@ -217,9 +234,10 @@ class Media:
                 bad_reads += 1
                 self.corrupt_packets += 1
             elif problem is not None:
-                limit_s = self._options.read_timeout_s
-                timed_out = time.monotonic() - started >= limit_s
-                raise reading_failed(problem, self._address, live=self.live, timed_out=timed_out, timeout_s=limit_s)
+                timed_out = ended - started >= limit_s
+                raise reading_failed(
+                    problem, self._address, self._opened.carrier, live=self.live, timed_out=timed_out, timeout_s=limit_s
+                )
             elif packet is None:
                 return
             else:
@@ -228,6 +246,17 @@ class Media:
 
     def _demux(self) -> Iterator[Packet[Stream]]:
         return self._container.demux(tuple(s for s in (self._audio, self._video) if s is not None))
+
+    def _came(self, packet: Packet[Stream], now_s: float, waited_s: float) -> None:
+        """Note how the newest packet of a live source came, by its length: timestamps may be anything."""
+        if not self.live or packet.stream is not (self._audio or self._video):
+            return
+        base = packet.time_base or Fraction(0)
+        length_s = float((packet.duration or 0) * base)
+        if not length_s and packet.pts is not None and self._pts is not None:
+            length_s = min(max(float((packet.pts - self._pts) * base), 0.0), _LONGEST_PACKET_S)
+        self._pts = packet.pts if packet.pts is not None else self._pts
+        self._pace.push(now_s, waited_s, length_s)
 
     def _decode(self, packet: Packet[Stream]) -> list[_Frame]:
         if packet.is_corrupt:

@@ -19,7 +19,7 @@ from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.escapes import escaped
 from streamer.features.base import ExtractorFactory, want_of
-from streamer.media.source import is_live, open_media
+from streamer.media.source import open_media
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.weights import WeightsStore
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, TimedOutput, run
@@ -85,11 +85,11 @@ class Replayer:
         Raises `SourceError` if the clip can't be played, or is too long for one window.
         """
         address = Address.parse(clip)
-        if is_live(address):
-            raise SourceError("other", f"{address}: is a live source; listen to it with: earwitness run")
         name = name or next(iter(distinct_names([absolute(clip)]).values()))
         outputs: list[Output] = []
         with open_media(address, want_of(self.factories.values())) as media:
+            if media.live:
+                raise SourceError("other", f"{address}: is a live source; listen to it with: earwitness run")
             pipeline = self._pipeline(name)
             pipeline.source_has(audio=media.has_audio, pictures=media.has_video)
             meter = _Meter(address.shown, LONGEST_CLIP_S if self.mode == "clip" else None)

@@ -19,7 +19,7 @@ class StreamView:
 
     name: str
     source: str  # what may be shown of its address
-    live: bool  # delivers at its own pace; media that is not taken in time is lost
+    live: bool | None = None  # goes on at its own pace, and has no end of its own; None: it has not been open yet
     state: State = "connecting"
     reason: str = ""  # a bounded word for why it is not streaming; "" if it is, or not yet
     detail: str = ""  # one line on the same

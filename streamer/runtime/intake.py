@@ -1,8 +1,8 @@
 """The bounded queue between a reader and the worker.
 
-A live source drops its oldest media and counts it; a dropped chunk is a hole that the core masks, because the
-next chunk's `start` jumps. A file's reader waits instead and loses nothing. Where a connection or an epoch begins and
-ends is never dropped.
+A file's reader waits for room and loses nothing. A live source's waits too, so that a burst loses nothing either, but
+not once the worker is too late: then the oldest media is dropped and counted, and a dropped chunk is a hole that the
+core masks, because the next chunk's `start` jumps. Where a connection or an epoch begins and ends is never dropped.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from streamer.media.pace import Arrival
 from streamer.types import Anchor, Chunk, EndReason, MediaItem, Picture
 
 _MAX_ANCHORS = 64
 _MAX_MARKERS = 256
 """More epochs than this are not kept waiting: the reader waits, live or not."""
+_IN_TIME = Arrival()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Opened:
     connection: int
     has_audio: bool
     has_video: bool
+    live: bool  # media that is taken too late gives way to newer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,14 @@ class Closed:
 Item: TypeAlias = MediaItem | Opened | Closed
 
 
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """Media that waits: when it came, and when it would have come from a source without bursts."""
+
+    came_s: float
+    due_s: float
+
+
 class Intake:
     """One stream's queue: one reader puts, the worker takes. Thread-safe.
 
@@ -52,36 +63,34 @@ class Intake:
     def __init__(
         self,
         *,
-        lossy: bool,
-        audio_limit_s: float,
+        limit_s: float,
         picture_limit: int,
         clock_s: Callable[[], float],
         dropped: Callable[[str, int], None],
         wake: Callable[[], None],
     ) -> None:
-        """`dropped(reason, count)` hears of every loss; `wake` is called after each put; `clock_s` is monotonic."""
-        self._lossy = lossy
-        self._audio_limit_s = audio_limit_s
+        """`limit_s`: seconds of audio that may wait, and by which a live source's oldest media may be late.
+
+        `dropped(reason, count)` hears of every loss; `wake` is called after each put; `clock_s` is monotonic.
+        """
+        self._live = False
+        self._limit_s = limit_s
         self._picture_limit = picture_limit
         self._clock_s = clock_s
         self._dropped = dropped
         self._wake = wake
         self._changed = threading.Condition()
-        self._items: deque[tuple[float, Item]] = deque()  # arrival by `clock_s`
+        self._items: deque[Item] = deque()
         self._held: dict[str, float] = {}  # kind -> what is queued, in the unit of its limit
+        self._media: dict[str, deque[_Queued]] = {}  # kind -> its queued chunks or pictures
         self._generation = 0
         self._newest_s: float | None = None
+        self._patience_s = 0.0
 
     @property
-    def lossy(self) -> bool:
-        """Whether old media gives way to new (a live source), or the reader waits (a file)."""
-        return self._lossy
-
-    @lossy.setter
-    def lossy(self, lossy: bool) -> None:
-        with self._changed:
-            self._lossy = lossy
-            self._changed.notify_all()
+    def live(self) -> bool:
+        """Whether the source is live: media that is taken too late gives way to newer. Not before it is `Opened`."""
+        return self._live
 
     def attach(self) -> int:
         """A new reader will put from now on; gives the generation that it puts under. Older ones are refused."""
@@ -90,23 +99,39 @@ class Intake:
             self._changed.notify_all()
             return self._generation
 
-    def put(self, item: Item, generation: int) -> bool:
-        """Queue `item`; False if this reader has been replaced. A file's reader waits here for room."""
+    def when_attached(self, generation: int, act: Callable[[], object]) -> bool:
+        """Call `act` unless the reader of that generation has been replaced; False if it has.
+
+        No other reader is attached meanwhile, so that what a replaced one writes elsewhere can't come too late.
+        """
+        with self._changed:
+            if generation != self._generation:
+                return False
+            act()
+            return True
+
+    def put(self, item: Item, generation: int, arrival: Arrival = _IN_TIME) -> bool:
+        """Queue `item`; False if this reader has been replaced. Waits here for room, as the module says."""
         kind, size = _kind(item)
         with self._changed:
+            came_s = self._clock_s()
             while generation == self._generation and self._must_wait(kind, size):
-                self._changed.wait()
+                self._changed.wait(self._until_late_s(kind))
             if generation != self._generation:
                 if isinstance(item, (Chunk, Picture)):
                     self._dropped("abandoned", 1)
                 return False
-            now_s = self._clock_s()
-            self._items.append((now_s, item))
+            if isinstance(item, Opened):
+                self._live = item.live
+                self._patience_s = 0.0
+            self._items.append(item)
             self._held[kind] = self._held.get(kind, 0.0) + size
             if isinstance(item, (Chunk, Picture)):
-                self._newest_s = now_s
-            gives_way = kind == "anchor" or (self._lossy and kind != "marker")
-            while gives_way and self._held[kind] > self._limit(kind) and self._held[kind] - size > 1e-9:
+                self._media.setdefault(kind, deque()).append(_Queued(came_s, came_s + arrival.lead_s))
+                self._newest_s = self._clock_s()
+                self._patience_s = arrival.patience_s
+            gives_way = kind == "anchor" or (self._live and kind != "marker")
+            while gives_way and self._held[kind] - size > 1e-9 and self._has_to_go(kind):
                 self._drop_oldest(kind)
         self._wake()
         return True
@@ -116,21 +141,31 @@ class Intake:
         with self._changed:
             if not self._items:
                 return None
-            _, item = self._items.popleft()
-            kind, size = _kind(item)
-            self._held[kind] = self._held[kind] - size if self._held[kind] - size > 1e-9 else 0.0
+            item = self._items.popleft()
+            self._gone(*_kind(item))
             self._changed.notify_all()
             return item
 
     def age_s(self) -> float:
-        """How long the oldest item has waited; 0 if there is none."""
+        """How long the oldest media has waited; 0 if there is none."""
         with self._changed:
-            return self._clock_s() - self._items[0][0] if self._items else 0.0
+            now_s = self._clock_s()
+            return now_s - min((media[0].came_s for media in self._media.values() if media), default=now_s)
+
+    def late_s(self) -> float:
+        """By how much the oldest media is late, 0 if it is not: its age, less what it came early in a burst."""
+        with self._changed:
+            return max((self._late_s(kind) for kind in self._media), default=0.0)
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long the source owes media; 0 before the first. What a burst brought at once it owes no more."""
+        with self._changed:
+            return 0.0 if self._newest_s is None else max(0.0, now_s - self._newest_s - self._patience_s)
 
     @property
-    def newest_s(self) -> float | None:
-        """When media last arrived (monotonic seconds), taken or not; None before the first."""
-        return self._newest_s
+    def patience_s(self) -> float:
+        """Seconds of silence that are no stall, because the source's media comes in bursts."""
+        return self._patience_s
 
     def __len__(self) -> int:
         return len(self._items)
@@ -140,20 +175,41 @@ class Intake:
             return _MAX_MARKERS
         if kind == "anchor":
             return _MAX_ANCHORS
-        return self._picture_limit if kind == "picture" else self._audio_limit_s
+        return self._picture_limit if kind == "picture" else self._limit_s
 
     def _must_wait(self, kind: str, size: float) -> bool:
         """Something that is larger than the limit alone gets in when nothing of its kind is queued."""
         held = self._held.get(kind, 0.0)
-        waits = kind == "marker" or (not self._lossy and kind != "anchor")
-        return waits and held > 0 and held + size > self._limit(kind)
+        if kind == "anchor" or not held or held + size <= self._limit(kind) + 1e-9:
+            return False
+        return kind == "marker" or not self._live or self._late_s(kind) < self._limit_s - 1e-6
+
+    def _late_s(self, kind: str) -> float:
+        media = self._media.get(kind)
+        return max(0.0, self._clock_s() - media[0].due_s) if media else 0.0
+
+    def _until_late_s(self, kind: str) -> float | None:
+        """How long until the oldest of the kind is too late to be waited for; None: never."""
+        if kind == "marker" or not self._live:
+            return None
+        return max(0.001, self._media[kind][0].due_s + self._limit_s - self._clock_s())
+
+    def _has_to_go(self, kind: str) -> bool:
+        """Whether the oldest of the kind is too much, or too late."""
+        return self._held[kind] > self._limit(kind) + 1e-9 or self._late_s(kind) > self._limit_s
+
+    def _gone(self, kind: str, size: float) -> None:
+        """One of the kind, its oldest, is no longer queued."""
+        self._held[kind] = self._held[kind] - size if self._held[kind] - size > 1e-9 else 0.0
+        if kind in self._media:
+            self._media[kind].popleft()
 
     def _drop_oldest(self, kind: str) -> None:
-        for index, (_, item) in enumerate(self._items):
+        for index, item in enumerate(self._items):
             found, size = _kind(item)
             if found == kind:
                 del self._items[index]
-                self._held[kind] -= size
+                self._gone(kind, size)
                 self._dropped("queue_audio" if kind.startswith("audio") else f"queue_{kind}", 1)
                 return
 

@@ -37,6 +37,8 @@ class Lane:
         self.has_video = False
         self.pictures = 0
         """Pictures pushed since this was last set to 0."""
+        self.live_stride = 1
+        """Of how many cells one gets its picture looked at while the stream is live; a recording loses none."""
         self._stall_s = stall_s
         self._restart = Restart()
         self._in_epoch = False
@@ -60,8 +62,7 @@ class Lane:
 
     def _nothing(self, now_s: float) -> Turn | None:
         """Nothing has come: for how long already?"""
-        newest_s = self.intake.newest_s
-        if not (self.intake.lossy and self._in_epoch and newest_s is not None and now_s - newest_s >= self._stall_s):
+        if not (self.intake.live and self._in_epoch and self.intake.silent_s(now_s) >= self._stall_s):
             return None
         self._restart.ask()
         self._in_epoch = False
@@ -74,6 +75,7 @@ class Lane:
             self.has_video = item.has_video
             self._restart = Restart()
             self.pipeline.source_has(audio=item.has_audio, pictures=item.has_video)
+            self.pipeline.picture_stride = self.live_stride if item.live else 1
             return None
         if isinstance(item, (Closed, Discontinuity)):
             self._restart = Restart()

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from streamer.address import Address
 from streamer.errors import SourceError
-from streamer.media.source import Interrupt, Media, MediaOptions, is_live, open_media
+from streamer.media.liveness import carrier_of, comes_back
+from streamer.media.pace import Arrival
+from streamer.media.source import Interrupt, Media, MediaOptions, open_media
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board
 from streamer.runtime.intake import Closed, Intake, Opened
@@ -20,6 +22,8 @@ from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaIt
 log = logging.getLogger(__name__)
 
 _ANCHOR_EVERY_S = 1.0
+_BURST_S = 2.0
+"""Patience for bursts that is not worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,16 @@ class Source:
     realtime: bool  # a file is read at its own speed, as if it were live
     reconnect: bool  # a live source that is lost is tried again
 
-    @property
-    def lossy(self) -> bool:
-        """Whether its media is probably lost if it is not taken in time; an open `Media` knows for certain."""
-        return self.realtime or is_live(self.address, self.options.format)
+    def comes_back(self) -> bool:
+        """Whether it is tried again while it has never been open; an open `Media` knows what it is."""
+        return comes_back(carrier_of(self.address, self.options.format))
 
 
 class Reader(threading.Thread):
     """Reads `source` until it is told to `stop`, has ended for good, or has been replaced.
 
+    A reader that has been replaced may come back from a call that hung: it must not say anything of a stream that is
+    another's by then, so all that it writes goes through `Intake.when_attached` or `Intake.put`.
     An unexpected exception is handed to `crashed`, and the thread ends.
     """
 
@@ -76,7 +81,8 @@ class Reader(threading.Thread):
         self._lock = threading.Lock()
         self._interrupt: Interrupt | None = None
         self._cut = False
-        self._live = is_live(source.address, source.options.format)
+        self._live: bool | None = None  # None: it has never been open
+        self._said_burst_s = _BURST_S
         self._generation = intake.attach()
         self.connection = connection
         """Number of the newest connection that stood."""
@@ -108,22 +114,28 @@ class Reader(threading.Thread):
 
     def _report(self, closed: Closed, healthy_s: float) -> bool:
         """Say that a connection is gone and wait until the next one is due; False if there will be none."""
-        name = self._source.name
         if self._stop_asked.is_set():
             return False
         wait_s = 0.0
-        if closed.final:
-            level = logging.ERROR if closed.failed else logging.INFO
-            log.log(level, "%s: %s", name, closed.message)
-        elif closed.failed:
-            refused = closed.reason == "auth"
-            wait_s = self._backoff.lost(healthy_s, refused=refused)
-            detail = closed.message
-            if refused:
-                times = f"{self._backoff.refusals} times in a row" if self._backoff.refusals > 1 else "once"
-                detail += f"; refused {times}, and tried rarely, because cameras lock accounts"
-            self._board.lost(name, closed.reason, f"{detail}; next try in {wait_s:.0f} s" if refused else detail)
-            log.warning("%s: %s; next try in %.1f s", name, detail, wait_s)
+
+        def tell() -> None:
+            nonlocal wait_s
+            name = self._source.name
+            if closed.final:
+                level = logging.ERROR if closed.failed else logging.INFO
+                log.log(level, "%s: %s", name, closed.message)
+            elif closed.failed:
+                refused = closed.reason == "auth"
+                wait_s = self._backoff.lost(healthy_s, refused=refused)
+                detail = closed.message
+                if refused:
+                    times = f"{self._backoff.refusals} times in a row" if self._backoff.refusals > 1 else "once"
+                    detail += f"; refused {times}, and tried rarely, because cameras lock accounts"
+                self._board.lost(name, closed.reason, f"{detail}; next try in {wait_s:.0f} s" if refused else detail)
+                log.warning("%s: %s; next try in %.1f s", name, detail, wait_s)
+
+        if not self._intake.when_attached(self._generation, tell):
+            return False
         if not self._intake.put(closed, self._generation) or closed.final:
             return False
         return not self._stop_asked.wait(wait_s)
@@ -138,26 +150,35 @@ class Reader(threading.Thread):
             self._cut = False
             if self._stop_asked.is_set():
                 interrupt.set()
-        self._board.connecting(source.name)
+        self._intake.when_attached(self._generation, lambda: self._board.connecting(source.name))
         try:
             with open_media(source.address, self._want, source.options, interrupt=interrupt) as media:
                 self._live = media.live
-                lossy = media.live or source.realtime
-                self._intake.lossy = lossy
-                self.connection += 1
-                tracks = {"has_audio": media.has_audio, "has_video": media.has_video}
-                self._board.opened(source.name, self.connection, live=lossy, **tracks)
-                log.info("%s: connected (%s)", source.name, " and ".join(k[4:] for k, has in tracks.items() if has))
-                if self._intake.put(Opened(self.connection, **tracks), self._generation):
+                opened = Opened(
+                    self.connection + 1, media.has_audio, media.has_video, live=media.live or source.realtime
+                )
+                if self._intake.when_attached(self._generation, lambda: self._opened(opened)):
                     self._read(media, delivered)
         except SourceError as error:
             return self._lost(error.reason, str(error)), delivered.seconds
-        return Closed("eof", "end of file", "silence", final=not source.loop, failed=False), delivered.seconds
+        # What can't be rewound ends, loop or not.
+        loop = source.loop and media.rewinds
+        return Closed("eof", "it has ended", "silence", final=not loop, failed=False), delivered.seconds
+
+    def _opened(self, opened: Opened) -> None:
+        """A connection stands: tell everybody at once."""
+        self.connection = opened.connection
+        tracks = {"has_audio": opened.has_audio, "has_video": opened.has_video}
+        self._board.opened(self._source.name, opened.connection, live=opened.live, **tracks)
+        self._intake.put(opened, self._generation)
+        has = " and ".join(name[4:] for name, there in tracks.items() if there)
+        log.info("%s: connected (%s; %s)", self._source.name, has, "live" if self._live else "a recording")
 
     def _lost(self, reason: str, message: str) -> Closed:
         if self._cut:
             reason, message = "watchdog", "cut, because nothing came out of it"
-        final = not (self._live and self._source.reconnect)
+        live = self._live if self._live is not None else self._source.comes_back()
+        final = not (live and self._source.reconnect)
         return Closed(reason, " ".join(message.split()), "gap", final=final, failed=True)
 
     def _read(self, media: Media, delivered: _Delivered) -> None:
@@ -167,6 +188,9 @@ class Reader(threading.Thread):
         for item in items:
             if self._stop_asked.is_set():
                 return
+            arrival = media.arrival
+            if not self._intake.put(item, self._generation, arrival):
+                return
             if isinstance(item, Chunk):
                 delivered.mark()
                 # The same audio comes at each rate: count it once.
@@ -175,8 +199,17 @@ class Reader(threading.Thread):
             elif isinstance(item, Picture):
                 delivered.mark()
                 self._metrics.decoded(self._source.name, 0.0, 1)
-            if not self._intake.put(item, self._generation):
-                return
+            self._say_bursts(arrival)
+
+    def _say_bursts(self, arrival: Arrival) -> None:
+        """Say once, and again where it gets much longer, that silence of this source is waited out for longer."""
+        if arrival.patience_s >= 2 * self._said_burst_s:
+            self._said_burst_s = arrival.patience_s
+            log.info(
+                "%s: its media comes in bursts: time limits for silence are %.0f s longer than configured",
+                self._source.name,
+                arrival.patience_s,
+            )
 
 
 class _Delivered:

@@ -102,7 +102,7 @@ class Supervisor:
         names = [stream.source.name for stream in plan.streams]
         detector = Detector(bundle)
         self.metrics = metrics = Metrics(plan.version, bundle.name, names, bundle.classes)
-        views = [StreamView(one.source.name, one.source.address.shown, live=one.source.lossy) for one in plan.streams]
+        views = [StreamView(one.source.name, one.source.address.shown) for one in plan.streams]
         self.board = board = Board(views, metrics, time.monotonic)
         self._outbox = Outbox(plan.queue_messages, lambda message: metrics.message_dropped(kind(message)))
         picture_stages = frozenset(name for name, factory in factories.items() if factory.want.pictures)
@@ -115,8 +115,7 @@ class Supervisor:
         for stream in plan.streams:
             name = stream.source.name
             intake = Intake(
-                lossy=stream.source.lossy,
-                audio_limit_s=stream.queue_s,
+                limit_s=stream.queue_s,
                 picture_limit=max(1, round(stream.queue_s * CELLS_PER_S)),
                 clock_s=time.monotonic,
                 dropped=lambda reason, count, name=name: metrics.dropped(name, reason, count),  # type: ignore[misc]
@@ -125,9 +124,10 @@ class Supervisor:
             pipeline = StreamPipeline(
                 name, factories, bundle.decoding, bundle.window_cells, plan.settings, new_id, stopwatch
             )
-            if stride is not None and stream.source.lossy:
-                pipeline.picture_stride = stride.stride  # audio is on time from the first second
-            lanes.append(Lane(name, intake, pipeline, stream.stall_s))
+            lane = Lane(name, intake, pipeline, stream.stall_s)
+            if stride is not None:
+                lane.live_stride = stride.stride  # audio is on time from the first second
+            lanes.append(lane)
             backoff = Backoff(plan.backoff, random.Random().uniform)
             new_reader = partial(Reader, stream.source, want, intake, board, metrics, backoff, self._crashed)
             self._intakes.append(intake)

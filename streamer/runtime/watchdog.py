@@ -63,12 +63,12 @@ class Watchdog:
             return
         if not reader.is_alive() or view.state not in ("connecting", "streaming", "stalled"):
             return
-        if not view.live and len(self._intake):
+        if view.live is False and len(self._intake):
             return  # a file's reader waits for the worker, as it should
-        patience_s = self._patience_s
+        patience_s = self._patience_s + self._intake.patience_s
         if view.opened_s is not None:
             seen_s = max(view.opened_s, view.scored_s or 0.0)
-        elif view.live and view.began_s is not None:
+        elif (self._source.realtime or self._source.comes_back()) and view.began_s is not None:
             seen_s = view.began_s
             patience_s += 2 * self._source.options.open_timeout_s  # FFmpeg takes up to twice its timeout
         else:

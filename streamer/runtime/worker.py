@@ -177,14 +177,15 @@ class Worker(threading.Thread):
         """What is done by time and not by data: how far behind the streams are, and what gives way."""
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
         views = {view.name: view for view in self._parts.board.views()}
-        live = [lane for lane in self._parts.lanes if lane.intake.lossy and views[lane.name].opened_s is not None]
+        live = [lane for lane in self._parts.lanes if lane.intake.live and views[lane.name].opened_s is not None]
         if self._parts.stride is not None:
             self._shed(self._parts.stride, now_s, live)
         for lane in self._parts.lanes:
             view = views[lane.name]
-            if view.live and view.state not in ("streaming", "ended", "failed"):
+            lost = view.state in ("backoff", "stalled") or (view.state == "connecting" and view.opened_s is None)
+            if view.live and lost:  # not before the first connection, nor while its first cells wait for their context
                 self._coverage[lane.name].push(now_s, passed_s, 0.0)
-            lag_s = lane.intake.age_s() if lane.intake.lossy else 0.0
+            lag_s = lane.intake.age_s() if lane.intake.live else 0.0
             coverage = self._coverage[lane.name].ratio()
             pipeline = lane.pipeline
             self._count_missed(lane)
@@ -209,7 +210,7 @@ class Worker(threading.Thread):
         stride.measured(now_s, spent_s, looked_at)
         before = stride.stride
         watched = sum(lane.has_video for lane in live)
-        after = stride.update(now_s, max((lane.intake.age_s() for lane in live), default=0.0), watched)
+        after = stride.update(now_s, max((lane.intake.late_s() for lane in live), default=0.0), watched)
         if after != before:
             log.log(
                 logging.WARNING if after == 0 else logging.INFO,
@@ -218,5 +219,6 @@ class Worker(threading.Thread):
                 1000 * (stride.cost_s or 0.0),
             )
         for lane in self._parts.lanes:
-            # A file waits for the model and loses nothing.
-            lane.pipeline.picture_stride = after if lane.intake.lossy else 1
+            lane.live_stride = after
+            # A recording waits for the model and loses nothing.
+            lane.pipeline.picture_stride = after if lane.intake.live else 1

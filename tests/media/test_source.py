@@ -27,7 +27,7 @@ from streamer.errors import SourceError
 from streamer.media.audio import AudioTrack, mono
 from streamer.media.epoch import EpochBuilder
 from streamer.media.pictures import PictureChooser, Scaler
-from streamer.media.source import Interrupt, Media, MediaOptions, is_live, open_media
+from streamer.media.source import Interrupt, Media, MediaOptions, open_media
 from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Floats, MediaItem, Picture, Want
 from tests.make_media import make_clip, noise_bursts, picture, tone
 from tests.rtsp import RtspServer, make_certificate, needs_rtsp
@@ -625,18 +625,6 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
     raw.write_bytes((tone(1, 8_000) * 32_000).astype("<i2").tobytes())
     options = MediaOptions(format="s16le", ffmpeg={"sample_rate": "8000"})
     assert len(take(raw, SOUND, options).audio()) == MAIN
-
-
-def test_is_live() -> None:
-    assert is_live("rtsp://h/x")
-    assert is_live("RTSPS://h/x")
-    assert is_live("http://h/live.ts")
-    assert is_live("https://h/x.m3u8?a=b")
-    assert is_live("/dev/video0")
-    assert is_live("hw:0", "alsa")
-    assert not is_live("http://h/clip.mp4?a=1")
-    assert not is_live("clips/a:b.mp4")
-    assert not is_live("file:///a.wav")
 
 
 def test_importing_changes_nothing() -> None:

@@ -24,14 +24,13 @@ T = TypeVar("T")
 class Stream:
     """A lane with its queue on a fake clock; everything else is real."""
 
-    def __init__(self, *, lossy: bool = True) -> None:
+    def __init__(self) -> None:
         bundle = seeded_bundle()
         ids = count()
         self.detector = Detector(bundle)
         self.now_s = 0.0
         self.intake = Intake(
-            lossy=lossy,
-            audio_limit_s=1000.0,
+            limit_s=1000.0,
             picture_limit=1000,
             clock_s=lambda: self.now_s,
             dropped=lambda reason, number: pytest.fail(f"{number} dropped: {reason}"),
@@ -76,7 +75,7 @@ class Stream:
 def in_an_event() -> Stream:
     """A stream that has heard 6 s or more, and has an event open."""
     stream = Stream()
-    stream.put(Opened(1, True, False))
+    stream.put(Opened(1, True, False, live=True))
     audio = bursts(30.0)
     for first in range(0, len(audio), 4000):
         stream.hear(audio[first : first + 4000], start=first)
@@ -104,7 +103,7 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() ->
     audio = bursts(20.0)
     half = 10 * 22_100
     stream, whole = Stream(), Stream()
-    stream.put(Opened(1, True, False), Anchor(0, 1000.0, "arrival"), Anchor(0, 999.5, "rtcp"))
+    stream.put(Opened(1, True, False, live=True), Anchor(0, 1000.0, "arrival"), Anchor(0, 999.5, "rtcp"))
     stream.hear(audio[:half])
     stream.work()
     stream.now_s = 6.0
@@ -120,7 +119,7 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() ->
     stream.work()
     assert stream.cells(0) == 151
     # The second epoch is what a stream of the second half alone would be, but for the samples before the base.
-    whole.put(Opened(1, True, False), Chunk(22_100, half - base, audio[half:]))
+    whole.put(Opened(1, True, False, live=True), Chunk(22_100, half - base, audio[half:]))
     whole.put(Closed("eof", "", "silence", final=True, failed=False))
     whole.work()
     assert stream.cells(1) == whole.cells(0)
@@ -129,8 +128,8 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() ->
 
 
 def test_a_file_may_take_its_time() -> None:
-    stream = Stream(lossy=False)
-    stream.put(Opened(1, True, False))
+    stream = Stream()
+    stream.put(Opened(1, True, False, live=False))
     stream.hear(bursts(4.0))
     stream.work()
     stream.now_s = 1000.0
@@ -140,7 +139,7 @@ def test_a_file_may_take_its_time() -> None:
 @pytest.mark.parametrize("marker", [Discontinuity("hole"), Closed("eof", "", "gap", final=False, failed=True)])
 def test_a_break_ends_the_epoch_with_gap(marker: Discontinuity | Closed) -> None:
     stream = Stream()
-    stream.put(Opened(1, True, False))
+    stream.put(Opened(1, True, False, live=True))
     stream.hear(bursts(6.0))
     stream.put(marker)
     stream.hear(bursts(6.0, seed=1))
@@ -160,7 +159,7 @@ def test_shut_down_closes_with_shutdown() -> None:
 
 def test_one_turn_is_bounded() -> None:
     stream = Stream()
-    stream.put(Opened(1, True, False))
+    stream.put(Opened(1, True, False, live=True))
     stream.hear(bursts(1.0), step=50)
     before = len(stream.intake)
     stream.take(stream.lane.turn(0.0))

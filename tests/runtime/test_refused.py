@@ -34,8 +34,7 @@ def reading(url: str) -> Iterator[Board]:
     metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
     board = Board([StreamView("cam", source.address.shown, live=True)], metrics, time.monotonic)
     intake = Intake(
-        lossy=True,
-        audio_limit_s=1.0,
+        limit_s=1.0,
         picture_limit=10,
         clock_s=time.monotonic,
         dropped=lambda reason, count: None,

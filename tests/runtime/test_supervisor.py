@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +21,7 @@ from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.sinks.jsonl import JsonLinesSink
+from tests.hanging import hanging_playlist
 from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
 from tests.make_media import make_clip
 from tests.models import bursts, factories, seeded_bundle
@@ -261,10 +260,9 @@ def test_stay_goes_on_when_all_has_ended(tmp_path: Path, clip: Path) -> None:
 
 
 def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path: Path, clip: Path) -> None:
-    """Opening a pipe that nobody writes to blocks in the kernel, where no interruption reaches."""
-    os.mkfifo(tmp_path / "pipe")
-    hanging = source("hung", tmp_path / "pipe", realtime=True, options=MediaOptions(open_timeout_s=0.2))
-    with Daemon(tmp_path, hanging, source("good", clip), watchdog_s=1.0) as daemon:
+    hung = hanging_playlist(tmp_path)
+    hanging = source("hung", tmp_path / "hanging.m3u8", realtime=True, options=MediaOptions(open_timeout_s=0.2))
+    with hung, Daemon(tmp_path, hanging, source("good", clip), watchdog_s=1.0) as daemon:
         daemon.until(lambda: any(one["reason"] == "watchdog" for one in daemon.messages("status", "hung")))
         daemon.until(lambda: daemon.last("good", "state") == "ended")
         assert 'earwitness_readers_abandoned_total{stream="hung"} 1.0' in daemon.get("/metrics").text
@@ -272,10 +270,6 @@ def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path: Path, 
         assert daemon.end() < 5.0
     assert daemon.code == 0
     assert daemon.supervisor.left_behind
-    for _ in range(2):  # let the threads go
-        with suppress(OSError):
-            os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))
-        time.sleep(0.2)
 
 
 def test_pictures_begin_coarse_and_are_refined_where_there_is_room(tmp_path: Path) -> None:

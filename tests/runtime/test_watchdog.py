@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from streamer.runtime.metrics import Metrics
 from streamer.runtime.reader import Reader, Source
 from streamer.runtime.watchdog import Watchdog
 from streamer.types import SAMPLE_RATE_HZ, Want
+from tests.hanging import hanging_playlist
 from tests.make_media import make_clip
 from tests.models import bursts
 
@@ -36,10 +36,9 @@ class Stream:
         options = MediaOptions(open_timeout_s=OPEN_S, read_timeout_s=60.0)
         source = Source("cam", Address.parse(url), options, loop=False, realtime=realtime, reconnect=True)
         self.metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
-        self.board = Board([StreamView("cam", url, live=source.lossy)], self.metrics, lambda: self.now_s)
+        self.board = Board([StreamView("cam", url)], self.metrics, lambda: self.now_s)
         self.intake = Intake(
-            lossy=source.lossy,
-            audio_limit_s=1.0,
+            limit_s=1.0,
             picture_limit=10,
             clock_s=lambda: self.now_s,
             dropped=lambda reason, count: None,
@@ -92,14 +91,13 @@ def watched(url: str, *, realtime: bool = False) -> Iterator[Stream]:
 
 
 def test_a_reader_that_hangs_where_no_interrupt_reaches_is_replaced_and_counted(tmp_path: Path) -> None:
-    """Opening a FIFO that nobody writes to blocks in the kernel."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with watched(str(pipe), realtime=True) as stream:
+    with hanging_playlist(tmp_path) as url, watched(str(url), realtime=True) as stream:
         stream.until(lambda: stream.watchdog.reader.tries == 1)
+        time.sleep(0.3)  # it hangs by now, and does not notice a cut
         stream.check(after_s=PATIENCE_S + 2 * OPEN_S - 0.1)
         stream.check(after_s=60.0)  # cut here, not before: only now the grace begins
         assert stream.watchdog.reader is stream.readers[0]
+        time.sleep(0.3)
         stream.check(after_s=4.9)
         assert stream.watchdog.abandoned == 0
         stream.check(after_s=0.1)
@@ -112,8 +110,6 @@ def test_a_reader_that_hangs_where_no_interrupt_reaches_is_replaced_and_counted(
         assert isinstance(closed, Closed)
         assert (closed.reason, closed.end) == ("watchdog", "gap")
         stream.until(lambda: stream.watchdog.reader.tries == 1)
-        with suppress(OSError):
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))  # let the threads go
 
 
 def test_a_reader_that_notices_the_cut_stays() -> None:
