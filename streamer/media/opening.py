@@ -52,6 +52,7 @@ class OpenContainer:
     container: InputContainer
     carrier: Carrier
     live: bool
+    took_s: float  # to open it
     pipe: Pipe | None  # what `container` reads from, where that is ours to close
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> Open
             pipe.close()
         # Outside of `except`: the error must not carry FFmpeg's, whose text holds the password.
         raise failure
-    opened = OpenContainer(container, carrier, is_live(container, carrier), pipe)
+    opened = OpenContainer(container, carrier, is_live(container, carrier), time.monotonic() - started, pipe)
     if container.format.name == "tty" and options.format != "tty":
         # FFmpeg takes .txt files for films of terminal art.
         opened.close()

@@ -36,8 +36,9 @@ class Pace:
     already, however long it takes to read it: the reader's own waiting is not held against the source.
     """
 
-    def __init__(self) -> None:
-        self._media_s = 0.0  # the sum of what came
+    def __init__(self, opening_s: float = 0.0) -> None:
+        """`opening_s`: how long opening took; what an even source sent meanwhile comes at once, and is no burst."""
+        self._media_s = -opening_s  # the sum of what came
         self._waited_s = 0.0  # in reads, since `_looked_s`
         self._looked_s: float | None = None
         self._caught_up_s = 0.0
@@ -76,7 +77,7 @@ class Pace:
         self._due_s = now_s - self._media_s
 
     def _note(self, now_s: float) -> None:
-        offset_s, second = self._caught_up_s - self._media_s, int(now_s)
+        offset_s, second = self._caught_up_s - max(self._media_s, 0.0), int(now_s)
         if self._offsets and self._offsets[-1][0] == second:
             _, least_s, greatest_s = self._offsets.pop()
             self._offsets.append((second, min(least_s, offset_s), max(greatest_s, offset_s)))

@@ -113,7 +113,7 @@ class Media:
         self._scaler = Scaler()
         rate = self._video.average_rate if self._video is not None else None
         self._picture_s = 1 / Fraction(rate) if rate else Fraction(1, 25)
-        self._pace = Pace()
+        self._pace = Pace(opened.took_s)
         self._pts: int | None = None  # of the newest packet of the track whose pace is taken
         self._early: av.VideoFrame | None = None  # the first picture, while it has no timestamp
         self._shown_at: Fraction | None = None  # media time of the newest picture

@@ -12,8 +12,8 @@ PACKET_S = 0.02
 class Reader:
     """Reads packets of 20 ms from a source, and may be held up between two of them."""
 
-    def __init__(self) -> None:
-        self.pace = Pace()
+    def __init__(self, opening_s: float = 0.0) -> None:
+        self.pace = Pace(opening_s)
         self.now_s = 1000.0
 
     def wait(self, waited_s: float) -> Arrival:
@@ -81,6 +81,15 @@ def test_a_reader_that_is_held_up_falls_behind_and_the_source_is_not_blamed() ->
         reader.wait(PACKET_S)
     arrival = reader.burst(20.0, held_up_s=2 * PACKET_S)
     assert arrival.lead_s == pytest.approx(-20.0, abs=0.5)
+
+
+def test_what_gathered_while_an_even_source_was_opened_is_no_burst() -> None:
+    reader = Reader(opening_s=3.0)
+    reader.burst(3.0)
+    for _ in range(100):
+        arrival = reader.wait(PACKET_S)
+    assert arrival.lead_s == pytest.approx(0.0, abs=0.3)
+    assert arrival.patience_s < 0.5
 
 
 def test_nothing_is_known_before_the_first_packet() -> None:
