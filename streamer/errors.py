@@ -51,6 +51,10 @@ class SinkError(EarwitnessError):
     """A place that messages go to can't be used."""
 
 
+class SinkGoneError(SinkError):
+    """A place that messages went to is gone for good."""
+
+
 class WireError(EarwitnessError):
     """A message can't be read, or can't be sent as it is."""
 

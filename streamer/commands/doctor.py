@@ -13,7 +13,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import torch
 
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.options import add_config_options, config_of
@@ -24,6 +23,7 @@ from streamer.errors import EarwitnessError, SourceError
 from streamer.escapes import printable
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.media.source import Media, open_media
+from streamer.networks.backends import use_threads
 from streamer.runtime.health import check_address
 from streamer.sinks.zmq import ZmqSink
 from streamer.types import SAMPLE_RATE_HZ, Chunk, Picture, Want, Window
@@ -81,7 +81,7 @@ def checks(config: DaemonConfig, environ: Mapping[str, str]) -> Iterator[Check]:
     yield _python()
     yield from _packages()
     yield _cores()
-    torch.set_num_threads(config.load.threads)
+    use_threads(config.load.threads)
     factories: Mapping[str, ExtractorFactory] = {}
     try:
         bundle, factories = load_model(config, environ)

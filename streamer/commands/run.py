@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-import threading
 import uuid
-from types import FrameType
 from typing import TYPE_CHECKING
-
-import torch
 
 from streamer.address import Address
 from streamer.commands import logs
 from streamer.commands.options import add_config_options, config_of
+from streamer.commands.signals import Signals
 from streamer.config.schema import DaemonConfig
 from streamer.config.sources import split_source
 from streamer.daemon import check_window, load_model, open_sinks, plan_of
 from streamer.errors import ConfigError
+from streamer.networks.backends import use_threads
 from streamer.runtime.supervisor import Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.starting import EndsAtOnce
@@ -47,7 +44,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the daemon; 0 if it was told to stop or everything ended well, 1 if a source was given up."""
+    """Run the daemon; 0 if it was told to stop or all ended well, 1 if a source was given up or nobody listens."""
+    signals = Signals()
     with EndsAtOnce("earwitness"):
         config = config_of(args)
         if not config.streams:
@@ -55,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
                 "no source to listen to; name one: earwitness run NAME=URL, or `streams:` in --config FILE"
             )
         logs.set_up(config.log.level, config.log.format, args.known)
-        torch.set_num_threads(config.load.threads)
+        use_threads(config.load.threads)
         bundle, factories = load_model(config, os.environ)
         check_window(config, bundle)
     run = uuid.uuid4().hex[:12]
@@ -73,23 +71,15 @@ def main(args: argparse.Namespace) -> int:
         for sink in sinks:
             sink.close()
         raise
-    stop = threading.Event()
-
-    def asked(number: int, frame: FrameType | None) -> None:
-        del frame
-        if stop.is_set():  # asked twice: at once
-            os._exit(128 + number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, asked)
+    signals.take_over_ends()
     if any("${" not in text and Address.parse(split_source(text)[1]).has_login for text in args.sources):
         log.warning(
             "a user or password on the command line is shown by `ps` to every user of this machine: write it as "
             "'${NAME}' (in single quotes), or in a file for --config"
         )
     log.info("%s, model %s, %d streams", where(config), bundle.name, len(config.streams))
-    code = supervisor.run(stop)
+    code = supervisor.run(signals.stop, signals.reopen)
+    signals.done()
     if supervisor.left_behind:
         # A thread hangs in a library, and Python would wait for it, or crash, while it takes itself down.
         sys.stdout.flush()

@@ -28,6 +28,8 @@ class Outbox:
         self._changed = threading.Condition()
         self._waiting: deque[Outgoing] = deque()
         self._closed = False
+        self.lost = 0
+        """Messages that were dropped."""
 
     def put(self, message: Message, onset_arrival_utc_s: float | None = None) -> None:
         """Queue a message; never waits."""
@@ -38,6 +40,7 @@ class Outbox:
                     (i for i, one in enumerate(self._waiting) if isinstance(one.message, (TagsMessage, ScoresMessage))),
                     0,
                 )
+                self.lost += 1
                 self._dropped(self._waiting[victim].message)
                 del self._waiting[victim]
             self._changed.notify()

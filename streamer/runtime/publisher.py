@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from streamer.errors import SinkError
+from streamer.errors import SinkError, SinkGoneError
 from streamer.runtime.board import Board
 from streamer.runtime.metrics import Metrics
+from streamer.runtime.outages import Outages
 from streamer.runtime.outbox import Outbox, Outgoing
 from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Fanout, Numberer, Sink
 from streamer.sinks.wire import OnsetMessage
 
+log = logging.getLogger(__name__)
+
 _POLL_S = 0.05
 _HEARTBEAT_EVERY_S = 5.0
 _STATUS_EVERY_S = 10.0
+_SAY_EVERY_S = 60.0
+"""How often it is logged that a subscriber is slow, if it stays so."""
 
 
 @runtime_checkable
@@ -30,8 +36,8 @@ class Overflowing(Protocol):
 class Publisher(threading.Thread):
     """Sends what is in `outbox` to every sink; in between it sends heartbeats and each stream's status.
 
-    Ends when the outbox is closed and empty. `failed(sink's name, error)` hears of what a sink could not take. An
-    unexpected exception is handed to `crashed`, and the thread ends.
+    Ends when the outbox is closed and empty, or when there were sinks and the last one is gone. What a sink could not
+    take is counted and logged. An unexpected exception is handed to `crashed`, and the thread ends.
     """
 
     def __init__(
@@ -39,7 +45,6 @@ class Publisher(threading.Thread):
         outbox: Outbox,
         numberer: Numberer,
         sinks: Sequence[Sink],
-        failed: Callable[[str, SinkError], None],
         board: Board,
         reporter: Reporter,
         metrics: Metrics,
@@ -48,48 +53,91 @@ class Publisher(threading.Thread):
         super().__init__(name="publisher", daemon=True)
         self._outbox = outbox
         self._sinks = sinks
-        self._fanout = Fanout(numberer, sinks, failed)
-        self._overflows = 0
+        self._outages = Outages(time.monotonic)
+        self._fanout = Fanout(numberer, sinks, self._sink_failed, self._outages.worked)
+        self._overflows = self._overflows_told = 0
+        self._overflows_told_s = float("-inf")
+        self._lost = 0
         self._board = board
         self._reporter = reporter
         self._metrics = metrics
         self._crashed = crashed
+        self._reopen_asked = threading.Event()
         self._began_s = time.monotonic()
         self._told: dict[str, tuple[int, float]] = {}  # stream -> changes then, when (monotonic)
-        self._beat_s = float("-inf")
+        self._sent_beat_s = float("-inf")
+        self.beat_s = time.monotonic()
+        """When the thread was last seen to work (monotonic seconds)."""
+
+    @property
+    def nobody_left(self) -> bool:
+        """There were sinks, and all of them are gone for good."""
+        return self._fanout.all_gone
+
+    def reopen(self) -> None:
+        """Ask for every sink to open its file anew, as after log rotation; returns at once. From any thread."""
+        self._reopen_asked.set()
 
     def run(self) -> None:
         """Send until the outbox is closed and empty, then close the sinks."""
         try:
-            while not self._outbox.finished:
+            while not self._outbox.finished and not self.nobody_left:
                 self._by_the_clock(time.monotonic())
                 for outgoing in self._outbox.take(_POLL_S):
                     self._send(outgoing)
+                if self._reopen_asked.is_set():
+                    self._reopen_asked.clear()
+                    self._fanout.reopen()
+                    log.info("outputs are opened anew: %s", ", ".join(self._fanout.names) or "none")
                 self._fanout.poll(0.0)
-                self._count_overflows()
+                self._count_losses(time.monotonic())
             self._by_the_clock(time.monotonic())
             for view in self._board.views():
                 if view.state not in ("ended", "failed"):
                     self._send(Outgoing(self._reporter.status(view, stopped=True)))
+            self._outages.close()
         except BaseException as error:
             self._crashed(error)
         finally:
             self._fanout.close()
 
-    def _count_overflows(self) -> None:
+    def _sink_failed(self, sink: str, error: SinkError) -> None:
+        self._metrics.sink_error(sink)
+        if isinstance(error, SinkGoneError):
+            left = self._fanout.names
+            log.error("%s: %s; %s", sink, error, f"{', '.join(left)} goes on" if left else "nobody is left to tell")
+        else:
+            self._outages.failed(sink, str(error))
+
+    def _count_losses(self, now_s: float) -> None:
+        """What is lost elsewhere than at a sink: at slow subscribers, and in the queue to here."""
         overflows = sum(sink.overflows for sink in self._sinks if isinstance(sink, Overflowing))
         self._metrics.overflowed(overflows - self._overflows)
         self._overflows = overflows
+        if overflows != self._overflows_told and now_s - self._overflows_told_s >= _SAY_EVERY_S:
+            log.warning(
+                "a subscriber is too slow and misses messages; the others get them (its queue ran full, %d times more)",
+                overflows - self._overflows_told,
+            )
+            self._overflows_told, self._overflows_told_s = overflows, now_s
+        lost = self._outbox.lost
+        if lost != self._lost:
+            why = "more messages come than the sinks can take; the oldest are dropped, tags and scores first"
+            self._outages.failed("queue of messages", why, lost - self._lost)
+            self._lost = lost
+        else:
+            self._outages.worked("queue of messages")
 
     def _by_the_clock(self, now_s: float) -> None:
+        self.beat_s = now_s
         for view in self._board.views():
             changes = self._board.changes(view.name)
             before, at_s = self._told.get(view.name, (-1, 0.0))
             if changes != before or now_s - at_s >= _STATUS_EVERY_S:
                 self._told[view.name] = (changes, now_s)
                 self._send(Outgoing(self._reporter.status(self._board.view(view.name))))
-        if now_s - self._beat_s >= _HEARTBEAT_EVERY_S:
-            self._beat_s = now_s
+        if now_s - self._sent_beat_s >= _HEARTBEAT_EVERY_S:
+            self._sent_beat_s = now_s
             uptime_s = now_s - self._began_s
             self._send(Outgoing(self._reporter.heartbeat(self._board.views(), _HEARTBEAT_EVERY_S, uptime_s)))
 
@@ -97,6 +145,7 @@ class Publisher(threading.Thread):
         began_s = time.perf_counter()
         message = self._fanout.send(outgoing.message)
         self._metrics.stage("publish", time.perf_counter() - began_s)
+        self.beat_s = time.monotonic()
         if isinstance(message, OnsetMessage):
             arrived_s = outgoing.onset_arrival_utc_s
             latency_s = None if arrived_s is None else message.sent_utc_s - arrived_s

@@ -12,7 +12,6 @@ from functools import partial
 
 from streamer.bundle import Bundle
 from streamer.detect import Detector
-from streamer.errors import SinkError
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.pipeline import StreamPipeline, StreamSettings
 from streamer.runtime.backoff import Backoff, BackoffLimits
@@ -35,8 +34,8 @@ from streamer.sinks.wire import kind
 log = logging.getLogger(__name__)
 
 _CHECK_S = 0.1
-_WORKER_DEAD_S = 60.0
-"""A worker without a beat for so long is not well. Generous: a batch of pictures takes seconds on a small machine."""
+_DEAD_S = 60.0
+"""A worker or publisher without a beat for so long is not well. Generous: a batch of pictures can take seconds."""
 _MAX_ABANDONED = 32
 """Threads that may be left behind; a daemon with more is better begun anew (by systemd or the like)."""
 _STOP_WORKER_S = 2.3
@@ -146,12 +145,9 @@ class Supervisor:
             with_scores=plan.publish_scores,
         )
         self._worker = Worker(parts, time.monotonic, self._wake, self._crashed)
-        self._broken: set[str] = set()
         numberer = Numberer(plan.publisher, plan.run, time.time)
         reporter = Reporter(bundle.name, factories, plan.version)
-        self._publisher = Publisher(
-            self._outbox, numberer, sinks, self._sink_failed, board, reporter, metrics, self._crashed
-        )
+        self._publisher = Publisher(self._outbox, numberer, sinks, board, reporter, metrics, self._crashed)
         self._health: HealthServer | None = None
         if plan.metrics_address is not None:
             self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)
@@ -161,8 +157,10 @@ class Supervisor:
         """The port of /metrics; None if there is none."""
         return self._health.port if self._health else None
 
-    def run(self, stop: threading.Event) -> int:
-        """Run until `stop` is set or every source has ended for good; gives the exit code.
+    def run(self, stop: threading.Event, reopen: threading.Event) -> int:
+        """Run until `stop` is set, every source has ended for good or nobody is left to tell; gives the exit code.
+
+        Each time that `reopen` is set, the sinks open their files anew.
 
         Raises:
             BaseException: what a thread died of, if it was not foreseen.
@@ -174,7 +172,10 @@ class Supervisor:
             watchdog.reader.start()
         self._notifier.send("READY=1", f"STATUS={len(self._watchdogs)} streams")
         pinged_s = 0.0
-        while not stop.is_set() and not self._failed.is_set() and not self._all_finished():
+        while not (stop.is_set() or self._failed.is_set() or self._all_finished() or self._publisher.nobody_left):
+            if reopen.is_set():
+                reopen.clear()
+                self._publisher.reopen()
             now_s = time.monotonic()
             for watchdog in self._watchdogs:
                 watchdog.check(now_s)
@@ -187,18 +188,22 @@ class Supervisor:
         self._shut_down()
         if self._failure is not None:
             raise self._failure
-        return 1 if any(view.state == "failed" for view in self.board.views()) and not stop.is_set() else 0
+        if stop.is_set():
+            return 0
+        return int(self._publisher.nobody_left or any(view.state == "failed" for view in self.board.views()))
 
     def healthy(self) -> Answer:
         """Whether the process does its work: for /healthz and systemd's watchdog."""
-        age_s = time.monotonic() - self._worker.beat_s
+        now_s = time.monotonic()
+        ages_s = {"worker": now_s - self._worker.beat_s, "publisher": now_s - self._publisher.beat_s}
         threads = {thread.name: thread.is_alive() for thread in (self._worker, self._publisher)}
-        ok = age_s < _WORKER_DEAD_S and all(threads.values()) and self._abandoned <= _MAX_ABANDONED
+        ok = max(ages_s.values()) < _DEAD_S and all(threads.values()) and self._abandoned <= _MAX_ABANDONED
         return Answer(
             ok,
             {
                 "ok": ok,
-                "worker_beat_age_s": round(age_s, 3),
+                "worker_beat_age_s": round(ages_s["worker"], 3),
+                "publisher_beat_age_s": round(ages_s["publisher"], 3),
                 "threads": threads,
                 "abandoned_readers": self._abandoned,
             },
@@ -229,12 +234,6 @@ class Supervisor:
         if self._failure is None:
             self._failure = error
         self._failed.set()
-
-    def _sink_failed(self, sink: str, error: SinkError) -> None:
-        self.metrics.sink_error(sink)
-        if sink not in self._broken:  # said once, not once a message
-            self._broken.add(sink)
-            log.error("%s", error)
 
     def _shut_down(self) -> None:
         """Readers, then the worker, then the publisher: each has handed on all it had before the next one ends."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from streamer.errors import SinkError, WireError
+from streamer.errors import SinkError, SinkGoneError, WireError
 from streamer.sinks.wire import Message, check, topic
 
 
@@ -19,10 +20,19 @@ class Sink(Protocol):
     """What metrics and log lines call it."""
 
     def send(self, message: Message) -> None:
-        """Send a numbered message. Raises `SinkError` if it is lost; the next one may be sent all the same."""
+        """Send a numbered message.
+
+        Raises:
+            SinkError: it is lost; the next one may be sent all the same.
+            SinkGoneError: no message can be sent any more.
+
+        """
 
     def poll(self, timeout_s: float) -> None:
         """Do what readers ask for, and wait for that for at most `timeout_s` seconds. Raises `SinkError`."""
+
+    def reopen(self) -> None:
+        """Open anew what may have been moved or removed since, as a log file after rotation. Raises `SinkError`."""
 
     def close(self) -> None:
         """Send what is still on its way, for at most 2 s, and let go. Never raises; a second time it does nothing."""
@@ -57,16 +67,35 @@ class Numberer:
 
 
 class Fanout:
-    """All sinks as one: each message is numbered once and goes to every one of them."""
+    """All sinks as one: each message is numbered once and goes to every one of them. A sink that is gone is let go."""
 
-    def __init__(self, numberer: Numberer, sinks: Sequence[Sink], failed: Callable[[str, SinkError], None]) -> None:
+    def __init__(
+        self,
+        numberer: Numberer,
+        sinks: Sequence[Sink],
+        failed: Callable[[str, SinkError], None],
+        worked: Callable[[str], None],
+    ) -> None:
         """`failed(sink's name, error)` hears of each message that a sink could not take; the others still get it.
 
-        A message that can't be encoded, as of a model that gives NaN, is told of under the name `wire`.
+        `worked(sink's name)` hears of each message that it took. A message that can't be encoded, as of a model that
+        gives NaN, is told of under the name `wire`.
         """
         self._numberer = numberer
-        self._sinks = tuple(sinks)
+        self._sinks = list(sinks)
         self._failed = failed
+        self._worked = worked
+        self._had_sinks = bool(sinks)
+
+    @property
+    def names(self) -> list[str]:
+        """The sinks that are left."""
+        return [sink.name for sink in self._sinks]
+
+    @property
+    def all_gone(self) -> bool:
+        """There were sinks, and none is left: nobody can hear of anything any more."""
+        return self._had_sinks and not self._sinks
 
     def send(self, message: Message) -> Message | None:
         """Number the message, send it to every sink and return it; None if it can't be encoded."""
@@ -75,22 +104,35 @@ class Fanout:
         except WireError as error:
             self._failed("wire", SinkError(str(error)))
             return None
-        for sink in self._sinks:
-            try:
-                sink.send(numbered)
-            except SinkError as error:
-                self._failed(sink.name, error)
+        self._worked("wire")
+        for sink in tuple(self._sinks):
+            if self._tried(sink, partial(sink.send, numbered)):
+                self._worked(sink.name)
         return numbered
 
     def poll(self, timeout_s: float) -> None:
         """Let every sink do what its readers ask for; together they wait for at most `timeout_s` seconds."""
-        for sink in self._sinks:
-            try:
-                sink.poll(timeout_s / len(self._sinks))
-            except SinkError as error:
-                self._failed(sink.name, error)
+        share_s = timeout_s / max(len(self._sinks), 1)
+        for sink in tuple(self._sinks):
+            self._tried(sink, partial(sink.poll, share_s))
+
+    def reopen(self) -> None:
+        """Let every sink open anew what may have been moved."""
+        for sink in tuple(self._sinks):
+            self._tried(sink, sink.reopen)
 
     def close(self) -> None:
         """Close every sink."""
         for sink in self._sinks:
             sink.close()
+
+    def _tried(self, sink: Sink, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except SinkError as error:
+            if isinstance(error, SinkGoneError):
+                self._sinks.remove(sink)
+                sink.close()
+            self._failed(sink.name, error)
+            return False
+        return True

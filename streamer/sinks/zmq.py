@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import re
 import socket
 import stat
@@ -15,6 +17,8 @@ from streamer.errors import SinkError
 from streamer.sinks.loopback import loopback_addresses
 from streamer.sinks.snapshot import Snapshot
 from streamer.sinks.wire import Message, encode, topic
+
+log = logging.getLogger(__name__)
 
 _LINGER_S = 2.0
 """How long `close` waits for subscribers to take what is queued for them."""
@@ -31,7 +35,7 @@ class ZmqSink:
 
     Every subscriber has a queue of its own of at most `queue_messages`. When it is full that subscriber misses
     messages, and sees so from `seq`; nobody waits for it, and the others get everything. ZeroMQ does not tell
-    how many it misses, only when its queue runs full: then `send` or `poll` raises, after they have done their work.
+    how many it misses, only when its queue runs full: `overflows` counts that.
 
     A new subscription is answered with the current statuses and open events that match it. ZeroMQ can't
     address one subscriber, so the others that match get them too: they are marked `replay` and keep their `seq`.
@@ -61,21 +65,42 @@ class ZmqSink:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise SinkError(_why_not(endpoint, error)) from None
+        path = self.endpoint.removeprefix("ipc://") if self.endpoint.startswith("ipc://") else "@"
+        self._path = None if path.startswith("@") else path  # None: nothing that could be removed
+        self.overflows = 0
+        """How often the queue of a subscriber has run full."""
+        self._bound = self._there()
 
     def send(self, message: Message) -> None:
         """Send to all whose subscription matches; never waits.
 
         Raises:
-            SinkError: the queue of a subscriber has run full, or the socket is broken.
+            SinkError: the socket is broken, or an ipc endpoint's file is gone and can't be made anew, so that nobody
+                new can connect.
 
         """
-        replayed = self._answer(0.0)  # what held before this message goes to new subscribers before it
+        self._answer(0.0)  # what held before this message goes to new subscribers before it
         self._snapshot.push(message)
-        self._check(self._send(message) and replayed)
+        self._send(message)
+        if self._path is not None and self._there() != self._bound:
+            self.reopen()
 
     def poll(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` seconds for new subscriptions and send them what holds. Raises like `send`."""
-        self._check(self._answer(timeout_s))
+        self._answer(timeout_s)
+
+    def reopen(self) -> None:
+        """Make an ipc endpoint's file anew if it is gone; those who are connected stay so. Raises `SinkError`."""
+        if self._path is None or self._there() == self._bound:
+            return
+        try:
+            _check_path(self.endpoint, self._path)
+            self._socket.bind(self.endpoint)
+        except (SinkError, zmq.ZMQError) as error:
+            why = _why_not(self.endpoint, error) if isinstance(error, zmq.ZMQError) else str(error)
+            raise SinkError(f"nobody new can connect: the endpoint's file was removed; {why}") from None
+        self._bound = self._there()
+        log.warning("%s: the endpoint's file was removed; it is made anew", self.endpoint)
 
     def close(self) -> None:
         """Stop; what is queued for subscribers goes out for at most 2 s more."""
@@ -103,8 +128,16 @@ class ZmqSink:
                     self._socket.unbind(one)
         raise AssertionError
 
-    def _answer(self, timeout_s: float) -> bool:
-        """Take in new subscriptions and send them what holds; False if a queue ran full."""
+    def _there(self) -> tuple[int, int] | None:
+        """Which file is at the path of an ipc endpoint: device and inode; None if there is none."""
+        try:
+            found = os.stat(self._path) if self._path is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found else None
+
+    def _answer(self, timeout_s: float) -> None:
+        """Take in new subscriptions and send them what holds."""
         prefixes = set()
         try:
             if self._socket.poll(round(timeout_s * 1000), zmq.POLLIN):
@@ -116,11 +149,11 @@ class ZmqSink:
             pass
         except zmq.ZMQError as error:
             raise SinkError(f"{self.endpoint}: {error.strerror}") from None
-        taken = [self._send(message) for message in self._snapshot.matching(prefixes)]
-        return all(taken)
+        for message in self._snapshot.matching(prefixes):
+            self._send(message)
 
-    def _send(self, message: Message) -> bool:
-        """Send; False if a subscriber's queue turned out to be full, which then has missed it."""
+    def _send(self, message: Message) -> None:
+        """Send, and count if a subscriber's queue turns out to be full, which then has missed it."""
         frames = (topic(message).encode(), encode(message))
         try:
             try:
@@ -130,14 +163,9 @@ class ZmqSink:
             except zmq.Again:
                 self._socket.set(zmq.XPUB_NODROP, 0)
                 self._socket.send_multipart(frames, zmq.DONTWAIT)
-                return False
+                self.overflows += 1
         except zmq.ZMQError as error:
             raise SinkError(f"{self.endpoint}: {error.strerror}") from None
-        return True
-
-    def _check(self, taken: bool) -> None:
-        if not taken:
-            raise SinkError(f"{self.endpoint}: a subscriber is too slow and misses messages; the others get them")
 
 
 def _local(endpoint: str) -> list[str]:

@@ -80,12 +80,13 @@ class Daemon:
             lambda: f"e{next(ids)}",
         )
         self.stop = threading.Event()
+        self.reopen = threading.Event()
         self.code: int | BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         try:
-            self.code = self.supervisor.run(self.stop)
+            self.code = self.supervisor.run(self.stop, self.reopen)
         except BaseException as error:
             self.code = error
 

@@ -36,7 +36,8 @@ def test_all_sinks_get_the_same_and_a_broken_one_hurts_none(tmp_path: Path) -> N
     failures: list[tuple[str, str]] = []
     full = JsonLinesSink("/dev/full")
     sinks = [JsonLinesSink(str(tmp_path / "a")), full, JsonLinesSink(str(tmp_path / "b"))]
-    fanout = Fanout(make.numberer(), sinks, lambda name, error: failures.append((name, str(error))))
+    worked: list[str] = []
+    fanout = Fanout(make.numberer(), sinks, lambda name, error: failures.append((name, str(error))), worked.append)
     for message in (make.onset(), make.offset()):
         assert fanout.send(message) is not None
     fanout.poll(0.03)
@@ -45,12 +46,17 @@ def test_all_sinks_get_the_same_and_a_broken_one_hurts_none(tmp_path: Path) -> N
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert [json.loads(line)["seq"] for line in (tmp_path / "a").read_text().splitlines()] == [1, 2]
     assert failures == [("jsonl", "a message to /dev/full is lost: No space left on device")] * 2
+    assert worked == ["wire", "jsonl", "jsonl"] * 2
+    assert fanout.names == ["jsonl"] * 3
 
 
 def test_a_message_that_is_not_fit_is_told_and_leaves_no_gap(tmp_path: Path) -> None:
     failures: list[tuple[str, SinkError]] = []
     fanout = Fanout(
-        make.numberer(), [JsonLinesSink(str(tmp_path / "a"))], lambda name, error: failures.append((name, error))
+        make.numberer(),
+        [JsonLinesSink(str(tmp_path / "a"))],
+        lambda name, error: failures.append((name, error)),
+        lambda name: None,
     )
     assert fanout.send(msgspec.structs.replace(make.onset(), score=math.nan)) is None
     numbered = fanout.send(make.onset())
@@ -61,7 +67,8 @@ def test_a_message_that_is_not_fit_is_told_and_leaves_no_gap(tmp_path: Path) -> 
 
 
 def test_no_sinks_at_all_are_fine() -> None:
-    fanout = Fanout(make.numberer(), [], lambda name, error: None)
+    fanout = Fanout(make.numberer(), [], lambda name, error: None, lambda name: None)
     assert fanout.send(make.heartbeat()) is not None
     fanout.poll(1.0)
+    assert not fanout.all_gone
     fanout.close()

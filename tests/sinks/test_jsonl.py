@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamer.errors import SinkError
+from streamer.sinks.base import Numberer
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.wire import decode
 from tests import messages as make
@@ -115,5 +116,185 @@ sink.close()
     assert [json.loads(process.stdout.readline())["seq"] for _ in range(3)] == [1, 2, 3]
     process.stdout.close()
     assert process.wait(20) == 0
-    assert process.stderr.read() == b"a message to standard output is lost: Broken pipe"
+    assert process.stderr.read() == b"whoever read standard output has gone; it gets no more messages"
     process.stderr.close()
+
+
+def _seqs(*paths: Path) -> list[int]:
+    return [json.loads(line)["seq"] for path in paths for line in path.read_bytes().splitlines()]
+
+
+def _sent(sink: JsonLinesSink, numberer: Numberer) -> bool:
+    try:
+        sink.send(numberer.number(make.onset()))
+    except SinkError:
+        return False
+    return True
+
+
+def test_a_file_that_is_moved_and_removed_gets_a_new_one_at_its_path(tmp_path: Path) -> None:
+    """logrotate's `nocreate` and `create`; then the old file is compressed and removed."""
+    path, old = tmp_path / "events.jsonl", tmp_path / "events.jsonl.1"
+    sink, numberer = JsonLinesSink(str(path)), make.numberer()
+    assert _sent(sink, numberer)
+    path.rename(old)
+    assert _sent(sink, numberer)
+    assert _seqs(old, path) == [1, 2]
+    path.rename(old)
+    path.touch()
+    assert _sent(sink, numberer)
+    assert _seqs(old, path) == [2, 3]
+    path.unlink()
+    assert _sent(sink, numberer)
+    assert _seqs(path) == [4]
+    sink.close()
+
+
+def test_a_file_that_is_copied_and_emptied_goes_on_from_its_start(tmp_path: Path) -> None:
+    """logrotate's `copytruncate`; no hole of zeros, as without O_APPEND."""
+    path = tmp_path / "events.jsonl"
+    sink, numberer = JsonLinesSink(str(path)), make.numberer()
+    assert _sent(sink, numberer)
+    os.truncate(path, 0)
+    assert _sent(sink, numberer)
+    assert _seqs(path) == [2]
+    sink.close()
+
+
+def test_a_folder_that_goes_is_told_and_one_that_comes_back_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "events.jsonl"
+    sink, numberer = JsonLinesSink(str(path)), make.numberer()
+    assert _sent(sink, numberer)
+    path.unlink()
+    folder.rmdir()
+    with pytest.raises(SinkError, match=r"a message to .*events.jsonl is lost: No such file or directory"):
+        sink.send(numberer.number(make.onset()))
+    assert not _sent(sink, numberer)
+    folder.mkdir()
+    assert _sent(sink, numberer)
+    assert _seqs(path) == [4]
+    sink.close()
+
+
+def test_a_folder_at_the_path_is_told_and_disturbs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    sink, numberer = JsonLinesSink(str(path)), make.numberer()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SinkError, match="Is a directory"):
+        sink.send(numberer.number(make.onset()))
+    path.rmdir()
+    assert _sent(sink, numberer)
+    assert _seqs(path) == [2]
+    sink.close()
+
+
+def test_a_fifo_without_a_reader_loses_messages_and_says_so(tmp_path: Path) -> None:
+    """Else the kernel would take 64 KiB of them in silence."""
+    path = tmp_path / "events.jsonl"
+    sink, numberer = JsonLinesSink(str(path)), make.numberer()
+    assert _sent(sink, numberer)
+    path.unlink()
+    os.mkfifo(path)
+    for _ in range(2):
+        with pytest.raises(SinkError, match="nobody reads it"):
+            sink.send(numberer.number(make.onset()))
+    for seq in (4, 6):
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        assert _sent(sink, numberer)
+        assert json.loads(_read(reader))["seq"] == seq
+        os.close(reader)
+        assert not _sent(sink, numberer)
+    sink.close()
+    late = JsonLinesSink(str(path))  # a reader may come after the daemon
+    assert not _sent(late, numberer)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert _sent(late, numberer)
+    late.close()
+    os.close(reader)
+
+
+def test_a_disk_that_is_full_and_has_room_again(tmp_path: Path) -> None:
+    """In a process whose files may hold 1000 bytes, which fails in the middle of a line as a full disk does."""
+    script = """
+import resource, sys
+from streamer.errors import SinkError
+from streamer.sinks.jsonl import JsonLinesSink
+from tests import messages as make
+sink, numberer, path = JsonLinesSink(sys.argv[1]), make.numberer(), sys.argv[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+for _ in range(10):
+    try:
+        sink.send(numberer.number(make.onset()))
+    except SinkError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sink.send(numberer.number(make.onset()))
+"""
+    path = tmp_path / "events.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    errors = done.stdout.splitlines()
+    assert set(errors) == {f"a message to {path} is lost: File too large"}
+    whole = [line for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+    assert len(whole) == 11 - len(errors)
+    assert json.loads(whole[-1])["seq"] == 11
+
+
+def test_reopening_makes_a_file_anew_and_leaves_standard_output(tmp_path: Path) -> None:
+    path, old = tmp_path / "events.jsonl", tmp_path / "old"
+    sink, numberer = JsonLinesSink(str(path)), make.numberer()
+    assert _sent(sink, numberer)
+    path.rename(old)
+    sink.reopen()
+    assert path.exists()
+    assert _sent(sink, numberer)
+    assert _seqs(old, path) == [1, 2]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SinkError, match="Is a directory"):
+        sink.reopen()
+    path.rmdir()
+    assert _sent(sink, numberer)
+    sink.close()
+
+
+def test_standard_output_that_nobody_reads_any_more_is_noticed_without_a_message() -> None:
+    script = """
+import sys, time
+from streamer.errors import SinkGoneError
+from streamer.sinks.jsonl import JsonLinesSink
+sink = JsonLinesSink("-")
+sink.reopen()
+try:
+    for _ in range(1000):
+        sink.poll(0.01)
+except SinkGoneError as error:
+    sys.stderr.write(str(error))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    with process.stderr as said:  # type: ignore[union-attr]
+        assert process.wait(20) == 0
+        assert said.read() == b"whoever read standard output has gone; it gets no more messages"
+
+
+def test_closed_standard_output_is_refused_in_one_line() -> None:
+    script = 'from streamer.sinks.jsonl import JsonLinesSink\nJsonLinesSink("-")'
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -c '{script}' >&-"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "SinkError: can't write messages to standard output: it is closed" in done.stderr

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -148,15 +148,11 @@ def test_a_frozen_subscriber_loses_its_messages_alone_and_costs_no_memory() -> N
             wait_for(lambda: bool(got) and bool(frozen.lines), lambda: _receive(sink, healthy, got))
             os.kill(frozen.process.pid, signal.SIGSTOP)
             before = psutil.Process().memory_info().rss
-            slowest_s, complaints, count, received = 0.0, 0, 30_000, 0
+            slowest_s, count, received = 0.0, 30_000, 0
             for index in range(count):
                 message = numberer.number(make.tags())
                 began_s = time.perf_counter()
-                try:
-                    sink.send(message)
-                except SinkError as error:
-                    assert "too slow and misses messages" in str(error)  # noqa: PT017
-                    complaints += 1
+                sink.send(message)
                 slowest_s = max(slowest_s, time.perf_counter() - began_s)
                 if index % 100 == 99:
                     while received < index + 1 and healthy.receive(5.0) is not None:
@@ -164,7 +160,7 @@ def test_a_frozen_subscriber_loses_its_messages_alone_and_costs_no_memory() -> N
             grown_mb = (psutil.Process().memory_info().rss - before) / 1e6
             assert received == count
             assert not healthy.missed["earwitness"]
-            assert complaints >= 1
+            assert sink.overflows >= 1
             assert grown_mb < 20
             assert slowest_s < 1.0
             os.kill(frozen.process.pid, signal.SIGCONT)
@@ -174,8 +170,7 @@ def test_a_frozen_subscriber_loses_its_messages_alone_and_costs_no_memory() -> N
 
 
 def _beat(sink: ZmqSink, numberer: Numberer) -> None:
-    with suppress(SinkError):
-        sink.send(numberer.number(make.heartbeat()))
+    sink.send(numberer.number(make.heartbeat()))
     time.sleep(0.05)
 
 
@@ -285,6 +280,39 @@ def test_ipc_paths(tmp_path: Path) -> None:
         ZmqSink(f"ipc://{tmp_path}/no/such.sock")
     with pytest.raises(SinkError):
         ZmqSink(f"ipc://{tmp_path}/{'x' * 200}")
+
+
+def test_an_ipc_file_that_is_removed_is_made_anew(tmp_path: Path) -> None:
+    """Else nobody new could connect, and nobody would know."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "earwitness.sock"
+    endpoint = f"ipc://{path}"
+    with publishing(endpoint) as sink, Subscriber(endpoint) as first:
+        numberer = make.numberer()
+        _send(sink, numberer, make.status())
+        got: list[Message] = []
+        wait_for(lambda: bool(got), lambda: _receive(sink, first, got))
+        path.unlink()
+        folder.rmdir()
+        with pytest.raises(SinkError, match=r"nobody new can connect: .* there is no such folder"):
+            _send(sink, numberer, make.onset())
+        folder.mkdir()
+        _send(sink, numberer, make.offset())
+        assert path.is_socket()
+        # Who was connected has missed nothing, and others can connect again.
+        assert [one.seq for one in (first.receive(5.0), first.receive(5.0)) if one is not None] == [2, 3]
+        with Subscriber(endpoint) as second:
+            late: list[Message] = []
+            wait_for(lambda: bool(late), lambda: _receive(sink, second, late))
+        path.unlink()
+        sink.reopen()
+        assert path.is_socket()
+        path.unlink()
+        path.write_text("precious")
+        with pytest.raises(SinkError, match="is no socket"):
+            sink.reopen()
+        assert path.read_text() == "precious"
 
 
 def test_throughput() -> None:

@@ -1,0 +1,87 @@
+"""What the operating system asks of the daemon. Nothing but SIGKILL ends it without an offset for every onset."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU)
+_REOPENS = (signal.SIGHUP, signal.SIGUSR1)
+"""What log rotation sends: logrotate's examples name both."""
+_MEANS_NOTHING = (
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGSTKFLT,
+)
+"""Without a handler each of them would end the process at once."""
+_SAME_WISH_S = 1.0
+"""A second signal within this is the same wish: a terminal and a wrapper (timeout, npm) may both hand on one Ctrl-C."""
+_HANG_UP_S = 1.0
+"""How long after SIGHUP the terminal may go: a shell tells its jobs first, and then leaves."""
+
+
+class Signals:
+    """Turns signals into two events, `stop` and `reopen`, for the main thread.
+
+    SIGHUP reopens, as in any daemon; but if there was a terminal and it goes away, the daemon ends as by SIGTERM:
+    whoever closes the window of a program means to end it. Under `nohup` it goes on.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.reopen = threading.Event()
+        self._asked_s = 0.0
+        stays = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
+        self._had_terminal = not stays and _has_terminal()
+        for number in _REOPENS:
+            signal.signal(number, self._reopen)
+        for number in (*_MEANS_NOTHING, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)):
+            signal.signal(number, signal.SIG_IGN)
+
+    def take_over_ends(self) -> None:
+        """From here on the daemon ends in order; until here, while it has published nothing, it may be cut off."""
+        for number in _ENDS:
+            signal.signal(number, self._end)
+
+    def done(self) -> None:
+        """All offsets are out: nothing must cut off what is left of the process, or change its exit code."""
+        for number in (*_ENDS, *_REOPENS):
+            signal.signal(number, signal.SIG_IGN)  # Python sets others back to what ends the process
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        now_s = time.monotonic()
+        if self.stop.is_set() and now_s - self._asked_s >= _SAME_WISH_S:  # asked twice: at once
+            os._exit(128 + number)
+        if not self.stop.is_set():
+            self._asked_s = now_s
+        self.stop.set()
+
+    def _reopen(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.reopen.set()
+        if number == signal.SIGHUP and self._had_terminal:
+            later = threading.Timer(_HANG_UP_S, self._end_without_terminal)
+            later.daemon = True
+            later.start()
+            self._end_without_terminal()
+
+    def _end_without_terminal(self) -> None:
+        if not _has_terminal():
+            self.stop.set()
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

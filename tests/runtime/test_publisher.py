@@ -1,0 +1,273 @@
+"""The publishing thread with real sinks: files, a socket with a frozen subscriber, a pipe whose reader goes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamer.runtime.board import Board, StreamView
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.outbox import Outbox
+from streamer.runtime.publisher import Publisher
+from streamer.runtime.reporter import Reporter
+from streamer.sinks.base import Sink
+from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.wire import Message, kind
+from streamer.sinks.zmq import ZmqSink
+from tests import messages as make
+from tests.listeners import LISTEN, listening, wait_for
+from tests.models import factories
+
+
+class Publishing:
+    """A publisher of two streams that runs; everything is real."""
+
+    def __init__(self, sinks: Sequence[Sink], limit: int = 1000) -> None:
+        self.metrics = Metrics("0", "seeded", ["cam", "cam2"], ["Dog"])
+        self.board = Board(
+            [StreamView("cam", "a.wav", live=True), StreamView("cam2", "b.wav", live=False)],
+            self.metrics,
+            time.monotonic,
+        )
+        self.outbox = Outbox(limit, lambda message: self.metrics.message_dropped(kind(message)))
+        self.crashes: list[BaseException] = []
+        self.publisher = Publisher(
+            self.outbox,
+            make.numberer(),
+            sinks,
+            self.board,
+            Reporter("seeded", factories(), "0"),
+            self.metrics,
+            self.crashes.append,
+        )
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"earwitness_{name}", labels) or 0.0
+
+    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+        end_s = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end_s, "waited in vain"
+            assert not self.crashes
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self.outbox.close()
+        self.publisher.join(10.0)
+        assert not self.publisher.is_alive()
+
+
+@contextmanager
+def publishing(*sinks: Sink, limit: int = 1000) -> Iterator[Publishing]:
+    running = Publishing(sinks, limit)
+    running.publisher.start()
+    try:
+        yield running
+    finally:
+        running.end()
+    assert not running.crashes
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_statuses_and_a_heartbeat_come_at_once_and_when_something_changes(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with publishing(JsonLinesSink(str(path))) as running:
+        running.until(lambda: len(lines(path)) == 3)
+        running.board.connecting("cam")  # no change: nothing to say
+        running.board.opened("cam", 1, live=True, has_audio=True, has_video=False)
+        running.board.scored("cam", 1, epoch=0)
+        running.until(lambda: len(lines(path)) == 4)
+        running.outbox.put(make.onset(), 1_790_000_000.0)
+        running.outbox.put(make.offset())
+        running.until(lambda: len(lines(path)) == 6)
+        running.board.finished("cam2", "ended", "", "end of file")
+    told = [(one["type"], one.get("stream"), one.get("state")) for one in lines(path)]
+    assert told == [
+        ("status", "cam", "connecting"),
+        ("status", "cam2", "connecting"),
+        ("heartbeat", None, None),
+        ("status", "cam", "streaming"),
+        ("onset", "cam", None),
+        ("offset", "cam", None),
+        ("status", "cam2", "ended"),
+        ("status", "cam", "stopped"),  # at the end; what has ended was not stopped
+    ]
+    assert [one["seq"] for one in lines(path)] == list(range(1, 9))
+    assert running.metric("events_total", stream="cam", **{"class": "Dog"}) == 1
+    assert running.metric("onset_to_message_seconds_count", stream="cam") == 1
+    # Five messages came before the onset, and the numberer's clock goes on by a second with each.
+    assert running.metric("onset_to_message_seconds_sum", stream="cam") == 4
+    assert running.metric("stage_seconds_count", stage="publish") == 8
+
+
+def test_a_broken_sink_is_said_once_counted_each_time_and_its_recovery_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "streamer")
+    path, good = tmp_path / "folder" / "events.jsonl", tmp_path / "good.jsonl"
+    path.parent.mkdir()
+    with publishing(JsonLinesSink(str(path)), JsonLinesSink(str(good))) as running:
+        running.until(lambda: len(lines(good)) == 3)
+        for outage in (1, 2):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+            for _ in range(5):
+                running.outbox.put(make.onset())
+            running.until(lambda outage=outage: running.metric("sink_errors_total", sink="jsonl") >= 5 * outage)  # type: ignore[misc]
+            path.parent.mkdir()
+            time.sleep(1.1)
+            running.outbox.put(make.offset())
+            running.until(lambda outage=outage: sum("works again" in one for one in caplog.messages) == outage)  # type: ignore[misc]
+            time.sleep(3.1)  # long enough ago for the next to be an outage of its own
+    said = [one for one in caplog.messages if one.startswith("jsonl: ")]
+    assert len(said) == 4
+    assert said[0] == said[2] == f"jsonl: a message to {path} is lost: No such file or directory"
+    assert re.fullmatch("jsonl: works again; [56] messages were lost in 0 s", said[1])  # a heartbeat may be among them
+    events = [one["type"] for one in lines(good) if one["type"] in ("onset", "offset")]
+    assert events == 2 * [*5 * ["onset"], "offset"]  # the good one has all
+
+
+def test_reopening_is_done_by_the_publishing_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamer")
+    path, old = tmp_path / "events.jsonl", tmp_path / "events.jsonl.1"
+    with publishing(JsonLinesSink(str(path))) as running:
+        running.until(lambda: len(lines(path)) == 3)
+        path.rename(old)
+        running.publisher.reopen()
+        running.until(path.exists)
+        running.outbox.put(make.onset())
+        running.until(lambda: len(lines(path)) == 1)
+    assert "outputs are opened anew: jsonl" in caplog.messages
+    assert len(lines(old)) == 3
+
+
+def test_a_real_slow_subscriber_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamer")
+    sink = ZmqSink("tcp://127.0.0.1:0", queue_messages=100)
+    with publishing(sink, limit=100_000) as running, listening(*LISTEN, sink.endpoint) as frozen:
+        wait_for(lambda: len(frozen.lines) >= 2, lambda: time.sleep(0.02))
+        assert running.metric("subscriber_overflows_total") == 0
+        os.kill(frozen.process.pid, signal.SIGSTOP)
+        for _ in range(30_000):
+            running.outbox.put(make.tags())
+        running.until(lambda: running.metric("subscriber_overflows_total") >= 1, 60.0)
+        running.until(lambda: running.metric("stage_seconds_count", stage="publish") >= 30_000, 60.0)
+        assert running.metric("sink_errors_total", sink="zmq") == 0
+    assert sum("a subscriber is too slow and misses messages" in one for one in caplog.messages) == 1
+
+
+def pipe_sink() -> tuple[JsonLinesSink, int]:
+    """A sink on a standard output that is a pipe, and the pipe's other end."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stdout, redirect_stdout(stdout):
+        return JsonLinesSink("-"), reader
+
+
+def test_the_last_sink_that_goes_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamer")
+    sink, reader = pipe_sink()
+    with publishing(sink) as running:
+        running.until(lambda: running.metric("stage_seconds_count", stage="publish") == 3)
+        left = [running.publisher.nobody_left]
+        os.close(reader)
+        running.publisher.join(5.0)  # without any message
+        assert not running.publisher.is_alive()
+        left.append(running.publisher.nobody_left)
+        assert left == [False, True]
+    assert caplog.messages == [
+        "jsonl: whoever read standard output has gone; it gets no more messages; nobody is left to tell"
+    ]
+    assert running.metric("sink_errors_total", sink="jsonl") == 1
+
+
+def test_with_another_sink_alive_it_goes_on_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamer")
+    sink, reader = pipe_sink()
+    path = tmp_path / "events.jsonl"
+    with publishing(sink, JsonLinesSink(str(path))) as running:
+        os.close(reader)
+        running.until(lambda: caplog.messages)
+        for _ in range(3):
+            running.outbox.put(make.onset())
+        running.until(lambda: sum(one["type"] == "onset" for one in lines(path)) == 3)
+        assert not running.publisher.nobody_left
+    assert caplog.messages == ["jsonl: whoever read standard output has gone; it gets no more messages; jsonl goes on"]
+
+
+def test_without_any_sink_it_runs_on() -> None:
+    with publishing() as running:
+        running.until(lambda: running.metric("stage_seconds_count", stage="publish") == 3)
+        time.sleep(0.2)
+        assert running.publisher.is_alive()
+        assert not running.publisher.nobody_left
+
+
+class Held:
+    """A sink that hangs in the middle of a message, as a file on a dead network share does."""
+
+    name = "held"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def send(self, message: Message) -> None:
+        self.go.wait(30.0)
+
+    def poll(self, timeout_s: float) -> None:
+        pass
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_sink_that_hangs_is_seen_from_the_beat_and_what_the_queue_loses_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "streamer")
+    sink = Held()
+    with publishing(sink, limit=10) as running:
+        time.sleep(0.2)
+        before_s = running.publisher.beat_s
+        for _ in range(15):
+            running.outbox.put(make.tags())
+        running.outbox.put(make.onset())
+        assert running.metric("messages_dropped_total", type="tags") == 6
+        assert running.metric("messages_dropped_total", type="onset") == 0
+        assert running.publisher.beat_s == before_s
+        sink.go.set()
+        running.until(lambda: running.publisher.beat_s > before_s)
+        running.until(lambda: any("works again; 6 messages were lost" in one for one in caplog.messages))
+    assert caplog.messages[0] == (
+        "queue of messages: more messages come than the sinks can take; the oldest are dropped, tags and scores first"
+    )
+
+
+class Broken(Held):
+    """A sink with a fault that nobody foresaw."""
+
+    def send(self, message: Message) -> None:
+        raise ZeroDivisionError
+
+
+def test_what_nobody_foresaw_is_handed_on() -> None:
+    running = Publishing([Broken()])
+    running.publisher.start()
+    running.publisher.join(5.0)
+    assert [type(error) for error in running.crashes] == [ZeroDivisionError]
