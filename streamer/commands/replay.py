@@ -129,6 +129,7 @@ class _TsvPrinter:
         """The clip's rows."""
         _, _, rows = strong_tsv({result.name: result.events}).partition("\n")
         tqdm.write(rows.rstrip("\n"), file=sys.stdout)
+        sys.stdout.flush()  # whoever reads it has it at once, and if nobody does it is known now
 
 
 class _JsonPrinter:
@@ -154,6 +155,7 @@ class _JsonPrinter:
                 ]
         for message in messages:
             tqdm.write(encode(self._numberer.number(message)).decode(), file=sys.stdout)
+        sys.stdout.flush()
 
     def clip(self, result: ClipResult) -> None:
         """Nothing more."""
