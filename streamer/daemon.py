@@ -70,6 +70,7 @@ def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> P
             windows.hop_cells, windows.lookahead_cells, windows.skew_cells, max_event_s=windows.max_event_s
         ),
         backoff=BackoffLimits(**dict(config.reconnect)),
+        threads=config.load.threads,
         picture_budget=config.load.picture_budget,
         publish_tags=config.publish.tags,
         publish_scores=config.publish.scores,

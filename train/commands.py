@@ -12,6 +12,7 @@ from pathlib import Path
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
+from streamer.networks.backends import use_threads
 from streamer.networks.weights import default_weights_folder
 from streamer.replay.scoring import Report
 from streamer.starting import not_loaded
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="earwitness-train: %(message)s", level=logging.INFO)
     args = _parser().parse_args(argv)
     try:
+        if args.run is not _fit:  # which has a setting
+            use_threads(1)
         args.run(args)
     except EarwitnessError as error:
         return _failed(" ".join(str(error).split()), error.exit_code)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import printable
+from streamer.networks.backends import use_threads
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import TimedOutput
 from streamer.replay.clips import Clip, clips_of
@@ -64,6 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--weights", type=Path, metavar="DIR", help="folder of pretrained weights (default: the user's cache)"
     )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads of the model (default: %(default)s)"
+    )
     parser.set_defaults(main=main)
 
 
@@ -80,6 +84,9 @@ def main(args: argparse.Namespace) -> int:
     if args.scores and args.report is None:
         raise UsageError("--scores goes into the report: name its folder with --report DIR")
     clips = clips_of(args.clips)
+    if args.threads < 1:
+        raise UsageError(f"--threads is {args.threads}, must be 1 or more")
+    use_threads(args.threads)
     bundle = Bundle.load(args.model or default_bundle_path())
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
     if args.report is not None:

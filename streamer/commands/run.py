@@ -17,7 +17,6 @@ from streamer.config.schema import DaemonConfig
 from streamer.config.sources import split_source
 from streamer.daemon import check_window, load_model, open_sinks, plan_of
 from streamer.errors import ConfigError
-from streamer.networks.backends import use_threads
 from streamer.runtime.supervisor import Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.starting import EndsAtOnce
@@ -53,7 +52,6 @@ def main(args: argparse.Namespace) -> int:
                 "no source to listen to; name one: earwitness run NAME=URL, or `streams:` in --config FILE"
             )
         logs.set_up(config.log.level, config.log.format, args.known)
-        use_threads(config.load.threads)
         bundle, factories = load_model(config, os.environ)
         check_window(config, bundle)
     run = uuid.uuid4().hex[:12]

@@ -35,7 +35,10 @@ class TorchNetwork:
 
 
 def use_threads(count: int) -> None:
-    """Run each network of this process in `count` threads.
+    """Run networks in `count` threads; to be called in each thread that runs one.
+
+    It is the calling thread's setting too: OpenMP has one for each thread, so that a network in another thread than the
+    one that called this would still be run by as many threads as there are cores.
 
     One is best beside other work: with torch's own choice of two on two busy cores, `replay` took 4.5 times the
     processor time.

@@ -64,6 +64,7 @@ class Plan:
     streams: Sequence[StreamPlan]
     settings: StreamSettings
     backoff: BackoffLimits
+    threads: int  # of the networks
     picture_budget: float
     publish_tags: bool
     publish_scores: bool
@@ -140,6 +141,7 @@ class Supervisor:
             board=board,
             metrics=metrics,
             outbox=self._outbox,
+            threads=plan.threads,
             classes=bundle.classes,
             with_tags=plan.publish_tags,
             with_scores=plan.publish_scores,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from streamer.detect import Detector
+from streamer.networks.backends import use_threads
 from streamer.runtime.board import Board, RecentCoverage
 from streamer.runtime.intake import Closed
 from streamer.runtime.lane import Lane, Turn
@@ -60,6 +61,7 @@ class Parts:
     board: Board
     metrics: Metrics
     outbox: Outbox
+    threads: int  # of the networks
     classes: Sequence[str]
     with_tags: bool  # publish each window's tags
     with_scores: bool  # publish each cell's scores
@@ -94,6 +96,7 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Work until told to stop, then end every epoch with `shutdown`."""
         try:
+            use_threads(self._parts.threads)
             while not self._stop_asked.is_set():
                 if not self.step():
                     self._wake.wait(_IDLE_S)

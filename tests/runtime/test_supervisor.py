@@ -66,6 +66,7 @@ class Daemon:
                 streams=[StreamPlan(one, **seconds) for one in sources],
                 settings=StreamSettings(),
                 backoff=BackoffLimits(0.2, 1.0, 30.0, 0.2, 1.0),
+                threads=1,
                 picture_budget=0.5,
                 publish_tags=False,
                 publish_scores=False,
