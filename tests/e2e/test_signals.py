@@ -173,7 +173,7 @@ def piped(arguments: list[str], count: int) -> tuple[int, str, float]:
                 assert process.stdout.readline()
             process.stdout.close()
             began_s = time.monotonic()
-            code = process.wait(30.0)
+            code = process.wait(60.0)
             return code, process.stderr.read(), time.monotonic() - began_s
         finally:
             process.kill()
@@ -193,10 +193,10 @@ def test_run_into_head_ends_when_head_does(tmp_path: Path, clip: Path, bundle: P
 
 @pytest.mark.parametrize("form", ["tsv", "jsonl"])
 def test_replay_into_head_ends_when_head_does(tmp_path: Path, clip: Path, bundle: Path, form: str) -> None:
-    for index in range(60):
+    for index in range(600):
         (tmp_path / f"{index}.wav").symlink_to(clip)
     code, said, took_s = piped(["replay", str(tmp_path), "--model", str(bundle), "--format", form], 3)
     assert code == 1
-    assert took_s < 8.0  # all of them take half a minute
+    assert took_s < 60.0  # all of them take many minutes
     assert "Traceback" not in said
     assert "Exception" not in said
