@@ -60,9 +60,7 @@ def posteriors(network: Crnn, part: PartData, batch: int = 16, *, progress: bool
     counts = part.features.cells
     order = sorted(range(len(part)), key=lambda row: (int(counts[row]), row))
     batches: list[list[int]] = []
-    classes = network.classify.out_features
-    empty = ClipPosteriors("", np.zeros((0, classes), np.float32), np.zeros(classes, np.float32))
-    made: dict[int, ClipPosteriors] = {row: replace(empty, name=part.rows[row]) for row in order if counts[row] == 0}
+    made = {row: _nothing(part.rows[row], network.classify.out_features) for row in order if counts[row] == 0}
     for row in order[len(made) :]:
         if batches and len(batches[-1]) < batch and counts[batches[-1][0]] == counts[row]:
             batches[-1].append(row)
@@ -83,9 +81,18 @@ def streamed_posteriors(bundle: Path, weights: Path, part: PartData, workers: in
         BundleError, WeightsError, SourceError: as replay does.
 
     """
+    heard = [row for row in range(len(part)) if part.features.cells[row]]
+    clips, names = [str(part.clips[row]) for row in heard], [part.rows[row] for row in heard]
     with pool(workers, _begin_replay, (bundle, weights)) as processes:
-        made = processes.map(_replay_job, map(str, part.clips), part.rows, chunksize=4)
-        return list(tqdm(made, total=len(part), desc="streaming", unit="clip"))
+        jobs = processes.map(_replay_job, clips, names, chunksize=4)
+        made = dict(zip(heard, tqdm(jobs, total=len(heard), desc="streaming", unit="clip"), strict=True))
+    classes = made[heard[0]].cells.shape[1]
+    return [made[row] if row in made else _nothing(part.rows[row], classes) for row in range(len(part))]
+
+
+def _nothing(name: str, classes: int) -> ClipPosteriors:
+    """Of a clip that holds nothing of what the model takes."""
+    return ClipPosteriors(name, np.zeros((0, classes), np.float32), np.zeros(classes, np.float32))
 
 
 _replayer: list[Replayer] = []

@@ -235,7 +235,8 @@ def _draw(data: Mapping[Kind, _Labelled], classes: int, config: FitConfig, rng: 
 
 def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000) -> None:
     """Set each input's mean and standard deviation per bin, over valid cells of the training clips."""
-    rows = np.linspace(0, len(features.cells) - 1, min(most_clips, len(features.cells))).astype(int)
+    clips = np.flatnonzero(features.cells)
+    rows = clips[np.linspace(0, len(clips) - 1, min(most_clips, len(clips))).astype(int)]
     for name in network.modalities:
         module = network.spectral_input if name == network.spectral else network.embeddings[name]
         assert isinstance(module, SpectralInput | EmbeddingInput)
@@ -246,6 +247,8 @@ def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000
             cells = module.log(values, valid) if isinstance(module, SpectralInput) else values
             bins = cells[valid].flatten(0, -2).double()
             total, square, count = total + bins.sum(0), square + bins.square().sum(0), count + len(bins)
+        if count == 0:
+            raise EarwitnessError(f"none of the training clips has a valid cell of {name}: train without it")
         mean = total / count
         module.mean.copy_(mean)
         module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())

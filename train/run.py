@@ -13,7 +13,7 @@ import msgspec
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from train.data.summary import Summary
-from train.provenance import Phase, Provenance
+from train.provenance import Phase, Provenance, known_of
 from train.split import Known, Pin, check_split, pin_of
 
 FILE = "fit.json"
@@ -30,8 +30,8 @@ class Run:
     phases: tuple[Phase, ...]
     split: Pin | None  # of all its corpora; None: of a version that did not pin groups
     split_unchecked: bool = False  # it began with a model that does not say its groups
-    counts: Mapping[str, Mapping[str, int]] | None = None  # of the bundle's corpus that it begins with
-    steps: int = 0  # of the bundle that it begins with
+    begun_with: Known | None = None  # the bundle that it begins with
+    steps: int = 0  # of that bundle
 
     @classmethod
     def read(cls, folder: Path) -> Run | None:
@@ -73,7 +73,7 @@ class Run:
             phases=came.until(came.steps).phases,
             split=came.split,
             split_unchecked=came.split_unchecked,
-            counts=came.recordings or None,
+            begun_with=known_of(bundle),
             steps=came.steps,
         )
 
@@ -94,7 +94,7 @@ class Run:
     def check_corpus(self, corpus: Summary) -> bool:
         """See that the run can be judged by a corpus: see `check_split`, also for what it gives and raises."""
         configs = tuple(one.corpus for one in self.phases if one.corpus)
-        return check_split(Known(self.name, self.split, configs, self.counts), corpus)
+        return check_split(self.begun_with or Known(self.name, self.split, configs), corpus)
 
     def taken_up(self, phase: Phase, corpus: Summary, specs: Mapping[str, Mapping[str, Any]]) -> Run:
         """The run with `phase`, which begins at the step that it has got to.

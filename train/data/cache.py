@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer.errors import EarwitnessError
+from streamer.errors import EarwitnessError, SourceError
 from streamer.features import EXTRACTORS
 from streamer.features.base import FEATURES_VERSION, ExtractorFactory, want_of
 from streamer.features.extraction import Extraction
@@ -82,7 +82,7 @@ def media_sha256(path: Path) -> str:
 
 
 def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCells:
-    """All cells of one clip, as the stream's pipeline would make them.
+    """All cells of one clip, as the stream's pipeline would make them; none if it has no media that is taken.
 
     The clip's audio says where it ends, also for modalities that take none of it: what is computed for one
     modality today and for another one tomorrow goes together.
@@ -95,7 +95,14 @@ def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCel
     want = want_of(factories.values()) | Want(frozenset({SAMPLE_RATE_HZ}))
     extraction = Extraction(factories)
     blocks: dict[str, list[Any]] = {name: [] for name in factories}
-    with open_media(str(path), want) as media:
+    try:
+        opened = open_media(str(path), want)
+    except SourceError as error:
+        if error.reason not in ("no_audio", "no_video"):
+            raise
+        nothing = {name: np.zeros((0, *factory.shape), np.float32) for name, factory in factories.items()}
+        return ClipCells(nothing, {name: np.zeros(0, np.bool_) for name in factories}, 0, 0)
+    with opened as media:
         for item in media:
             if isinstance(item, Discontinuity):
                 raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")

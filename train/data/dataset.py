@@ -89,6 +89,7 @@ class Corpus:
         data = PartData(
             part, tuple(rows), tuple(rows.values()), truth, stored, _sha256(part, media, path, stored.specs)
         )
+        _check_cells(data, modalities)
         _warn_of_late_events(data)
         return data
 
@@ -134,6 +135,18 @@ def _matched(truth: Truth, clips: Sequence[Path], folder: Path) -> dict[Path, st
             len(absent), len(truth.tags), truth.source, folder, absent[0],
         )  # fmt: skip
     return {clip: rows[str(clip.absolute())] for clip in clips if str(clip.absolute()) in rows}
+
+
+def _check_cells(data: PartData, modalities: Sequence[str]) -> None:
+    """Clips with nothing of what the model takes teach nothing, and a model finds nothing in them."""
+    empty = [clip for clip, cells in zip(data.clips, data.features.cells, strict=True) if cells == 0]
+    what = f"{len(empty)} of {len(data)} clips in {data.clips[0].parent}"
+    if len(empty) == len(data):
+        raise EarwitnessError(f"{what} hold nothing that {', '.join(modalities)} could be made of")
+    if empty:
+        _log.warning(
+            "%s hold nothing that %s could be made of, %s the first", what, ", ".join(modalities), empty[0].name
+        )
 
 
 def _warn_of_late_events(data: PartData) -> None:

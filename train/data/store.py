@@ -98,7 +98,8 @@ def _append_to(path: Path, length: int) -> BinaryIO:
     file = path.open("ab")
     if file.tell() < length:
         raise EarwitnessError(f"{path}: is shorter than {_CLIPS} beside it says: delete {path.parent}")
-    file.truncate(length)
+    if file.tell() > length:
+        file.truncate(length)
     return file
 
 
