@@ -7,15 +7,12 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import av
 
 from streamer.address import Address
 from streamer.errors import SourceError
-
-Carrier: TypeAlias = Literal["file", "pipe", "device", "network"]
-"""What brings a source's bytes: a file on a disk, a pipe (standard input, a FIFO), a capture device, or a network."""
+from streamer.media.liveness import Carrier, descriptor_of
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 _BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -173,7 +170,8 @@ def _file_failed(error: Exception, path: Address) -> SourceError:
 
 def _what_file(path: Address) -> SourceError:
     try:
-        with Path(path.path).open("rb") as file:
+        descriptor = descriptor_of(path)
+        with Path(path.path if descriptor is None else f"/dev/fd/{descriptor}").open("rb") as file:
             head = file.read(4096)
     except OSError:
         head = b""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import stat
+from typing import Literal, TypeAlias
 
 from av.container import InputContainer
 
 from streamer.address import Address
-from streamer.media.faults import Carrier
+
+Carrier: TypeAlias = Literal["file", "pipe", "device", "network"]
+"""What brings a source's bytes: a file on a disk, a pipe (standard input, a FIFO), a capture device, or a network."""
 
 _STDIN = re.compile(r"-|pipe:0?")
 _PIPE = re.compile(r"pipe:(\d+)")

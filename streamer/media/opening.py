@@ -19,9 +19,9 @@ from av.container import InputContainer
 from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media import interrupt as interrupts
-from streamer.media.faults import Carrier, check_address, not_media, opening_failed
+from streamer.media.faults import check_address, not_media, opening_failed
 from streamer.media.interrupt import Interrupt, interruptible
-from streamer.media.liveness import carrier_of, descriptor_of, is_live
+from streamer.media.liveness import Carrier, carrier_of, descriptor_of, is_live
 from streamer.media.pace import MAX_PATIENCE_S
 from streamer.media.pipe import Pipe
 
