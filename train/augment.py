@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,15 @@ class Batch:
     def spectral(self) -> str | None:
         """The modality whose cells are (frames, mels), if there is one: magnitudes, which can be added and filtered."""
         return next((name for name, values in self.features.items() if values.ndim == 4), None)
+
+
+def unused(shapes: Mapping[str, tuple[int, ...]], config: FitConfig) -> list[str]:
+    """The augmentations of a configuration that do nothing with these modalities and kinds of clips."""
+    spectral = any(len(shape) > 1 for shape in shapes.values())
+    without = [name for name in ("filter_db", "mask_mels", "mask_cells") if getattr(config, name) and not spectral]
+    if config.mixup and not (spectral and len(shapes) == 1 and config.batch.get("strong", 0)):
+        without.append("mixup")
+    return without
 
 
 def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:

@@ -24,7 +24,7 @@ from streamer.networks.inputs import EmbeddingInput, SpectralInput
 from streamer.replay.scoring import KINDS
 from streamer.types import Floats
 from train import checkpoint
-from train.augment import Batch, augment, blanked
+from train.augment import Batch, augment, blanked, unused
 from train.checkpoint import Best, Learner
 from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
@@ -71,6 +71,8 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
     labelled = data.get("strong", data.get("weak"))  # a configuration has one of them
     assert labelled is not None
     shapes = labelled.part.features.shapes
+    for name in unused(shapes, config):
+        _log.warning("%s does nothing here: it is for spectral cells%s", name, " alone" if name == "mixup" else "")
     student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, dropout=config.dropout).to(
         memory_format=torch.channels_last
     )

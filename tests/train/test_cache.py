@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from streamer.bundle import Bundle
 from streamer.features import EXTRACTORS
+from streamer.networks.weights import default_weights_folder
 from tests.make_media import make_clip
 from tests.models import Energy
 from tests.train.test_corpus import make_recordings, settings
@@ -154,7 +156,10 @@ def test_features_that_are_killed_are_gone_on_with_to_the_same_bits(tmp_path: Pa
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
         os.kill(process.pid, signal.SIGKILL)
+        assert not psutil.wait_procs(workers, timeout=20)[1], "a worker outlives the command"
     finally:
         process.kill()
         process.wait()
@@ -170,6 +175,15 @@ def test_features_that_are_killed_are_gone_on_with_to_the_same_bits(tmp_path: Pa
     assert len(stored(out)) == len(set(stored(out))) == 68
     assert features(source, tmp_path / "whole") == 0
     assert same(batches(source, out), batches(source, tmp_path / "whole"))
+
+
+def test_weights_are_looked_for_where_earwitness_weights_puts_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert features(make_corpus(tmp_path), tmp_path / "features", "--modalities", "vggish") == 1
+    assert f"are not in {default_weights_folder(os.environ)}" in capsys.readouterr().err
+    assert default_weights_folder(os.environ).is_relative_to(tmp_path)
 
 
 def test_two_at_once_do_not_write_into_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamer.networks.crnn import Crnn
-from train.augment import Batch, augment, blanked
+from train.augment import Batch, augment, blanked, unused
 from train.config import FitConfig
 from train.mean_teacher import costs, follow, learning_rate, new_teacher
 
@@ -101,6 +101,15 @@ def test_mixup_joins_labels_and_power_and_leaves_unlabeled_clips_alone() -> None
     assert (mixed.features["spectral"][:4] >= before[:4] - 1e-6).all()
     assert (mixed.strong >= labels).all()
     assert mixed.strong.sum() > labels.sum()
+
+
+def test_augmentations_that_do_nothing_are_named() -> None:
+    config = FitConfig(mixup=0.5, filter_db=3, mask_cells=2)
+    assert unused({"spectral": (4, 128)}, config) == []
+    assert unused({"spectral": (4, 128), "vggish": (128,)}, config) == ["mixup"]
+    assert unused({"vggish": (128,)}, config) == ["filter_db", "mask_cells", "mixup"]
+    weak = config.model_copy(update={"batch": {"weak": 2}})
+    assert unused({"spectral": (4, 128)}, weak) == ["mixup"]
 
 
 def test_blanking_is_for_the_student_alone() -> None:
