@@ -13,21 +13,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
-    "earwitness": ["-c", "from streamer.cli import main; import sys; sys.exit(main())"],
-    "earwitness -m": ["-m", "streamer.cli"],
-    "earwitness-train": ["-c", "from train.cli import main; import sys; sys.exit(main())"],
-    "earwitness-train -m": ["-m", "train.cli"],
+    "earwitness": "from streamer.cli import main; sys.exit(main())",
+    "earwitness -m": "runpy.run_module('streamer.cli', run_name='__main__')",
+    "earwitness-train": "from train.cli import main; sys.exit(main())",
+    "earwitness-train -m": "runpy.run_module('train.cli', run_name='__main__')",
 }
-BEGUN = "import os; os.write(1, b'x');"
+BEGUN = "import enum, os, runpy, signal, sys; os.write(1, b'x'); "
 """Run when Python itself has started: what a signal does before, a program can't say."""
 
 
-def run_until(arguments: list[str], program: list[str], number: int, after_s: float) -> tuple[int, str, float]:
+def run_until(arguments: list[str], program: str, number: int, after_s: float) -> tuple[int, str, float]:
     """Exit code, standard error and seconds to the end of a program that gets a signal some time after it began."""
-    if program[0] == "-c":
-        program = ["-c", BEGUN + program[1]]
     process = subprocess.Popen(
-        [sys.executable, *program, *arguments],
+        [sys.executable, "-c", BEGUN + program, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -35,11 +33,8 @@ def run_until(arguments: list[str], program: list[str], number: int, after_s: fl
         # As in a terminal: a test runner in the background would hand its ignored SIGINT on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
-    if program[0] == "-c":
-        assert process.stdout is not None
-        assert process.stdout.read(1) == "x"
-    else:
-        time.sleep(0.5)
+    assert process.stdout is not None
+    assert process.stdout.read(1) == "x"
     time.sleep(after_s)
     began_s = time.monotonic()
     process.send_signal(number)
