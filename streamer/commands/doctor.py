@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     config = config_of(args)
     failed = False
     for check in checks(config, os.environ):
-        print(printable(str(check)), flush=True)  # noqa: T201
+        print(printable(args.known.hide(str(check))), flush=True)  # noqa: T201
         failed |= check.verdict == "fail"
     return 1 if failed else 0
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from streamer.address import Address
 from streamer.commands.known import KnownSecrets
 from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig
@@ -51,6 +52,8 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
     changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     config = with_sources(with_changes(config, changes), args.sources, os.environ)
     known: KnownSecrets = args.known
+    places = (config.model, config.weights, config.publish.zmq, config.publish.jsonl, config.metrics)
+    known.learn(*(Address.parse(str(place)) for place in places))
     for stream in config.streams.values():
         known.learn(stream.source, strings=[value.get_secret_value() for value in stream.ffmpeg.values()])
     return config

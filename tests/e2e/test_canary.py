@@ -172,6 +172,21 @@ def test_a_url_where_none_belongs(words: list[str], tmp_path: Path, capsys: pyte
             assert said.strip()
 
 
+@pytest.mark.parametrize("command", ["run", "doctor"])
+@pytest.mark.parametrize("field", ["model", "weights", "metrics", "publish.zmq", "publish.jsonl"])
+def test_a_url_in_the_wrong_field_of_a_config(
+    command: str, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = str(make_clip(tmp_path / "x.wav", seconds=1, audio="pcm"))
+    for url in (RAW[0], RAW[len(WELL_FORMED)], RAW[len(WELL_FORMED) + 13]):
+        fields: dict[str, Any] = {"metrics": "off", "publish": {"zmq": "off"}, "streams": {"x": {"source": clip}}}
+        section, dot, name = field.partition(".")
+        fields[section] = {"zmq": "off", name: url} if dot else url
+        (tmp_path / "c.yaml").write_text(json.dumps(fields))
+        cli.main([command, "--config", str(tmp_path / "c.yaml")])
+        assert CANARY not in "".join(capsys.readouterr())
+
+
 def test_what_ps_shows_of_a_variable_is_its_name(tmp_path: Path, bundle: Path) -> None:
     """The one place that a program can't keep clean: what stands on its command line, everybody may read."""
     source = "door=rtsp://user:${CANARY}@127.0.0.1:9/x"
