@@ -81,7 +81,13 @@ def test_an_added_extractor_trains_replays_and_streams(tmp_path: Path, modalitie
     corpus.make(make_recordings(tmp_path / "recordings", 3), Path(made), settings(clips=clips), workers=1)
     (tmp_path / "fit.yaml").write_text(
         yaml.safe_dump(
-            {"modalities": modalities, "steps": 2, "batch": {"strong": 2, "weak": 1, "unlabeled": 1}, "threads": 1}
+            {
+                "modalities": modalities,
+                "widths": {"loudness": 5},
+                "steps": 2,
+                "batch": {"strong": 2, "weak": 1, "unlabeled": 1},
+                "threads": 1,
+            }
         )
     )
     train = [
@@ -94,7 +100,7 @@ def test_an_added_extractor_trains_replays_and_streams(tmp_path: Path, modalitie
         assert cli.main(command) == 0, command
     bundle = Bundle.load(Path(model))
     assert bundle.modalities == tuple(modalities)
-    assert "embeddings.loudness.project.weight" in bundle.tensors
+    assert bundle.tensors["embeddings.loudness.project.weight"].shape == (5, 3)
     # Two steps teach nothing: thresholds that anything crosses, so that there is something to hear.
     anything = replace(bundle.decoding, per_class=tuple(ClassDecoding(1e-3, 1e-3, 1) for _ in bundle.classes))
     replace(bundle, decoding=anything).save(Path(model))

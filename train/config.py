@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from streamer.errors import ConfigError
 
@@ -82,7 +82,7 @@ class FitConfig(_Strict):
     modalities: tuple[str, ...] = Field(
         ("spectral",), min_length=1, description="some of those that `earwitness-train features --help` lists"
     )
-    widths: dict[str, int] = Field(
+    widths: dict[str, PositiveInt] = Field(
         {}, description="of the embeddings' projections, by modality; without: those of paper section 3"
     )
     steps: int = Field(12_500, ge=1, description="optimiser steps")

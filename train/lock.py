@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from streamer.errors import EarwitnessError
+
+_PATIENCE_S = 3.0
+"""The workers of a command that was killed end a moment later."""
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it. The system lets go of it when the process ends, however it ends.
+    """Make `folder` and hold it. The system lets go of it when the process and its workers end, however they end.
 
     Raises:
         EarwitnessError: another process writes there, or it can't be written.
@@ -24,8 +29,17 @@ def only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise EarwitnessError(f"{folder}: can't be written: {error.strerror}") from None
     with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone: its workers don't hold it
-        except OSError:
-            raise EarwitnessError(f"{folder}: another earwitness-train writes there: wait for it, or end it") from None
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not _locked(file):
+            if time.monotonic() > deadline_s:
+                raise EarwitnessError(f"{folder}: another earwitness-train writes there: wait for it, or end it")
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its worker processes hold it too, for they write as well
+    except BlockingIOError:
+        return False
+    return True

@@ -71,6 +71,9 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
     labelled = data.get("strong", data.get("weak"))  # a configuration has one of them
     assert labelled is not None
     shapes = labelled.part.features.shapes
+    strange = [name for name in config.widths if len(shapes.get(name, ())) != 1]
+    if strange:
+        raise EarwitnessError(f"widths: {', '.join(strange)} are not among this run's embeddings")
     for name in unused(shapes, config):
         _log.warning("%s does nothing here: it is for spectral cells%s", name, " alone" if name == "mixup" else "")
     student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, dropout=config.dropout).to(

@@ -163,6 +163,14 @@ def test_clips_without_sound_are_counted_and_found_silent(
     assert "2 of 2 clips in" in capsys.readouterr().err
 
 
+def test_a_width_of_what_has_none_is_refused(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments([str(path) for path in data], tmp_path / "run", widths={"spectral": 8})
+    assert cli.main(command) == 1
+    assert "widths: spectral are not among this run's embeddings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("batch", [{}, {"unlabeled": 4}, {"strong": 0}])
 def test_a_batch_without_labels_is_refused(
     data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], batch: dict[str, int]

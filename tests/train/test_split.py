@@ -13,10 +13,10 @@ from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from tests.train.test_cache import features
 from tests.train.test_corpus import make_recordings, settings
-from tests.train.test_resume import arguments
+from tests.train.test_resume import arguments, killed
 from train import cli
 from train.data import corpus
-from train.data.summary import Summary, read_summary, write_summary
+from train.data.summary import Summary, read_summary
 from train.split import Known, check_split, pin_of, read_pin
 
 CLIPS = {"train": 3, "weak": 1, "unlabeled": 1, "validation": 2, "test": 2}
@@ -137,28 +137,29 @@ def test_what_says_nothing_of_its_corpora_is_not_called_certain(caplog: pytest.L
 
 
 def test_a_corpus_that_is_killed_half_way_is_none_and_can_be_made_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = make_recordings(tmp_path / "recordings", 3)
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(corpus, "write_summary", stop)
-        with pytest.raises(KeyboardInterrupt):
-            corpus.make(source, tmp_path / "corpus", SETTINGS, workers=1)
-    assert not (tmp_path / "corpus").exists()
+    path = tmp_path / "corpus.yaml"
+    path.write_text("clips: {train: 2000, weak: 1, unlabeled: 1, validation: 2, test: 2}\nclasses: [Cat, Dog]\n")
     half = tmp_path / "corpus.part"
-    (half / "audio" / "train" / "left over.flac").write_bytes(b"")
+    killed(
+        ["corpus", str(source), str(tmp_path / "corpus"), "--config", str(path), "--workers", "2"],
+        lambda: len(list((half / "audio" / "train").glob("*"))) >= 5,
+    )
+    assert not (tmp_path / "corpus").exists()
     assert "is not a whole corpus" in refused(["features", str(half), str(tmp_path / "features")], capsys)
+    (half / "audio" / "train" / "left over.flac").write_bytes(b"")
     corpus.make(source, tmp_path / "corpus", SETTINGS, workers=1)
     assert not half.exists()
-    assert {path.name for path in (tmp_path / "corpus").iterdir()} == {"audio", "metadata", "corpus.json"}
+    assert {one.name for one in (tmp_path / "corpus").iterdir()} == {"audio", "metadata", "corpus.json"}
     assert len(list((tmp_path / "corpus" / "audio" / "train").iterdir())) == 3
+
+
+def test_a_folder_that_is_no_corpus_is_left_alone(tmp_path: Path) -> None:
+    source = make_recordings(tmp_path / "recordings", 3)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
     with pytest.raises(EarwitnessError, match="is already there and is no corpus"):
         corpus.make(source, tmp_path / "mine", SETTINGS, workers=1)
-    write_summary(tmp_path / "corpus", read_summary(tmp_path / "corpus"))
-    assert read_summary(tmp_path / "corpus").classes == ("Cat", "Dog")
+    assert [one.name for one in (tmp_path / "mine").iterdir()] == ["notes.txt"]
