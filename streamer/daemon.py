@@ -9,6 +9,7 @@ from streamer.bundle import Bundle, default_bundle_path
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.errors import ConfigError
 from streamer.features.base import ExtractorFactory
+from streamer.media.liveness import descriptor_of
 from streamer.media.source import MediaOptions
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import StreamSettings
@@ -59,8 +60,9 @@ def open_sinks(config: DaemonConfig) -> list[Sink]:
 
 
 def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> Plan:
-    """What the config asks for, in the runtime's terms."""
+    """What the config asks for, in the runtime's terms. Raises `ConfigError`."""
     windows = config.windows
+    _check_pipes(config)
     return Plan(
         publisher=config.publisher,
         run=run,
@@ -78,6 +80,15 @@ def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> P
         metrics_address=config.metrics,
         stay=stay,
     )
+
+
+def _check_pipes(config: DaemonConfig) -> None:
+    """Two streams that read one pipe would each get a part of it."""
+    readers: dict[int, str] = {}
+    for name, stream in config.streams.items():
+        descriptor = descriptor_of(stream.source)
+        if descriptor is not None and readers.setdefault(descriptor, name) != name:
+            raise ConfigError(f"streams {readers[descriptor]} and {name} both read {stream.source}: only one can")
 
 
 def media_options(stream: StreamConfig) -> MediaOptions:

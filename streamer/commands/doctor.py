@@ -189,7 +189,8 @@ def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: flo
             first.setdefault("video", time.monotonic() - began_s)
         if (_tracks(media) <= set(first) and (heard_s >= 1.0 or not media.has_audio)) or time.monotonic() > until_s:
             break
-    found = f"opened in {opened_s:.1f} s" + "".join(f", first {kind} after {at:.1f} s" for kind, at in first.items())
+    found = f"{'live' if media.live else 'a recording'}, opened in {opened_s:.1f} s"
+    found += "".join(f", first {kind} after {at:.1f} s" for kind, at in first.items())
     silent = _tracks(media) - set(first)
     lacks = [
         kind
@@ -199,14 +200,16 @@ def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: flo
         )
         if wants and not has
     ]
+    settings, slow = "the recording", "look at the disk or the network that it lies on"
+    if media.live:
+        settings = "the camera's settings"
+        slow = "shorten the camera's key-frame interval or look at the network"
     if silent:
-        return Check(
-            "fail", name, f"{found}; but no {' and no '.join(sorted(silent))} came: look at the camera's settings"
-        )
+        return Check("fail", name, f"{found}; but no {' and no '.join(sorted(silent))} came: look at {settings}")
     if lacks:
         return Check("warn", name, f"{found}; it has no {' and no '.join(lacks)}, which the model could use")
     if max(first.values(), default=0.0) > _SLOW_START_S:
-        return Check("warn", name, f"{found}; slow: shorten the camera's key-frame interval or look at the network")
+        return Check("warn", name, f"{found}; slow: {slow}")
     return Check("ok", name, found)
 
 

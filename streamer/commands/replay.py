@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "clips",
         nargs="+",
         metavar="CLIP",
-        help="a file, a folder, or a .tsv/.csv/.txt that lists files (./ in front of a -)",
+        help="a file, a folder, a .tsv/.csv/.txt that lists files, or - for standard input (./ in front of a -)",
     )
     parser.add_argument("--truth", type=Path, metavar="TSV", help="annotations in DCASE's form; scores the clips")
     parser.add_argument(

@@ -41,7 +41,8 @@ class StreamConfig(_Section):
     """One source."""
 
     source: Place = Field(
-        description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, or a device. `${NAME}` is replaced by the "
+        description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (`-`: standard input), or a device. "
+        "`${NAME}` is replaced by the "
         "environment variable NAME and percent-encoded, so that a password need not stand in the file.",
     )
     transport: Literal["tcp", "udp"] = Field(
@@ -58,25 +59,35 @@ class StreamConfig(_Section):
     )
     open_timeout_s: Positive = Field(default=10.0, description="Seconds that opening may take.")
     read_timeout_s: Positive = Field(
-        default=10.0, description="Seconds without media after which the connection is given up."
+        default=10.0,
+        description="Seconds without media after which the connection is given up; "
+        "more where media comes in bursts (HLS), by the length of their pauses. That is logged.",
     )
     hole_limit_s: Positive = Field(
         default=2.0, description="A longer hole in the media ends the epoch; a shorter one is masked and reported."
     )
     stall_s: Positive = Field(
-        default=5.0, description="A live stream that brings nothing for so long has its open events closed with `gap`."
+        default=5.0,
+        description="A live stream that brings nothing for so long has its open events closed with `gap`; "
+        "with bursts, counted from where their pause should have ended.",
     )
     watchdog_s: Positive = Field(
         default=20.0,
-        description="A connection of which nothing comes out at the last stage for so long is cut and made anew.",
+        description="A connection of which nothing comes out at the last stage for so long is cut and made anew; with "
+        "bursts, counted from where their pause should have ended.",
     )
     queue_s: Positive = Field(
-        default=5.0, description="Seconds of media that may wait for the model; a live stream then drops its oldest."
+        default=5.0,
+        description="Seconds of media that may wait for the model; a live stream later than that drops its oldest.",
     )
     realtime: bool = Field(default=False, description="Read a file at its own speed, as if it were a live source.")
-    loop: bool = Field(default=False, description="Begin a file again at its end.")
+    loop: bool = Field(
+        default=False,
+        description="Begin a recording again at its end; what comes through a pipe has no beginning to go back to.",
+    )
     reconnect: bool = Field(
-        default=True, description="Try a live source again when it is lost. A file is never tried again."
+        default=True,
+        description="Try a live source again when it is lost. A recording is never tried again.",
     )
 
 

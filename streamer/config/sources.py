@@ -10,6 +10,7 @@ from urllib.parse import quote
 from streamer.address import Address
 from streamer.config.schema import NAME, DaemonConfig, StreamConfig
 from streamer.errors import ConfigError
+from streamer.media.liveness import descriptor_of
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -110,7 +111,9 @@ def _login(value: str, *, whole: bool) -> str:
 
 
 def _made_name(address: Address) -> str:
-    if address.is_local:
+    if descriptor_of(address) == 0:
+        name = "stdin"
+    elif address.is_local:
         # What is not shown of it must not be in its name either.
         name = Path(address.path).stem if address.shown == address.reveal() else ""
     else:

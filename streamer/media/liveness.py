@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import Literal, TypeAlias
-
-from av.container import InputContainer
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from streamer.address import Address
+
+if TYPE_CHECKING:  # config reads this module, and must not wait for PyAV
+    from av.container import InputContainer
 
 Carrier: TypeAlias = Literal["file", "pipe", "device", "network"]
 """What brings a source's bytes: a file on a disk, a pipe (standard input, a FIFO), a capture device, or a network."""
