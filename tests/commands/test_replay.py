@@ -21,6 +21,7 @@ from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, Tags
 from streamer.types import cells_in
 from tests.make_media import make_clip
 from tests.models import CLASSES, bursts, seeded_bundle
+from tests.send import http_server, live_ts
 
 RATE_HZ = 22_100
 
@@ -192,11 +193,44 @@ def test_a_live_source_and_a_long_clip_in_one_window_are_refused(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = make_clip(tmp_path / "long.flac", audio="flac", rate_hz=8000, samples=np.zeros(8000 * 601, np.float32))
-    assert called(["rtsp://user:secret@127.0.0.1/x", long, "--model", bundle, "--mode", "clip"]) == 1
+    film = make_clip(tmp_path / "film.ts", audio="aac", rate_hz=48_000, samples=bursts(3.0, 1, 48_000))
+    with live_ts(film) as url:
+        login = url.replace("://", "://user:secret@")
+        assert called([login, long, "--model", bundle, "--mode", "clip"]) == 1
     err = capsys.readouterr().err
-    assert "rtsp://***@127.0.0.1/x: is a live source; listen to it with: earwitness run" in err
+    assert f"{url.replace('://', '://***@')}: is a live source; listen to it with: earwitness run" in err
     assert "secret" not in err
     assert "longer than 10 min can't be one window; use --mode stream" in err
+
+
+def test_an_ended_playlist_and_standard_input_are_recordings(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same sound as a file, as a playlist on a web server and through a pipe: the same events."""
+    make_clip(
+        tmp_path / "vod.m3u8",
+        audio="aac",
+        rate_hz=48_000,
+        samples=bursts(8.0, 3, 48_000),
+        options={"hls_time": "2", "hls_list_size": "0"},
+    )
+    whole = tmp_path / "whole.ts"
+    whole.write_bytes(b"".join(part.read_bytes() for part in sorted(tmp_path.glob("vod*.ts"))))
+    rows = []
+    with http_server(tmp_path) as base:
+        for clip in (whole, f"{base}/vod.m3u8"):
+            assert called([clip, "--model", bundle]) == 0
+            rows.append([line.split("\t")[1:] for line in capsys.readouterr().out.splitlines()])
+    piped = subprocess.run(
+        [sys.executable, "-m", "streamer.cli", "replay", "-", "--model", str(bundle)],
+        input=whole.read_bytes(),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    rows.append([line.split("\t")[1:] for line in piped.stdout.decode().splitlines()])
+    assert len(rows[0]) > 3
+    assert rows[0] == rows[1] == rows[2]
 
 
 def test_clips_of_one_name_in_two_folders_are_two_clips(
