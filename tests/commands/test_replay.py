@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from streamer.commands import replay
+from streamer.commands.known import KnownSecrets
 from streamer.errors import BundleError, EarwitnessError, TruthError, UsageError
 from streamer.escapes import escaped
 from streamer.replay.truth import read_truth
@@ -53,7 +54,7 @@ def called(arguments: Sequence[str | Path]) -> int:
     argv = ["replay", *map(str, arguments)]
     parser = argparse.ArgumentParser()
     replay.add_parser(parser.add_subparsers())
-    args = parser.parse_args(argv, argparse.Namespace(argv=argv))
+    args = parser.parse_args(argv, argparse.Namespace(argv=argv, known=KnownSecrets()))
     status: int = args.main(args)
     return status
 
