@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from streamer.pipeline import StreamPipeline
@@ -11,6 +12,8 @@ from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaIt
 
 _ITEMS_A_TURN = 32
 """Media that one stream may push before the others have their turn: about 0.5 s."""
+_TURN_S = 0.1
+"""How long a turn may take; the item that is being pushed then is the last. A picture can cost a third of a second."""
 _BASE_UNIT = 221
 """Master-clock samples that are a whole number (160) of samples at 16 kHz too."""
 
@@ -28,8 +31,10 @@ class Turn:
 class Lane:
     """The worker's end of one stream. Not for two threads at once."""
 
-    def __init__(self, name: str, intake: Intake, pipeline: StreamPipeline, stall_s: float) -> None:
-        """`stall_s`: a live stream that brings nothing for so long has its epoch ended."""
+    def __init__(
+        self, name: str, intake: Intake, pipeline: StreamPipeline, stall_s: float, clock_s: Callable[[], float]
+    ) -> None:
+        """`stall_s`: a live stream that brings nothing for so long has its epoch ended. `clock_s` is monotonic."""
         self.name = name
         self.intake = intake
         self.pipeline = pipeline
@@ -40,11 +45,15 @@ class Lane:
         self.live_stride = 1
         """Of how many cells one gets its picture looked at while the stream is live; a recording loses none."""
         self._stall_s = stall_s
+        self._clock_s = clock_s
         self._restart = Restart()
         self._in_epoch = False
 
     def turn(self, now_s: float) -> Turn | None:
-        """Push what waits until windows are due or the turn is over; None if there was nothing to do."""
+        """Push what waits until windows are due or the turn is over; None if there was nothing to do.
+
+        `now_s` is when the turn begins.
+        """
         for count in range(_ITEMS_A_TURN):
             item = self.intake.take()
             if item is None:
@@ -52,6 +61,8 @@ class Lane:
             turn = self._handle(item)
             if turn is not None:
                 return turn
+            if self._clock_s() - now_s >= _TURN_S:
+                break
         return Turn([], drain=False)
 
     def shut_down(self) -> Turn:

@@ -124,7 +124,7 @@ class Supervisor:
             pipeline = StreamPipeline(
                 name, factories, bundle.decoding, bundle.window_cells, plan.settings, new_id, stopwatch
             )
-            lane = Lane(name, intake, pipeline, stream.stall_s)
+            lane = Lane(name, intake, pipeline, stream.stall_s, time.monotonic)
             if stride is not None:
                 lane.live_stride = stride.stride  # audio is on time from the first second
             lanes.append(lane)

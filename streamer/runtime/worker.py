@@ -17,6 +17,7 @@ from streamer.runtime.lane import Lane, Turn
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outbox import Outbox
 from streamer.runtime.shedding import PictureStride
+from streamer.runtime.turns import RecordingTurns
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import seconds
 from streamer.types import CELL, CellScores, Offset, Onset, Window
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
 _IDLE_S = 0.1
+_RECORDINGS_S = 0.1
+"""For how long recordings may have turns before live streams have theirs again."""
 _LAST_WORK_S = 1.0
 """How long the daemon may still work off queues once it has been asked to end."""
 
@@ -89,6 +92,8 @@ class Worker(threading.Thread):
         self._stop_asked = threading.Event()
         self._coverage = {lane.name: RecentCoverage() for lane in parts.lanes}
         self._counted: dict[str, Coverage] = {}
+        self._recording_turns = RecordingTurns()
+        self._next_recording = 0
         self._ticked_s = clock_s()
         self.beat_s = clock_s()
         """When the thread was last seen to work (monotonic seconds)."""
@@ -114,17 +119,38 @@ class Worker(threading.Thread):
         self._wake.set()
 
     def step(self) -> bool:
-        """One turn of every stream; False if none had anything to do."""
+        """One turn of every live stream, then of recordings; False if none had anything to do."""
         self.beat_s = now_s = self._clock_s()
         if now_s - self._ticked_s >= _TICK_S:
             self._tick(now_s)
+        live = [lane for lane in self._parts.lanes if lane.intake.live]
+        turns = [(lane, turn) for lane in live if (turn := lane.turn(self._clock_s())) is not None]
+        self._score(turns)
+        return self._recordings(with_live=bool(live)) or bool(turns)
+
+    def _recordings(self, *, with_live: bool) -> bool:
+        """Turns of the streams that are not live, where live ones can bear it; False if none had anything to do."""
+        recordings = [lane for lane in self._parts.lanes if not lane.intake.live]
+        began_s = self._clock_s()
+        if not recordings or not self._recording_turns.may_begin(began_s, self._late_s()):
+            return False
         turns: list[tuple[Lane, Turn]] = []
-        for lane in self._parts.lanes:
-            turn = lane.turn(now_s)
+        for _ in recordings:
+            self._next_recording += 1
+            lane = recordings[self._next_recording % len(recordings)]
+            turn = lane.turn(self._clock_s())
             if turn is not None:
                 turns.append((lane, turn))
+            if with_live and self._clock_s() - began_s >= _RECORDINGS_S:
+                break
         self._score(turns)
+        if turns:
+            self._recording_turns.ended(began_s, self._clock_s())
         return bool(turns)
+
+    def _late_s(self) -> float:
+        """How late the worst live stream's media is."""
+        return max((lane.intake.late_s() for lane in self._parts.lanes if lane.intake.live), default=0.0)
 
     def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
         """Score the windows of all turns in one go, and give each stream its share."""
@@ -213,7 +239,7 @@ class Worker(threading.Thread):
         stride.measured(now_s, spent_s, looked_at)
         before = stride.stride
         watched = sum(lane.has_video for lane in live)
-        after = stride.update(now_s, max((lane.intake.late_s() for lane in live), default=0.0), watched)
+        after = stride.update(now_s, self._recording_turns.own_late_s(self._late_s()), watched)
         if after != before:
             log.log(
                 logging.WARNING if after == 0 else logging.INFO,

@@ -1,0 +1,312 @@
+"""The inference thread with real queues, pipelines and networks; where time matters its clock is faked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+import pytest
+
+from streamer.detect import Detector
+from streamer.features.base import ExtractorFactory
+from streamer.pipeline import StreamPipeline, StreamSettings
+from streamer.runtime.board import Board, StreamView
+from streamer.runtime.intake import Closed, Intake, Item, Opened
+from streamer.runtime.lane import Lane
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.outbox import Outbox
+from streamer.runtime.shedding import PictureStride
+from streamer.runtime.worker import Parts, Stopwatch, Worker
+from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, kind
+from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk
+from tests.models import SlowGrey, bursts, factories, pictures, seeded_bundle
+
+
+class Clock:
+    """Stands still until it is told to go on, or goes by itself."""
+
+    def __init__(self, *, real: bool) -> None:
+        self._real = real
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return time.monotonic() if self._real else self.now_s
+
+
+class Stream:
+    """A stream's queue, and what is put on it."""
+
+    def __init__(self, name: str, intake: Intake) -> None:
+        self.name = name
+        self.intake = intake
+        self._generation = intake.attach()
+
+    def put(self, *items: Item) -> None:
+        for item in items:
+            assert self.intake.put(item, self._generation)
+
+
+class Working:
+    """A worker of some streams, which does not run yet."""
+
+    def __init__(
+        self,
+        streams: int,
+        *,
+        threads: int = 1,
+        modalities: Sequence[str] = ("spectral",),
+        made: dict[str, ExtractorFactory] | None = None,
+        real_time: bool = False,
+        tags: bool = False,
+        scores: bool = False,
+        limit_s: float = 1000.0,
+    ) -> None:
+        bundle = seeded_bundle(modalities)
+        made = made or factories(modalities)
+        names = [f"s{index}" for index in range(streams)]
+        ids = count()
+        self.clock = Clock(real=real_time)
+        self.metrics = Metrics("0", "seeded", names, bundle.classes)
+        self.board = Board([StreamView(name, "x") for name in names], self.metrics, self.clock)
+        self.outbox = Outbox(100_000, lambda message: self.metrics.message_dropped(kind(message)))
+        self.crashes: list[BaseException] = []
+        wake = threading.Event()
+        stopwatch = Stopwatch(self.metrics)
+        self.streams: list[Stream] = []
+        self.lanes: list[Lane] = []
+        for name in names:
+
+            def dropped(reason: str, number: int, name: str = name) -> None:
+                self.metrics.dropped(name, reason, number)
+
+            intake = Intake(limit_s=limit_s, picture_limit=1000, clock_s=self.clock, dropped=dropped, wake=wake.set)
+            pipeline = StreamPipeline(
+                name,
+                made,
+                bundle.decoding,
+                bundle.window_cells,
+                StreamSettings(),
+                lambda: f"e{next(ids)}",
+                stopwatch,
+            )
+            self.streams.append(Stream(name, intake))
+            self.lanes.append(Lane(name, intake, pipeline, 5.0, self.clock))
+        pictures_by = frozenset(name for name, factory in made.items() if factory.want.pictures)
+        parts = Parts(
+            lanes=self.lanes,
+            detector=Detector(bundle),
+            stopwatch=stopwatch,
+            stride=PictureStride(0.5) if pictures_by else None,
+            picture_stages=pictures_by,
+            board=self.board,
+            metrics=self.metrics,
+            outbox=self.outbox,
+            threads=threads,
+            classes=bundle.classes,
+            with_tags=tags,
+            with_scores=scores,
+        )
+        self.worker = Worker(parts, self.clock, wake, self.crashes.append)
+
+    def opened(self, stream: int, *, live: bool, has_video: bool = False, has_audio: bool = True) -> None:
+        """A connection of the stream stands."""
+        name = self.streams[stream].name
+        self.board.connecting(name)
+        self.board.opened(name, 1, live=live, has_audio=has_audio, has_video=has_video)
+        self.streams[stream].put(Opened(1, has_audio, has_video, live=live))
+
+    def work(self) -> None:
+        while self.worker.step():
+            pass
+
+    def said(self, stream: int | None = None) -> list[Message]:
+        name = None if stream is None else self.streams[stream].name
+        return [one.message for one in self.outbox.take(0.0) if name in (None, getattr(one.message, "stream", ""))]
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"earwitness_{name}", labels) or 0.0
+
+
+def hear(stream: Stream, seconds: float, seed: int = 0) -> None:
+    audio = bursts(seconds, seed)
+    for first in range(0, len(audio), 2000):
+        stream.put(Chunk(SAMPLE_RATE_HZ, first, audio[first : first + 2000]))
+
+
+def test_streams_share_a_batch_and_each_gets_what_it_would_get_alone() -> None:
+    together, alone = Working(2, tags=True), [Working(1, tags=True), Working(1, tags=True)]
+    for index, single in enumerate(alone):
+        for stream, working in ((index, together), (0, single)):
+            working.opened(stream, live=True)
+            hear(working.streams[stream], 8.0, seed=index)
+            working.streams[stream].put(Closed("eof", "it has ended", "silence", final=True, failed=False))
+    together.work()
+    said = together.said()
+    for index, single in enumerate(alone):
+        single.work()
+        mine = [one for one in said if getattr(one, "stream", "") == f"s{index}"]
+        expected = single.said()
+        assert [type(one) for one in mine] == [type(one) for one in expected]
+        assert [
+            (one.label, one.onset_s, one.offset_s, one.end_reason) for one in mine if isinstance(one, OffsetMessage)
+        ] == [
+            (one.label, one.onset_s, one.offset_s, one.end_reason) for one in expected if isinstance(one, OffsetMessage)
+        ]
+        assert any(isinstance(one, OffsetMessage) for one in mine)
+    assert together.sample("batch_windows_sum") / together.sample("batch_windows_count") > 1.9
+    assert together.board.view("s0").state == together.board.view("s1").state == "ended"
+
+
+@pytest.mark.parametrize("tags", [False, True])
+@pytest.mark.parametrize("scores", [False, True])
+def test_tags_and_scores_are_said_if_they_are_wanted(tags: bool, scores: bool) -> None:
+    working = Working(1, tags=tags, scores=scores)
+    working.opened(0, live=True)
+    hear(working.streams[0], 6.0)
+    working.work()
+    said = working.said()
+    assert any(isinstance(one, TagsMessage) for one in said) is tags
+    assert any(isinstance(one, ScoresMessage) for one in said) is scores
+    assert any(isinstance(one, OnsetMessage) for one in said)
+    assert (
+        working.sample("scored_cells_total", stream="s0")
+        == sum(len(one.scores) for one in said if isinstance(one, ScoresMessage))
+        or not scores
+    )
+
+
+def test_an_onset_comes_with_the_time_at_which_it_arrived() -> None:
+    working = Working(1)
+    working.opened(0, live=True)
+    working.streams[0].put(Anchor(0, 1_790_000_000.0, "arrival"))
+    hear(working.streams[0], 6.0)
+    working.work()
+    onsets = [one for one in working.outbox.take(0.0) if isinstance(one.message, OnsetMessage)]
+    assert onsets
+    for one in onsets:
+        assert isinstance(one.message, OnsetMessage)
+        assert one.onset_arrival_utc_s == pytest.approx(1_790_000_000.0 + one.message.onset_s)
+
+
+def test_a_stream_that_falls_silent_is_told_without_any_data() -> None:
+    working = Working(2)
+    for index in range(2):
+        working.opened(index, live=True)
+        hear(working.streams[index], 6.0)
+    working.work()
+    assert working.board.view("s0").state == "streaming"
+    working.clock.now_s += 3.0
+    hear_later = bursts(12.0)[6 * SAMPLE_RATE_HZ :]
+    working.streams[1].put(Chunk(SAMPLE_RATE_HZ, 6 * SAMPLE_RATE_HZ, hear_later))
+    working.clock.now_s += 3.0
+    working.work()
+    assert working.board.view("s0").state == "stalled"
+    assert working.board.view("s1").state == "streaming"
+    offsets = {one.event_id for one in working.said(0) if isinstance(one, OffsetMessage)}
+    assert offsets
+    assert not working.lanes[0].pipeline.open_events
+
+
+def test_lag_and_coverage_are_measured_by_the_clock() -> None:
+    working = Working(1)
+    working.opened(0, live=True)
+    hear(working.streams[0], 6.0)
+    working.work()
+    working.clock.now_s += 2.0
+    working.streams[0].put(Chunk(SAMPLE_RATE_HZ, 6 * SAMPLE_RATE_HZ, bursts(0.1)))
+    working.clock.now_s += 0.75
+    working.worker.step()
+    assert working.board.view("s0").lag_s == pytest.approx(0.75)
+    assert working.board.view("s0").coverage == 1.0
+    working.board.lost("s0", "timeout", "no media")
+    for _ in range(20):
+        working.clock.now_s += 1.0
+        working.worker.step()
+    assert working.board.view("s0").coverage < 0.5
+
+
+def test_stopping_ends_every_epoch_with_shutdown_and_works_off_what_waits() -> None:
+    working = Working(1, real_time=True)
+    working.opened(0, live=True)
+    hear(working.streams[0], 8.0)
+    working.worker.stop()
+    working.worker.start()
+    working.worker.join(20.0)
+    assert not working.worker.is_alive()
+    said = working.said()
+    onsets = {one.event_id for one in said if isinstance(one, OnsetMessage)}
+    offsets = {one.event_id: one.end_reason for one in said if isinstance(one, OffsetMessage)}
+    assert onsets == set(offsets)
+    assert "shutdown" in offsets.values()
+    assert not working.crashes
+
+
+def test_what_nobody_foresaw_is_handed_on() -> None:
+    working = Working(1, real_time=True)
+    working.streams[0].put(Opened(1, True, False, live=True))
+    working.streams[0].put(Chunk(SAMPLE_RATE_HZ, 0, np.zeros((1000, 2), np.float32)))  # two channels
+    working.worker.start()
+    working.worker.join(10.0)
+    assert not working.worker.is_alive()
+    assert len(working.crashes) == 1
+
+
+def feed(stream: Stream, seconds: float, done: threading.Event) -> None:
+    """Deliver audio as a camera does, 0.1 s at a time, on the real clock."""
+    audio, began_s = bursts(seconds, 3), time.monotonic()
+    step = SAMPLE_RATE_HZ // 10
+    for first in range(0, len(audio) - step + 1, step):
+        time.sleep(max(0.0, began_s + (first + step) / SAMPLE_RATE_HZ - time.monotonic()))
+        stream.put(Chunk(SAMPLE_RATE_HZ, first, audio[first : first + step]))
+    done.set()
+
+
+@pytest.mark.parametrize("recordings", [1, 3])
+def test_a_recording_of_pictures_that_cost_more_than_there_is_time_does_not_starve_a_live_stream(
+    recordings: int,
+) -> None:
+    """VGG16 takes a third of a second for a picture, and eight at once; here it is a fifth of that."""
+    cost_s = 0.06
+    pass_s = 8 * cost_s
+    made = {**factories(("spectral",)), "vgg16": SlowGrey(cost_s)}
+    working = Working(1 + recordings, modalities=("spectral", "vgg16"), made=made, real_time=True, limit_s=5.0)
+    working.opened(0, live=True)
+    for index in range(recordings):
+        working.opened(1 + index, live=False, has_audio=False, has_video=True)
+        working.streams[1 + index].put(*pictures(30.0, fps=15.0))
+    done = threading.Event()
+    feeder = threading.Thread(target=feed, args=(working.streams[0], 12.0, done))
+    late_s: list[float] = []
+    working.worker.start()
+    feeder.start()
+    while not done.wait(0.02):
+        late_s.append(working.streams[0].intake.late_s())
+    feeder.join()
+    working.worker.stop()
+    working.worker.join(20.0)
+    print(f"\nlive media late by at most {max(late_s):.2f} s beside {recordings} recordings; a pass is {pass_s:.2f} s")
+    assert not working.crashes
+    assert working.sample("dropped_total", stream="s0", reason="queue_audio") == 0
+    # A pass that has begun can't be broken off; then the live stream is served until it is on time again.
+    assert max(late_s) < 2 * pass_s + 0.25
+    # And the recordings went on meanwhile.
+    assert working.sample("scored_cells_total", stream="s0") > 0
+    assert made["vgg16"].looked_at > 12.0 / cost_s / 3  # type: ignore[attr-defined]
+
+
+def test_recordings_take_turns_one_after_the_other() -> None:
+    """Where only one of them fits between two turns of the live stream, it is another one each time."""
+    made = {**factories(("spectral",)), "vgg16": SlowGrey(0.03)}
+    working = Working(4, modalities=("spectral", "vgg16"), made=made, real_time=True)
+    working.opened(0, live=True)
+    for index in range(1, 4):
+        working.opened(index, live=False, has_audio=False, has_video=True)
+        working.streams[index].put(*pictures(20.0, fps=15.0))
+    for _ in range(12):
+        working.worker.step()
+    left = [len(stream.intake) for stream in working.streams[1:]]
+    assert max(left) - min(left) < 40
+    assert max(left) < 290
