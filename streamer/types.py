@@ -82,6 +82,7 @@ class Discontinuity:
     """The epoch ends here, and the next item begins a new one at position 0."""
 
     reason: str  # "pts_jump" or "hole"
+    skipped: int = 0  # master-clock samples without media between the two, if timestamps tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from streamer.types import Chunk, Floats
 
-JITTER_S = Fraction(25, 1000)
-"""Timestamps that are off by less are taken for jitter (RTCP corrections, rounding to ms, one lost 20 ms packet)."""
+_ROUNDING_S = Fraction(1, 1000)
+"""Times that are off by less are rounded, not wrong."""
 
 _PYAV_PLANES = 8  # with as many planes, PyAV 18 reads behind the end of a frame's list of them and crashes
 
@@ -44,8 +44,8 @@ def mono(frame: av.AudioFrame) -> Floats:
 class AudioTrack:
     """The audio of one epoch: mono samples at media times in, `Chunk`s at each wanted rate out.
 
-    Samples run on without a break while timestamps agree within `JITTER_S`; a later timestamp leaves a hole, an earlier
-    one an overlap, of which the second copy is dropped (`overlap_samples`, counted at the source's rate).
+    Times are those of `Steering`, and are believed: a later one leaves a hole, an earlier one is an overlap, of which
+    the second copy is dropped (`overlap_samples`, counted at the source's rate).
     """
 
     def __init__(self, rates_hz: frozenset[int], zero: Fraction) -> None:
@@ -68,12 +68,12 @@ class AudioTrack:
         due = self._zero if end is None else end
         late = Fraction(0) if time is None else time - due
         skip = 0
-        if late < -JITTER_S or (end is None and late < 0):
+        if late < -_ROUNDING_S or (end is None and late < 0):
             skip = min(round(-late * rate_hz), len(samples))
             self.overlap_samples += skip
-        if end is None or late > JITTER_S or rate_hz != self._rate_hz:
+        if end is None or late > _ROUNDING_S or rate_hz != self._rate_hz:
             yield from self.flush()
-            self._begin(due + late if end is None or late > JITTER_S else due, rate_hz, skip)
+            self._begin(due + late if end is None or late > _ROUNDING_S else due, rate_hz, skip)
         if skip == len(samples):
             return
         samples = samples[skip:]

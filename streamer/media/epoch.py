@@ -9,24 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from streamer.media.audio import JITTER_S, AudioTrack
+from streamer.media.audio import AudioTrack
 from streamer.media.pictures import PictureChooser, Render
+from streamer.media.steering import LIMIT_S, Sound, Steering
 from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource, Discontinuity, Floats, MediaItem
 
 START_WAIT_S = Fraction(1)
 """How far one kind of media may run at an epoch's start while the other is awaited: position 0 is the earlier one's."""
 BRIDGE_S = 60
-"""The longest hole in the audio that pictures bridge: its masked cells all come at once when the audio is back."""
+"""The longest hole in the audio that is masked, where pictures bridge it or a recording's sound begins late. Its masked
+cells all come at once when the audio is there."""
+_SAME_START_S = Fraction(25, 1000)
+"""Sound that begins so little after the epoch begins with it: a hole of a few samples would mask a cell."""
 _SLOW_PICTURES = 3  # this many times its picture interval is no hole in a film
 _ARRIVAL_EVERY_S = 1
 _RTCP_EVERY_S = 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Sound:
-    time: Fraction | None
-    rate_hz: int
-    samples: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,9 @@ class EpochBuilder:
 
     Audio is the master where it is wanted and present: pictures that don't fit its clock are left out and counted
     (`stray_pictures`) until it jumps too, or, if it has stopped, until they have run for `hole_limit_s`.
+
+    A recording's first epoch begins where the container does, so that its times are those that a player shows. A live
+    source has no such beginning: what was sent before we came is of no one's concern, and UTC says when it was.
     """
 
     def __init__(
@@ -56,9 +56,15 @@ class EpochBuilder:
         pictures: bool,
         hole_limit_s: float,
         picture_interval_s: float = 0.0,
+        file_start: Fraction | None = None,
         file_utc_s: float | None = None,
+        stamped_on_arrival: bool = False,
     ) -> None:
-        """`rates_hz` is empty without audio; `file_utc_s` is the recording's start, if this is one that says so."""
+        """`rates_hz` is empty without audio.
+
+        Of a recording that says so, `file_start` is the media time at which the container begins, and `file_utc_s` when
+        that was. `stamped_on_arrival`: media times tell when packets came (FFmpeg's `use_wallclock_as_timestamps`).
+        """
         self.stray_pictures = 0
         self._overlap_samples = 0
         self._rates_hz = rates_hz
@@ -66,13 +72,18 @@ class EpochBuilder:
         self._limit = Fraction(hole_limit_s).limit_denominator(1000)
         interval = Fraction(picture_interval_s).limit_denominator(1000)
         self._picture_limit = max(self._limit, _SLOW_PICTURES * interval)
+        self._file_start = file_start
         self._file_utc_s = file_utc_s
+        self._late_limit = Fraction(BRIDGE_S if file_start is not None else 0)  # for the first sound of a recording
+        self._steering = Steering(stamped_on_arrival=stamped_on_arrival)
+        self._sound_end: Fraction | None = None  # of the newest sound, by the source's timestamp
+        self._undecided: list[_Shown] = []  # pictures that do not fit, while the sound may jump to them
         self._audio: AudioTrack | None
         self._zero: Fraction
         self._chooser: PictureChooser
         self._last_picture: Fraction | None
         self._stray_since: Fraction | None
-        self._waiting: list[_Sound | _Shown]
+        self._waiting: list[Sound | _Shown]
         self._stamps: dict[ClockSource, _Stamp]
         self._best_arrival: _Stamp | None
         self._anchored: dict[ClockSource, Fraction]
@@ -85,32 +96,50 @@ class EpochBuilder:
 
     def push_audio(self, time: Fraction | None, rate_hz: int, samples: Floats) -> Iterator[MediaItem]:
         """Samples (n,) whose first is due at `time`; None if the source doesn't say."""
+        self._sound_end = None if time is None else time + Fraction(len(samples), rate_hz)
+        for sound in self._steering.push(time, rate_hz, samples):
+            yield from self._push_sound(sound)
+        yield from self._decide_pictures()
+
+    def _push_sound(self, sound: Sound) -> Iterator[MediaItem]:
         if self._audio is None:
-            yield from self._wait(_Sound(time, rate_hz, samples))
+            yield from self._wait(sound)
             return
-        reason = None if time is None else self._audio_jump(time)
+        reason = self._audio_jump(sound.time)
         if reason is not None:
-            yield from self._end_epoch(reason, time)
-            yield from self._wait(_Sound(time, rate_hz, samples))
+            yield from self._end_epoch(reason, sound.time)
+            yield from self._wait(sound)
             return
         self._stray_since = None
-        yield from self._audio.push(time, rate_hz, samples)
+        yield from self._audio.push(sound.time, sound.rate_hz, sound.samples)
+
+    def _decide_pictures(self) -> Iterator[MediaItem]:
+        if self._steering.settled:
+            undecided, self._undecided = self._undecided, []
+            for shown in undecided:
+                yield from self._push_shown(shown)
 
     def push_picture(self, time: Fraction, picture: Render) -> Iterator[MediaItem]:
         """A picture shown from `time` on."""
+        shown = _Shown(time + self._steering.shift, picture)
+        if self._steering.settled or self._audio is None or self._fits(shown.time):
+            yield from self._push_shown(shown)
+        else:
+            self._undecided.append(_rendered(shown))
+
+    def _push_shown(self, shown: _Shown) -> Iterator[MediaItem]:
+        time = shown.time
         if self._audio is None:
-            yield from self._wait(_Shown(time, picture))
+            yield from self._wait(shown)
             return
         if self._fits(time):
             self._stray_since = None
-            at = round((time - self._zero) * SAMPLE_RATE_HZ)
-            at = 0 if -JITTER_S <= time - self._zero < 0 else at
-            last = self._chooser.last
-            if at < 0 or (last is not None and at <= last):
+            at = self._in_order(round((time - self._zero) * SAMPLE_RATE_HZ))
+            if at is None:
                 self.stray_pictures += 1
                 return
             self._last_picture = time
-            yield from self._chooser.push(at, picture)
+            yield from self._chooser.push(at, shown.picture)
             return
         if self._rates_hz:
             self.stray_pictures += 1
@@ -120,10 +149,31 @@ class EpochBuilder:
                 return
         behind = self._last_picture is not None and time < self._last_picture
         yield from self._end_epoch("pts_jump" if behind else "hole", time)
-        yield from self._wait(_Shown(time, picture))
+        yield from self._wait(shown)
+
+    def _in_order(self, at: int) -> int | None:
+        """Where a picture comes that is due at `at`: behind the last one if only jitter puts it before, or None."""
+        last = self._chooser.last
+        first = 0 if last is None else last + 1
+        return None if at < first - LIMIT_S * SAMPLE_RATE_HZ else max(at, first)
+
+    def push_arrival(self, time: Fraction, utc_s: float) -> Iterator[MediaItem]:
+        """The newest media has just come, at `utc_s` (Unix seconds); it ends at `time`.
+
+        Sound has come up to where its samples reach, whatever its timestamps say. While those are in doubt,
+        nothing is known.
+        """
+        end = self._steering.end
+        if end is not None and self._steering.settled:
+            # Some decoders are a packet behind.
+            behind = time - self._sound_end if self._sound_end is not None else Fraction(0)
+            yield from self.push_stamp(end - self._steering.shift + behind, utc_s, "arrival")
+        elif not self._rates_hz:
+            yield from self.push_stamp(time, utc_s, "arrival")
 
     def push_stamp(self, time: Fraction, utc_s: float, source: ClockSource) -> Iterator[MediaItem]:
         """The media time `time` is `utc_s` (Unix seconds) by the clock `source`."""
+        time += self._steering.shift
         stamp = _Stamp(time, utc_s, source)
         if self._audio is None:
             # The earliest arrival counts, and of sender reports the newest: two are enough, however many come.
@@ -135,6 +185,9 @@ class EpochBuilder:
 
     def flush(self) -> Iterator[MediaItem]:
         """The source ends: all that is still held."""
+        for sound in self._steering.flush():
+            yield from self._push_sound(sound)
+        yield from self._decide_pictures()
         if self._audio is None:
             yield from self._start()
         yield from self._drain()
@@ -150,13 +203,10 @@ class EpochBuilder:
         self._best_arrival = None  # of the second that runs
         self._anchored = {}  # when an anchor of each clock last came out
 
-    def _wait(self, item: _Sound | _Shown) -> Iterator[MediaItem]:
+    def _wait(self, item: Sound | _Shown) -> Iterator[MediaItem]:
         """Hold what comes until the epoch's zero is certain, then let it all go."""
-        if isinstance(item, _Shown):
-            pixels = item.picture()  # 150 KB instead of a whole decoded picture
-            item = _Shown(item.time, lambda: pixels)
-        self._waiting.append(item)
-        sounds = [i for i in self._waiting if isinstance(i, _Sound)]
+        self._waiting.append(_rendered(item) if isinstance(item, _Shown) else item)
+        sounds = [i for i in self._waiting if isinstance(i, Sound)]
         shown = [i for i in self._waiting if isinstance(i, _Shown)]
         heard = sum((Fraction(len(s.samples), s.rate_hz) for s in sounds), Fraction(0))
         seen = shown[-1].time - shown[0].time if shown else Fraction(0)
@@ -166,14 +216,15 @@ class EpochBuilder:
 
     def _start(self) -> Iterator[MediaItem]:
         waiting, self._waiting = self._waiting, []
-        first_sound = next((i.time for i in waiting if isinstance(i, _Sound) and i.time is not None), None)
+        first_sound = next((i.time for i in waiting if isinstance(i, Sound)), None)
         first_shown = next((i.time for i in waiting if isinstance(i, _Shown)), None)
         times = [t for t in (first_sound, first_shown) if t is not None]
         if first_sound is not None and first_shown is not None and abs(first_sound - first_shown) > self._limit:
             times = [first_sound]
         self._zero = min(times, default=Fraction(0))
-        if first_sound is not None and first_sound - self._zero <= JITTER_S:
-            self._zero = first_sound  # no hole of a few samples at every start
+        yield from self._begin_with_file()
+        if first_sound is not None and first_sound - self._zero <= _SAME_START_S:
+            self._zero = first_sound
         self._audio = AudioTrack(self._rates_hz, self._zero)
         if self._file_utc_s is not None:
             yield Anchor(0, self._file_utc_s, "file")
@@ -181,26 +232,37 @@ class EpochBuilder:
             if abs(stamp.time - self._zero) <= self._limit + START_WAIT_S:
                 yield from self._anchor(stamp)
         for item in waiting:
-            if isinstance(item, _Sound):
-                yield from self.push_audio(item.time, item.rate_hz, item.samples)
-            else:
-                yield from self.push_picture(item.time, item.picture)
+            yield from self._push_sound(item) if isinstance(item, Sound) else self._push_shown(item)
+
+    def _begin_with_file(self) -> Iterator[MediaItem]:
+        """The recording's first epoch begins where it does, or, if nothing is wanted for long, behind that."""
+        start, self._file_start = self._file_start, None
+        if start is None or start >= self._zero:
+            return
+        lead = self._zero - start
+        if lead <= BRIDGE_S:
+            self._zero = start
+            return
+        if self._file_utc_s is not None:
+            self._file_utc_s += float(lead)
+        yield Discontinuity("hole", round(lead * SAMPLE_RATE_HZ))
 
     def _drain(self) -> Iterator[MediaItem]:
         if self._audio is not None:
             yield from self._audio.flush()
         yield from self._chooser.flush()
 
-    def _end_epoch(self, reason: str, time: Fraction | None) -> Iterator[MediaItem]:
+    def _end_epoch(self, reason: str, time: Fraction) -> Iterator[MediaItem]:
+        # A recording's next epoch is later by what has been played, and by the hole if that is what ended it.
         head = self._head()
+        hole = max(Fraction(0), time - head)
         if self._file_utc_s is not None:
-            # A recording's next epoch is later by what has been played, and by the hole if that is what ended it.
-            hole = max(Fraction(0), time - head) if time is not None else Fraction(0)
             self._file_utc_s += float(head - self._zero + hole)
         yield from self._drain()
         self._overlap_samples = self.overlap_samples
+        self._late_limit = Fraction(0)
         self._reset()
-        yield Discontinuity(reason)
+        yield Discontinuity(reason, round(hole * SAMPLE_RATE_HZ))
 
     def _head(self) -> Fraction:
         """The furthest media time of the epoch."""
@@ -212,6 +274,8 @@ class EpochBuilder:
         due = self._audio.end
         if due is None:
             due = self._zero
+            if due <= time <= due + self._late_limit:
+                return None
         if time < due - self._limit:
             return "pts_jump"
         if time <= due + self._limit:
@@ -247,3 +311,8 @@ class EpochBuilder:
             self._anchored[stamp.source] = stamp.time
         at = round((stamp.time - self._zero) * SAMPLE_RATE_HZ)
         yield Anchor(at, stamp.utc_s, stamp.source)
+
+
+def _rendered(shown: _Shown) -> _Shown:
+    pixels = shown.picture()  # 150 KB instead of a whole decoded picture
+    return _Shown(shown.time, lambda: pixels)

@@ -122,7 +122,9 @@ class Media:
             pictures=self._video is not None,
             hole_limit_s=options.hole_limit_s,
             picture_interval_s=float(self._picture_s),
+            file_start=None if self.live else _start_of(container),
             file_utc_s=None if self.live else _recorded_at(container, address, now),
+            stamped_on_arrival=options.ffmpeg.get("use_wallclock_as_timestamps", "0") not in ("0", "false", "no"),
         )
 
     @property
@@ -185,11 +187,14 @@ class Media:
         anything, last_frame_s = False, time.monotonic()
         try:
             for packet, frames in self._packets():
+                arrived_s = self._now()
                 if self.live:
-                    yield from self._stamps(packet)
+                    yield from self._sender_report(packet)
                 for frame in frames:
                     anything, last_frame_s = True, time.monotonic()
                     yield from self._push(frame)
+                if self.live:
+                    yield from self._arrived(packet, arrived_s)
                 limit_s = _UNDECODABLE_TIMEOUTS * self._options.read_timeout_s + self.arrival.patience_s
                 if self.live and time.monotonic() - last_frame_s > limit_s:
                     failure = SourceError("invalid_data", f"{self._address}: what comes can't be decoded")
@@ -294,18 +299,30 @@ class Media:
         self._shown_at = at
         yield from self._epochs.push_picture(at, lambda: self._scaler.pixels(frame))
 
-    def _stamps(self, packet: Packet[Stream]) -> Iterator[MediaItem]:
-        if packet.pts is None or packet.time_base is None or not packet.size:
-            return
-        start = packet.pts * Fraction(packet.time_base)
-        is_audio = packet.stream is self._audio
+    def _sender_report(self, packet: Packet[Stream]) -> Iterator[MediaItem]:
         # Sender reports of the two tracks differ by some ms: one track speaks for both.
-        if (is_audio or self._audio is None) and packet.has_sidedata("prft"):
+        at = _start(packet)
+        if at is not None and self._leads(packet) and packet.has_sidedata("prft"):
             utc_us, _flags = struct.unpack_from("<qi", bytes(packet.get_sidedata("prft")))
-            yield from self._epochs.push_stamp(start, utc_us / 1e6, "rtcp")
-        # The last sample of a packet can't have arrived before it sounded.
-        end = start + (packet.duration or 0) * Fraction(packet.time_base) if is_audio else start
-        yield from self._epochs.push_stamp(end, self._now(), "arrival")
+            yield from self._epochs.push_stamp(at, utc_us / 1e6, "rtcp")
+
+    def _arrived(self, packet: Packet[Stream], utc_s: float) -> Iterator[MediaItem]:
+        at = _start(packet)
+        if at is not None and packet.time_base is not None and self._leads(packet):
+            # The last sample of a packet can't have arrived before it sounded.
+            duration = (packet.duration or 0) * Fraction(packet.time_base) if packet.stream is self._audio else 0
+            yield from self._epochs.push_arrival(at + duration, utc_s)
+
+    def _leads(self, packet: Packet[Stream]) -> bool:
+        """Whether the packet is of the track whose clock is the epoch's."""
+        return packet.stream is self._audio or self._audio is None
+
+
+def _start(packet: Packet[Stream]) -> Fraction | None:
+    """Media time of a packet's beginning."""
+    if packet.pts is None or packet.time_base is None or not packet.size:
+        return None
+    return packet.pts * Fraction(packet.time_base)
 
 
 def _best_audio(container: InputContainer) -> AudioStream | None:
@@ -339,6 +356,11 @@ def _check_decodable(container: InputContainer, address: Address, want: Want, fo
     kind = "audio" if want.rates_hz else "video"
     reason = "no_audio" if want.rates_hz else "no_video"
     raise SourceError(reason, f"{address}: no {kind} that can be decoded ({has}): use a source with {kind}")
+
+
+def _start_of(container: InputContainer) -> Fraction | None:
+    """Media time at which the earliest track begins, wanted or not."""
+    return None if container.start_time is None else Fraction(container.start_time, av.time_base)
 
 
 def _recorded_at(container: InputContainer, address: Address, now: Callable[[], float]) -> float:

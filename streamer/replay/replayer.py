@@ -81,7 +81,9 @@ class Replayer:
 
         `name` is what it is called in results, by default the last part of its path.
 
-        Times count from the clip's beginning: where the media jumps, an epoch begins at the end of the one before.
+        Times count from the container's beginning, as those that a player shows. What it has no media for there is not
+        covered. Where timestamps jump back, an epoch begins at the end of the one before.
+
         Raises `SourceError` if the clip can't be played, or is too long for one window.
         """
         address = Address.parse(clip)
@@ -171,8 +173,10 @@ class _Meter:
             case Picture():
                 self._begun = True
                 self._end = max(self._end, item.at + CELL)
-            case Discontinuity() if self._begun:
-                self.epoch_starts.append(self.epoch_starts[-1] + self._end)
+            case Discontinuity():
+                if self._begun:
+                    self.epoch_starts.append(self.epoch_starts[-1] + self._end)
+                self.epoch_starts[-1] += item.skipped
                 self._end, self._begun = 0, False
 
 
