@@ -91,7 +91,7 @@ def make_clip(
     retime: Retime | None = None,
     picture_retime: Retime | None = None,
     options: dict[str, str] | None = None,
-    packet: int = 1024,
+    packet_size: int = 1024,
 ) -> Path:
     """Write a clip and return its path; the container follows the suffix, or `format`.
 
@@ -100,7 +100,7 @@ def make_clip(
     `rate_hz`, -1 to 1, (n,) or (channels, n) and then decide the length of the audio; without them `sounds` makes some.
     `size` is (width, height). `retime` maps the time in seconds of an audio packet to the time that is written, or to
     None to leave the packet out (a hole); `picture_retime` does so for video and is `retime` unless given. `options` go
-    to the muxer. `packet` is the number of samples in an audio packet, where the codec leaves that open.
+    to the muxer. `packet_size` is the number of samples in an audio packet, where the codec leaves that open.
     """
     path = Path(path)
     with av.open(str(path), "w", format=format, options=options or {}) as container:
@@ -114,7 +114,7 @@ def make_clip(
             wave = sounds(seconds, rate_hz, channels=channels, seed=seed) if samples is None else np.atleast_2d(samples)
             if len(wave) != channels:
                 wave = np.broadcast_to(wave[:1], (channels, wave.shape[1]))
-            tracks.append(_retimed(_audio_packets(stream, wave, rate_hz, layout, packet), retime))
+            tracks.append(_retimed(_audio_packets(stream, wave, rate_hz, layout, packet_size), retime))
         if video is not None:
             film = container.add_stream(VIDEO_ENCODERS.get(video, video), rate=fps)
             assert isinstance(film, av.VideoStream)

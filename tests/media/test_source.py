@@ -416,8 +416,8 @@ def test_jumping_timestamps_start_a_new_epoch_at_zero(tmp_path: Path, offset_s: 
     assert len(after.pictures) >= 3 * 15 - 3
 
 
-def builder(**options: float) -> EpochBuilder:
-    return EpochBuilder(frozenset({MAIN}), pictures=False, hole_limit_s=2.0, **options)
+def builder() -> EpochBuilder:
+    return EpochBuilder(frozenset({MAIN}), pictures=False, hole_limit_s=2.0)
 
 
 def part(seconds: float, rate_hz: int = 8_000) -> Floats:

@@ -74,7 +74,7 @@ def jittered(path: Path, barks: Floats, pattern: str) -> Path:
         last = max(round(1000 * (time_s + PATTERNS[pattern](round(time_s / 0.04)))) + 70, last + 1)
         return last / 1000
 
-    return make_clip(path, audio="pcm", rate_hz=RATE, samples=np.concatenate(blocks), retime=retime, packet=640)
+    return make_clip(path, audio="pcm", rate_hz=RATE, samples=np.concatenate(blocks), retime=retime, packet_size=640)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -140,7 +140,7 @@ def test_behind_a_hole_times_are_right(
         audio="pcm",
         rate_hz=RATE,
         samples=barks,
-        packet=320,
+        packet_size=320,
         retime=lambda time_s: time_s if time_s < 0.8 else time_s + lost_s,
     )
     result = replayer.replay(str(kept))
