@@ -7,7 +7,9 @@ anything else is counted as `other`.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import prometheus_client
@@ -51,6 +53,16 @@ LATENCY_BUCKETS_S = (
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric and its labels."""
+
+    name: str  # as Prometheus shows it
+    kind: str  # counter, gauge or histogram
+    text: str
+    labels: tuple[str, ...]
+
+
 class Metrics:
     """All metrics of one daemon; thread-safe."""
 
@@ -59,15 +71,23 @@ class Metrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that nobody asks for
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        self.families: list[Family] = []
+        """All but those of the process."""
         by_stream = ["stream"]
 
+        def note(name: str, kind: str, text: str, labels: Sequence[str]) -> None:
+            self.families.append(Family(f"earwitness_{name}", kind, text, tuple(labels)))
+
         def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
+            note(f"{name}_total", "counter", text, labels)
             return Counter(f"earwitness_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str, labels: Sequence[str]) -> Gauge:
+            note(name, "gauge", text, labels)
             return Gauge(f"earwitness_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
+            note(name, "histogram", text, labels)
             return Histogram(f"earwitness_{name}", text, labels, buckets=buckets, registry=registry)
 
         self._state = gauge("stream_state", "1 for the state that the stream is in, else 0.", ["stream", "state"])
@@ -97,7 +117,7 @@ class Metrics:
             STAGE_BUCKETS_S,
         )
         self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
-        self._lost = counter("messages_dropped", "Messages that could not be handed to the publisher.", ["type"])
+        self._lost = counter("messages_dropped", "Messages for which the queue to the sinks had no room.", ["type"])
         self._sink_errors = counter("sink_errors", "Messages that a sink could not take.", ["sink"])
         build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
         build.labels(version, bundle, platform.python_version()).set(1)
@@ -173,3 +193,48 @@ class Metrics:
     def sink_error(self, sink: str) -> None:
         """The sink of that name could not take a message."""
         self._sink_errors.labels(sink).inc()
+
+
+def page() -> str:
+    """`docs/metrics.md`."""
+    labels = {
+        "stream": "the stream's name",
+        "class": "a class of the model",
+        "modality": "an input of the model, as `spectral`",
+        "state": ", ".join(f"`{one}`" for one in STATES),
+        "reason": "of lost connections: "
+        + ", ".join(f"`{one}`" for one in sorted(LOST_REASONS))
+        + "; of dropped media: "
+        + ", ".join(f"`{one}`" for one in sorted(DROP_REASONS)),
+        "stage": "`decode`, a modality, `detect`, `publish`",
+        "type": ", ".join(f"`{one}`" for one in MESSAGE_KINDS),
+        "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",
+        "version": "this program's version",
+        "bundle": "the model's name",
+        "python": "Python's version",
+    }
+    families = Metrics("", "", [], []).families
+    used = {label for family in families for label in family.labels}
+    lines = [
+        "# Metrics",
+        "",
+        "The daemon shows these to Prometheus at `http://HOST:PORT/metrics` (`metrics` in its config), and those of its "
+        "process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...). This page is generated: "
+        "`make schema`.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+        *(
+            f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.text} |"
+            for one in families
+        ),
+        "",
+        "| label | values |",
+        "|---|---|",
+        *(f"| `{label}` | {labels[label]} |" for label in labels if label in used),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,169 @@
+"""Each metric in the docs is there, and is moved by what it is about."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from streamer.runtime.metrics import Metrics, page
+from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.zmq import ZmqSink
+from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk, Picture
+from tests import messages as make
+from tests.listeners import LISTEN, listening, wait_for
+from tests.make_media import make_clip
+from tests.models import bursts
+from tests.rtsp import free_port
+from tests.runtime.test_publisher import Held, publishing
+from tests.runtime.test_supervisor import Daemon, source
+from tests.runtime.test_watchdog import OPEN_S, PATIENCE_S, watched
+from tests.runtime.test_worker import Working, hear
+
+Values: TypeAlias = dict[str, float]
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def values(registry: CollectorRegistry, name: str) -> Values:
+    """A family's samples by their labels, buckets aside."""
+    found: Values = {}
+    for family in registry.collect():
+        if family.name == name.removesuffix("_total"):
+            for sample in family.samples:
+                if not sample.name.endswith("_bucket"):
+                    found[" ".join([sample.name, *map(str, sorted(sample.labels.items()))])] = sample.value
+    return found
+
+
+def live_film_and_a_camera_that_is_off(folder: Path) -> Metrics:
+    film = make_clip(folder / "film.mkv", audio="aac", video="h264", samples=bursts(9.0, 5, 44_100), rate_hz=44_100)
+    off = source("off", f"rtsp://127.0.0.1:{free_port()}/x")
+    modalities = ("spectral", "vggish", "vgg16")
+    with Daemon(folder, source("cam", film, realtime=True), off, modalities=modalities) as daemon:
+        daemon.until(lambda: daemon.last("cam", "state") == "ended", 60.0)
+    return daemon.supervisor.metrics
+
+
+def a_worker_that_is_too_slow(folder: Path) -> Metrics:
+    """Sound waits until it is given up."""
+    del folder
+    working = Working(1, limit_s=5.0)
+    working.opened(0, live=True)
+    for index in range(80):
+        working.clock.now_s += 0.1
+        working.streams[0].put(Chunk(SAMPLE_RATE_HZ, index * 2210, bursts(0.1, index)))
+    working.worker.step()
+    return working.metrics
+
+
+def pictures_that_come_too_late(folder: Path) -> Metrics:
+    """The cells that they belong to have been decided without them."""
+    del folder
+    working = Working(1, modalities=("spectral", "vgg16"))
+    working.opened(0, live=True, has_video=True)
+    hear(working.streams[0], 8.0)
+    working.work()
+    for cell in range(60):
+        working.streams[0].put(Picture(cell * CELL + CELL // 2, np.zeros((224, 224, 3), np.uint8)))
+    working.work()
+    working.clock.now_s += 1.0
+    working.worker.step()
+    return working.metrics
+
+
+def a_reader_that_hangs(folder: Path) -> Metrics:
+    os.mkfifo(folder / "pipe")
+    with watched(str(folder / "pipe"), realtime=True) as stream:
+        stream.until(lambda: stream.watchdog.reader.tries == 1)
+        stream.check(after_s=PATIENCE_S + 2 * OPEN_S + 1.0)
+        stream.check(after_s=10.0)
+        with suppress(OSError):
+            os.close(os.open(folder / "pipe", os.O_WRONLY | os.O_NONBLOCK))
+    return stream.metrics
+
+
+def a_subscriber_that_is_frozen(folder: Path) -> Metrics:
+    del folder
+    sink = ZmqSink("tcp://127.0.0.1:0", queue_messages=100)
+    with publishing(sink, limit=100_000) as running, listening(*LISTEN, sink.endpoint) as frozen:
+        wait_for(lambda: len(frozen.lines) >= 2, lambda: time.sleep(0.02))
+        os.kill(frozen.process.pid, signal.SIGSTOP)
+        for _ in range(30_000):
+            running.outbox.put(make.tags())
+        running.until(lambda: running.metric("subscriber_overflows_total") >= 1, 60.0)
+    return running.metrics
+
+
+def a_disk_that_is_full(folder: Path) -> Metrics:
+    del folder
+    with publishing(JsonLinesSink("/dev/full")) as running:
+        running.outbox.put(make.onset())
+        running.until(lambda: running.metric("sink_errors_total", sink="jsonl") >= 4)
+    return running.metrics
+
+
+def a_sink_that_hangs(folder: Path) -> Metrics:
+    del folder
+    sink = Held()
+    with publishing(sink, limit=10) as running:
+        time.sleep(0.2)
+        for _ in range(15):
+            running.outbox.put(make.tags())
+        sink.go.set()
+    return running.metrics
+
+
+SCENARIOS: dict[Callable[[Path], Metrics], str] = {
+    live_film_and_a_camera_that_is_off: "stream_state reconnects_total decoded_audio_seconds_total "
+    "decoded_frames_total scored_cells_total coverage_ratio masked_cells_total events_total onset_to_message_seconds "
+    "picture_stride stage_seconds batch_windows",
+    a_worker_that_is_too_slow: "dropped_total media_lag_seconds",
+    pictures_that_come_too_late: "late_cells_total masked_cells_total",
+    a_reader_that_hangs: "readers_abandoned_total",
+    a_subscriber_that_is_frozen: "subscriber_overflows_total",
+    a_disk_that_is_full: "sink_errors_total",
+    a_sink_that_hangs: "messages_dropped_total",
+}
+"""What really happens, and which metrics it moves."""
+ALWAYS = {"earwitness_build_info"}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_a_metric_is_moved_by_what_it_is_about(scenario: Callable[[Path], Metrics], tmp_path: Path) -> None:
+    metrics = scenario(tmp_path)
+    streams = {"cam", "off", "cam2", "s0"}
+    fresh = Metrics("0", "seeded", sorted(streams), [])
+    for name in SCENARIOS[scenario].split():
+        before, after = values(fresh.registry, f"earwitness_{name}"), values(metrics.registry, f"earwitness_{name}")
+        moved = {labels for labels, value in after.items() if value != before.get(labels, 0.0)}
+        assert moved, f"{name} has not moved: {after}"
+
+
+def test_no_metric_is_without_something_that_moves_it() -> None:
+    moved = {f"earwitness_{name}" for names in SCENARIOS.values() for name in names.split()}
+    families = {family.name for family in Metrics("0", "seeded", ["cam"], ["Dog"]).families}
+    assert moved == families - ALWAYS
+
+
+def test_the_page_of_metrics_is_generated() -> None:
+    assert (DOCS / "metrics.md").read_text() == page(), "run `make schema`"
+
+
+def test_the_page_has_every_family_that_prometheus_sees() -> None:
+    metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
+    shown = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics.registry.collect()
+        if family.name.startswith("earwitness_")
+    }
+    assert shown == {family.name for family in metrics.families}
+    for family in metrics.families:
+        assert f"| `{family.name}` | {family.kind} |" in page()
