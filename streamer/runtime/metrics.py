@@ -218,8 +218,8 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "The daemon shows these to Prometheus at `http://HOST:PORT/metrics` (`metrics` in its config), and those of its "
-        "process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...). This page is generated: "
+        "The daemon shows these to Prometheus at `http://HOST:PORT/metrics` (`metrics` in its config), and those of "
+        "its process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...). This page is generated: "
         "`make schema`.",
         "",
         "| metric | type | labels | meaning |",

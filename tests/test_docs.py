@@ -1,0 +1,153 @@
+"""Figures stand in the docs as the code has them: each is computed here, and looked for where it is written.
+
+What a figure is written in is a regular expression with a group for it. It must be found, and wherever it is found
+it must say what the code says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from streamer.bundle import Bundle, default_bundle_path
+from streamer.config.schema import DaemonConfig, StreamConfig
+from streamer.features.spectral import Spectral
+from streamer.pipeline import StreamSettings
+from streamer.runtime import publisher, shedding, turns
+from streamer.timeline import seconds
+from streamer.types import CELL, SAMPLE_RATE_HZ
+from train.card import card
+
+ROOT = Path(__file__).parents[1]
+CONFIG = DaemonConfig()
+STREAM = StreamConfig(source="x")
+BUNDLE = Bundle.load(default_bundle_path())
+CELL_S = seconds(CELL)
+HOP_S = CONFIG.windows.hop_cells * CELL_S
+LOOKAHEAD_S = CONFIG.windows.lookahead_cells * CELL_S
+WINDOW_S = BUNDLE.window_cells * CELL_S
+PUBLISHED_S = f"{math.ceil(LOOKAHEAD_S + HOP_S):.0f}"
+"""An onset is certain when the lookahead behind it is known; with the next window it is said."""
+
+README, MESSAGES, ARCHITECTURE = "README.md", "docs/messages.md", "ARCHITECTURE.md"
+EXAMPLE, SCHEMA, MODEL_CARD = (
+    "configs/daemon/example.yaml",
+    "streamer/config/schema.py",
+    "streamer/bundles/spectral/MODEL_CARD.md",
+)
+
+
+def earlier_s(lookahead_cells: int) -> str:
+    return f"{(CONFIG.windows.lookahead_cells - lookahead_cells) * CELL_S:.0f}"
+
+
+FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
+    # The grid
+    (README, r"│ ([\d.]+)ms │ of all streams", (f"{1000 * CELL_S:.2f}",)),
+    (README, r"([\d.]+) kHz, 16 kHz", (f"{SAMPLE_RATE_HZ / 1000}",)),
+    (MESSAGES, r"consecutive cells \(([\d.]+) ms each\)", (f"{1000 * CELL_S:.2f}",)),
+    (MESSAGES, r'"step_s":([\d.]+)', (f"{CELL_S:.6f}",)),
+    (EXAMPLE, r"in cells of ([\d.]+) ms", (f"{1000 * CELL_S:.2f}",)),
+    (SCHEMA, r"in cells of ([\d.]+) ms", (f"{1000 * CELL_S:.2f}",)),
+    (ARCHITECTURE, r"counts samples at ([\d ]+) Hz", (f"{SAMPLE_RATE_HZ:,}".replace(",", " "),)),
+    (ARCHITECTURE, r"(\d+) samples \(([\d.]+) ms\), the model's output step", (f"{CELL}", f"{1000 * CELL_S:.2f}")),
+    (ARCHITECTURE, r"hop (\d+), centred frames", (f"{CELL // Spectral().shape[0]}",)),
+    (EXAMPLE, r"about (\d+) rows a second", (f"{1 / CELL_S:.0f}",)),
+    (SCHEMA, r"about (\d+) rows a second", (f"{1 / CELL_S:.0f}",)),
+    # Windows
+    (README, r"every ([\d.]+) s  ", (f"{HOP_S:.2f}",)),
+    (README, r"│ (\d+) s windows", (f"{WINDOW_S:.0f}",)),
+    (README, r"(\d+) s of lookahead", (f"{LOOKAHEAD_S:.0f}",)),
+    (README, r"with (\d+) s of sound behind it", (f"{LOOKAHEAD_S:.0f}",)),
+    (README, r"An onset is said about (\d+) s after", (PUBLISHED_S,)),
+    (
+        README,
+        r"`windows.lookahead_cells` at 30 or 15 it is said (\d) or (\d) s earlier",
+        (earlier_s(30), earlier_s(15)),
+    ),
+    (MESSAGES, r"for each window \(every ([\d.]+) s by default\)", (f"{HOP_S:.2f}",)),
+    (
+        MESSAGES,
+        r"about (\d+) s after it did, with the default windows \(([\d.]+) s of lookahead, and every ([\d.]+) s a",
+        (PUBLISHED_S, f"{LOOKAHEAD_S:.1f}", f"{HOP_S:.2f}"),
+    ),
+    (MESSAGES, r"newest window \(the last (\d+) s", (f"{WINDOW_S:.0f}",)),
+    (
+        MESSAGES,
+        r"([\d.]+) to ([\d.]+) s after it was heard",
+        (f"{LOOKAHEAD_S:.1f}", f"{LOOKAHEAD_S + HOP_S:.1f}"),
+    ),
+    (EXAMPLE, r"cells between two windows: ([\d.]+) s", (f"{HOP_S:.2f}",)),
+    (EXAMPLE, r"before it is scored: (\d+) s", (f"{LOOKAHEAD_S:.0f}",)),
+    (SCHEMA, r"Cells between two windows \((\d+): ([\d.]+) s\)", (f"{CONFIG.windows.hop_cells}", f"{HOP_S:.2f}")),
+    (SCHEMA, r"before it is scored \((\d+): (\d+) s\)", (f"{CONFIG.windows.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
+    (
+        ARCHITECTURE,
+        r"the newest (\d+) cells every (\d+) → Window",
+        (f"{BUNDLE.window_cells}", f"{CONFIG.windows.hop_cells}"),
+    ),
+    (ARCHITECTURE, r"\*\*(\d+) cells of lookahead, not", (f"{CONFIG.windows.lookahead_cells}",)),
+    (ARCHITECTURE, r"before (\d+) s of context behind it", (f"{LOOKAHEAD_S:.0f}",)),
+    (ARCHITECTURE, r"masked after `skew_cells`\*\* \((\d+);", (f"{CONFIG.windows.skew_cells}",)),
+    # Time limits and addresses
+    (ARCHITECTURE, r"a hole over (\d+) s ends the epoch", (f"{STREAM.hole_limit_s:.0f}",)),
+    (MESSAGES, r"picture rate changes, and every (\d+) s", (f"{publisher._STATUS_EVERY_S:.0f}",)),
+    (MESSAGES, r"The daemon lives; said every (\d+) s", (f"{publisher._HEARTBEAT_EVERY_S:.0f}",)),
+    (MESSAGES, r'"interval_s":([\d.]+)', (f"{publisher._HEARTBEAT_EVERY_S:.1f}",)),
+    (MESSAGES, r"by default at `([^`]+)`", (f"{CONFIG.publish.zmq}",)),
+    (README, r"# events on (\S+), metrics", (f"{CONFIG.publish.zmq}",)),
+    (README, r"metrics on (\S+)", (f"http://{CONFIG.metrics}/metrics",)),
+    (ARCHITECTURE, r"begins with one picture in (\d+) cells", (f"{shedding.PictureStride(0.5).stride}",)),
+    (ARCHITECTURE, r"on time\*\* \(less than ([\d.]+) s late\)", (f"{turns._CALM_S}",)),
+    # Scores
+    (README, r"On (\d+) clips of (\d+) s", (f"{BUNDLE.scores['test_clip']['clips']}", "10")),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "expected"), FIGURES, ids=[f"{file}: {pattern}" for file, pattern, _ in FIGURES]
+)
+def test_a_figure_stands_in_the_docs_as_the_code_has_it(file: str, pattern: str, expected: tuple[str, ...]) -> None:
+    text = (ROOT / file).read_text()
+    found = [match.groups() for match in re.finditer(pattern, text)]
+    assert found, f"{file} has nothing like {pattern}"
+    assert set(found) == {expected}
+
+
+def test_defaults_of_the_core_are_those_of_the_config() -> None:
+    core, windows = StreamSettings(), CONFIG.windows
+    assert (core.hop_cells, core.lookahead_cells, core.skew_cells, core.max_event_s) == (
+        windows.hop_cells,
+        windows.lookahead_cells,
+        windows.skew_cells,
+        windows.max_event_s,
+    )
+
+
+def test_scores_in_the_readme_are_the_bundles() -> None:
+    text = (ROOT / README).read_text()
+    for mode in ("clip", "stream"):
+        measured = BUNDLE.scores[f"test_{mode}"]
+        figures = [f"{100 * measured[name]:.1f}" for name in ("clip_f1", "segment_f1", "event_f1")]
+        row = re.search(rf"\(`--mode {mode}`\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", text)
+        assert row is not None
+        assert list(row.groups()) == figures
+    assert f"% event F1 instead of {100 * BUNDLE.scores['test_stream']['event_f1']:.1f}" in text
+
+
+def test_scores_in_the_architecture_are_the_bundles() -> None:
+    text = " ".join((ROOT / ARCHITECTURE).read_text().split())
+    offline = f"offline {100 * BUNDLE.scores['test_clip']['event_f1']:.1f} %"
+    assert offline in text
+    cells, scores = re.search(
+        r"With ([\d, and]+) cells event F1 on the 600 test clips was ([\d., and]+) %", text
+    ).groups()  # type: ignore[union-attr]
+    at = dict(zip(re.findall(r"\d+", cells), re.findall(r"[\d.]*\d", scores), strict=True))
+    assert at[str(CONFIG.windows.lookahead_cells)] == f"{100 * BUNDLE.scores['test_stream']['event_f1']:.1f}"
+
+
+def test_the_model_card_is_the_bundles() -> None:
+    assert (ROOT / MODEL_CARD).read_text() == card(BUNDLE)
