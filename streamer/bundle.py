@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ class Bundle:
     def modalities(self) -> tuple[str, ...]:
         """The modalities that the network takes."""
         return tuple(self.feature_specs)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that its results depend on: classes, features, window, decoding and tensors."""
+        document = (
+            self.classes,
+            self.feature_specs,
+            self.window_cells,
+            [astuple(one) for one in self.decoding.per_class],
+        )
+        digest = hashlib.sha256(msgspec.json.encode(document, order="deterministic"))
+        digest.update(save_tensors({name: tensor.contiguous() for name, tensor in self.tensors.items()}))
+        return digest.hexdigest()
 
     def network(self) -> Crnn:
         """The network with its weights, ready to detect.

@@ -9,22 +9,26 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
 from streamer.bundle import Bundle, default_bundle_path
+from streamer.commands.ending import EndsSoon
 from streamer.errors import SourceError, TruthError, UsageError
-from streamer.escapes import printable
+from streamer.escapes import escaped, printable
 from streamer.networks.backends import use_threads
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import TimedOutput
 from streamer.replay.clips import Clip, clips_of
+from streamer.replay.journal import BrokenEntry, ClipEntry, entry_of
 from streamer.replay.names import absolute
 from streamer.replay.replayer import ClipResult, Replayer
-from streamer.replay.report import ReplayReport, make_folder, write_report
+from streamer.replay.report import FILES, Asking, ReportFolder
 from streamer.replay.scoring import ClipPrediction, Report, evaluate
-from streamer.replay.truth import STRONG_HEADER, Truth, read_truth, strong_tsv
+from streamer.replay.truth import STRONG_HEADER, Truth, read_truth, strong_rows
 from streamer.sinks.base import Numberer
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.sinks.wire import Message, encode
@@ -55,6 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--report", type=Path, metavar="DIR", help="write events, tags, scores and tables here")
     parser.add_argument("--scores", action="store_true", help="write every cell's scores too (DIR/scores.npz)")
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted replay in the report's DIR")
     parser.add_argument(
         "--format",
         choices=["tsv", "jsonl"],
@@ -72,71 +77,131 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def main(args: argparse.Namespace) -> int:
-    """Replay the clips; 1 if one of them was broken.
+    """Replay the clips; 1 if one of them was broken, 130 or 143 if a signal ended it before its last clip.
 
     Raises:
-        UsageError: the arguments make no sense, or the report can't be written.
+        UsageError: the arguments make no sense, or what was found can't be written.
         BundleError: the model can't be read.
         WeightsError: a pretrained network is missing.
         TruthError: the truth can't be read, or speaks of none of the clips.
 
     """
-    if args.scores and args.report is None:
-        raise UsageError("--scores goes into the report: name its folder with --report DIR")
+    _check(args)
     clips = clips_of(args.clips)
     if args.threads < 1:
         raise UsageError(f"--threads is {args.threads}, must be 1 or more")
     use_threads(args.threads)
     bundle = Bundle.load(args.model or default_bundle_path())
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
-    if args.report is not None:
-        make_folder(args.report)
+    asking = Asking(
+        command=printable(shlex.join(["earwitness", *map(args.known.shown_argument, args.argv)])),
+        bundle=bundle.name,
+        bundle_sha256=bundle.fingerprint(),
+        mode=args.mode,
+        classes=bundle.classes,
+        truth=printable(str(args.truth)) if truth else None,
+        scores=args.scores,
+    )
     weights = WeightsStore(args.weights or default_weights_folder(os.environ), {})
     replayer = Replayer.of(bundle, weights, args.mode)
-    printer = _JsonPrinter(bundle.classes) if args.format == "jsonl" else _TsvPrinter()
-    results, broken = _replay_all(replayer, clips, printer)
-    report = _scored(truth, row_of, results, bundle.classes) if truth else None
-    if args.report is not None:
-        command = printable(shlex.join(["earwitness", *map(args.known.shown_argument, args.argv)]))
-        against = printable(str(args.truth)) if truth else None
-        done = ReplayReport(command, args.mode, bundle.name, bundle.classes, results, broken, against, report)
-        write_report(args.report, done, scores=args.scores)
+    folder = None if args.report is None else ReportFolder(args.report, asking, clips, resume=args.resume)
+    try:
+        found = _Found({} if folder is None else dict(folder.kept))
+        printer = _JsonPrinter(bundle.classes) if args.format == "jsonl" else _TsvPrinter()
+        with EndsSoon() as ends:
+            _replay_all(replayer, clips, printer, found, folder, ends)
+        report = _scored(truth, row_of, found.entries, bundle.classes) if truth and found.entries else None
+        if folder is not None:
+            folder.finish(list(found.entries.values()), found.broken, report, complete=not ends.signal)
+    finally:
+        if folder is not None:
+            folder.close()
     if report is not None:
-        print(f"\n{report.table()}", file=sys.stderr if args.format == "jsonl" else sys.stdout)
-    return 1 if broken else 0
+        _print(f"\n{report.table()}", sys.stderr if args.format == "jsonl" else sys.stdout)
+    if ends.signal:
+        where = f"; their report is in {args.report}, and --resume goes on with the others" if folder else ""
+        _note(f"interrupted: {len(found.entries)} of {len(clips)} clips are through{where}")
+        return ends.exit_code
+    if found.broken and len(clips) > 1:
+        _note(f"{len(found.broken)} of {len(clips)} clips could not be replayed and are in no figure")
+    return 1 if found.broken else 0
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a replay has found so far."""
+
+    entries: dict[str, ClipEntry]  # by clip name
+    broken: list[BrokenEntry] = field(default_factory=list)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for option, given in (("--scores", args.scores), ("--resume", args.resume)):
+        if given and args.report is None:
+            raise UsageError(f"{option} is about the report: name its folder with --report DIR")
+    if args.report is not None:
+        written = {(args.report / name).resolve() for name in FILES}
+        for path in (*([args.truth] if args.truth else []), *map(Path, args.clips)):
+            if path.resolve() in written:
+                raise UsageError(
+                    f"--report {args.report}: {path} is there and would be written over: name another folder"
+                )
 
 
 def _replay_all(
-    replayer: Replayer, clips: Sequence[Clip], printer: _TsvPrinter | _JsonPrinter
-) -> tuple[list[ClipResult], list[str]]:
-    """What was found in each clip that could be played, and a line for each that could not."""
-    results: list[ClipResult] = []
-    broken: list[str] = []
+    replayer: Replayer,
+    clips: Sequence[Clip],
+    printer: _TsvPrinter | _JsonPrinter,
+    found: _Found,
+    folder: ReportFolder | None,
+    ends: EndsSoon,
+) -> None:
+    """Replay the clips that are not found yet until a signal comes; each one's results are written at once."""
     with tqdm(clips, desc=replayer.mode, unit="clip", disable=True if len(clips) == 1 else None) as bar:
         for clip in bar:
-            try:
-                results.append(replayer.replay(clip.path, printer.output, name=clip.name))
-                printer.clip(results[-1])
-            except SourceError as error:
-                broken.append(str(error))
-                tqdm.write(f"earwitness: error: {error}", file=sys.stderr)
-    return results, broken
+            if clip.name not in found.entries:
+                try:
+                    result = replayer.replay(clip.path, printer.output, name=clip.name, interrupt=ends.interrupt())
+                except SourceError as error:
+                    if ends.signal:
+                        return
+                    _add_broken(clip, error, found, folder)
+                    continue
+                _add(clip, result, found, folder)
+            printer.clip(found.entries[clip.name])
+            if ends.signal:
+                return
+
+
+def _add(clip: Clip, result: ClipResult, found: _Found, folder: ReportFolder | None) -> None:
+    entry = entry_of(clip, result)
+    if folder is not None:
+        folder.add(entry, result.scores)
+    found.entries[clip.name] = entry
+    for note in entry.notes:
+        _note(f"{entry.name}: {note}")
+
+
+def _add_broken(clip: Clip, error: SourceError, found: _Found, folder: ReportFolder | None) -> None:
+    broken = BrokenEntry(escaped(clip.name), str(error))
+    found.broken.append(broken)
+    if folder is not None:
+        folder.add_broken(broken)
+    _print(f"earwitness: error: {error}", sys.stderr)
 
 
 class _TsvPrinter:
     """Prints a clip's events when it is through, as a truth file would have them."""
 
     def __init__(self) -> None:
-        tqdm.write("\t".join(STRONG_HEADER), file=sys.stdout)
+        _print("\t".join(STRONG_HEADER), sys.stdout)
 
     def output(self, timed: TimedOutput) -> None:
         """Nothing yet."""
 
-    def clip(self, result: ClipResult) -> None:
+    def clip(self, entry: ClipEntry) -> None:
         """The clip's rows."""
-        _, _, rows = strong_tsv({result.name: result.events}).partition("\n")
-        tqdm.write(rows.rstrip("\n"), file=sys.stdout)
-        sys.stdout.flush()  # whoever reads it has it at once, and if nobody does it is known now
+        _print(strong_rows(entry.clip_name, entry.labelled).rstrip("\n"), sys.stdout)
 
 
 class _JsonPrinter:
@@ -161,10 +226,9 @@ class _JsonPrinter:
                     scores_message(output, self._classes, timeline),
                 ]
         for message in messages:
-            tqdm.write(encode(self._numberer.number(message)).decode(), file=sys.stdout)
-        sys.stdout.flush()
+            _print(encode(self._numberer.number(message)).decode(), sys.stdout)
 
-    def clip(self, result: ClipResult) -> None:
+    def clip(self, entry: ClipEntry) -> None:
         """Nothing more."""
 
 
@@ -187,15 +251,30 @@ def _truth(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> tuple[T
     return truth, {clip.name: found[absolute(clip.path)] for clip in known}
 
 
-def _scored(truth: Truth, row_of: Mapping[str, str], results: Sequence[ClipResult], classes: Sequence[str]) -> Report:
-    by_row = {row_of[result.name]: result for result in results if result.name in row_of}
+def _scored(
+    truth: Truth, row_of: Mapping[str, str], entries: Mapping[str, ClipEntry], classes: Sequence[str]
+) -> Report:
+    by_row = {row_of[name]: entry for name, entry in entries.items() if name in row_of}
     return evaluate(
         truth,
-        {row: ClipPrediction(result.events, result.tags) for row, result in by_row.items()},
+        {row: ClipPrediction(entry.labelled, frozenset(entry.tags)) for row, entry in by_row.items()},
         classes,
-        {row: result.duration_s for row, result in by_row.items()},
+        {row: entry.seconds for row, entry in by_row.items()},
     )
 
 
 def _note(text: str) -> None:
-    print(f"earwitness: {printable(text)}", file=sys.stderr)  # noqa: T201
+    _print(f"earwitness: {printable(text)}", sys.stderr)
+
+
+def _print(line: str, file: TextIO) -> None:
+    """Print a line beside the progress bar, at once: who reads a pipe sees each clip when it is through."""
+    try:
+        tqdm.write(line, file=file)
+        file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would try it once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        raise UsageError(f"can't write what was found to standard output: {error.strerror}") from None

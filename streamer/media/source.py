@@ -42,6 +42,10 @@ _BAD_READS = 100  # in a row: then the rest of a file can't be read
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
 
 
+_GUESSED_DURATION = {"aac", "ac3", "eac3", "amr", "mp3", "mpeg", "h264", "hevc"}
+"""Formats without an index or a header that says how long they are."""
+
+
 def open_media(
     source: Address | str,
     want: Want,
@@ -126,6 +130,11 @@ class Media:
             file_utc_s=None if self.live else _recorded_at(container, address, now),
             stamped_on_arrival=options.ffmpeg.get("use_wallclock_as_timestamps", "0") not in ("0", "false", "no"),
         )
+
+    @property
+    def tells_duration(self) -> bool:
+        """Whether `duration_s` is what a header or timestamps say, not FFmpeg's guess from size and bit rate."""
+        return self._container.format.name not in _GUESSED_DURATION
 
     @property
     def has_audio(self) -> bool:

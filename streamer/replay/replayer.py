@@ -19,10 +19,12 @@ from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.escapes import escaped
 from streamer.features.base import ExtractorFactory, want_of
+from streamer.media.interrupt import Interrupt
 from streamer.media.source import open_media
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.weights import WeightsStore
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, TimedOutput, run
+from streamer.replay.heard import notes_of
 from streamer.replay.names import absolute, distinct_names
 from streamer.replay.truth import LabelledEvent, labelled
 from streamer.timeline import seconds
@@ -58,6 +60,7 @@ class ClipResult:
     tags: frozenset[str]
     scores: Floats  # (cells, classes)
     coverage: Coverage
+    notes: tuple[str, ...] = ()  # what of it was not heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,16 @@ class Replayer:
         return cls(bundle, bundle.factories(weights), Detector(bundle), mode)
 
     def replay(
-        self, clip: str, each: Callable[[TimedOutput], None] | None = None, *, name: str | None = None
+        self,
+        clip: str,
+        each: Callable[[TimedOutput], None] | None = None,
+        *,
+        name: str | None = None,
+        interrupt: Interrupt | None = None,
     ) -> ClipResult:
         """Put one clip (a path or URL) through a pipeline of its own; `each` sees every output as it comes.
 
-        `name` is what it is called in results, by default the last part of its path.
+        `name` is what it is called in results, by default the last part of its path. `interrupt` ends the reading.
 
         Times count from the container's beginning, as those that a player shows. What it has no media for there is not
         covered. Where timestamps jump back, an epoch begins at the end of the one before.
@@ -89,7 +97,7 @@ class Replayer:
         address = Address.parse(clip)
         name = name or next(iter(distinct_names([absolute(clip)]).values()))
         outputs: list[Output] = []
-        with open_media(address, want_of(self.factories.values())) as media:
+        with open_media(address, want_of(self.factories.values()), interrupt=interrupt) as media:
             if media.live:
                 raise SourceError("other", f"{address}: is a live source; listen to it with: earwitness run")
             pipeline = self._pipeline(name)
@@ -112,6 +120,13 @@ class Replayer:
             tags=self._tags(tag_scores),
             scores=scores,
             coverage=pipeline.coverage,
+            notes=notes_of(
+                expected_s=media.duration_s if media.tells_duration else None,
+                heard_s=meter.duration_s,
+                coverage=pipeline.coverage,
+                corrupt_packets=media.corrupt_packets,
+                peak=meter.peak,
+            ),
         )
 
     def _pipeline(self, name: str) -> StreamPipeline:
@@ -140,6 +155,7 @@ class _Meter:
 
     def __init__(self, shown: str, limit_s: float | None) -> None:
         self.epoch_starts = [0]  # master-clock samples
+        self.peak: float | None = None  # the largest sample of all; None while there is none
         self._end = 0  # of the running epoch
         self._begun = False
         self._shown = shown
@@ -169,6 +185,7 @@ class _Meter:
         match item:
             case Chunk() if len(item.samples):
                 self._begun = True
+                self.peak = max(self.peak or 0.0, float(np.abs(item.samples).max()))
                 self._end = max(self._end, item.end * SAMPLE_RATE_HZ // item.rate_hz)
             case Picture():
                 self._begun = True

@@ -1,121 +1,274 @@
-"""The files of `earwitness replay --report`."""
+"""The files of `earwitness replay --report`, which are written clip by clip."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
+import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from streamer.errors import UsageError
-from streamer.escapes import escaped
-from streamer.replay.replayer import ClipResult
+from streamer.replay.clips import Clip
+from streamer.replay.journal import Asked, BrokenEntry, ClipEntry, End, Journal, kept, write_all
 from streamer.replay.scoring import Report
-from streamer.replay.truth import strong_tsv, weak_tsv
-from streamer.types import CELL, SAMPLE_RATE_HZ
+from streamer.replay.truth import STRONG_HEADER, WEAK_HEADER, strong_rows, strong_tsv, weak_row, weak_tsv
+from streamer.types import CELL, SAMPLE_RATE_HZ, Floats
+
+JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, SCORES = (
+    "clips.jsonl",
+    "events.tsv",
+    "tags.tsv",
+    "scores.json",
+    "report.md",
+    "scores.npz",
+)
+FILES = (JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, SCORES)
+"""What a report's folder holds; a new report takes the place of an old one's."""
+_CELLS = "scores.part"
+"""Each clip's scores, until they go into one file."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """`scores.json`: one replay in figures."""
+
+    command: str
+    bundle: str
+    bundle_sha256: str = ""  # `Bundle.fingerprint`; "" in reports of version 0.1
+    mode: str
+    truth: str | None
+    complete: bool = True  # False: it was interrupted, and some clips are missing
+    clips: int
+    seconds: float
+    events: int
+    coverage: float | None  # part of the cells of which the model had media
+    broken: tuple[str, ...]  # a line for each clip that could not be replayed
+    notes: dict[str, tuple[str, ...]] = {}  # clip -> what of it was not heard
+    scores: dict[str, Any] | None  # `Report.json`
+    tags: dict[str, dict[str, float]]  # clip -> class -> score of its tag
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayReport:
-    """One replay: what was asked, what was found, and how right it was."""
+class Asking:
+    """What the replay was asked, for its report."""
 
     command: str
-    mode: str
     bundle: str
+    bundle_sha256: str
+    mode: str
     classes: tuple[str, ...]
-    results: Sequence[ClipResult]
-    broken: Sequence[str]  # a line for each clip that could not be replayed
     truth: str | None
-    scores: Report | None
+    scores: bool  # whether every cell's scores are wanted
 
 
-def make_folder(folder: Path) -> None:
-    """Make the report's folder before the work begins. Raises `UsageError` if it can't be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--report {folder}: can't make the folder: {error.strerror}") from None
+class ReportFolder:
+    """A report on its way: after each clip its events, tags and scores are in the folder.
 
-
-def write_report(folder: Path, report: ReplayReport, *, scores: bool) -> None:
-    """Write `events.tsv`, `tags.tsv`, `scores.json`, `report.md`, and with `scores` the cells' `scores.npz`.
-
-    `scores.npz` holds an array (cells, classes) for each clip by its name, and `classes`.
-    Raises `UsageError` if a file can't be written.
+    `clips.jsonl`, `events.tsv` and `tags.tsv` grow by a clip at a time; `scores.json`, `report.md` and, if
+    wanted, `scores.npz` are written at the end, or when the replay is interrupted. Nothing of an older
+    report is left beside a new one.
     """
-    texts = {
-        "events.tsv": strong_tsv({result.name: result.events for result in report.results}),
-        "tags.tsv": weak_tsv({result.name: result.tags for result in report.results}),
-        "scores.json": json.dumps(_json(report), indent=1, ensure_ascii=False) + "\n",
-        "report.md": _markdown(report),
-    }
+
+    def __init__(self, folder: Path, asking: Asking, clips: Sequence[Clip], *, resume: bool) -> None:
+        """Begin the report, or resume one.
+
+        Raises:
+            UsageError: the folder can't be made or written; it holds an unfinished report, or with `resume` one
+                of another model or mode.
+
+        """
+        self._folder, self._asking, self._clips = folder, asking, clips
+        asked = Asked(model=asking.bundle, model_sha256=asking.bundle_sha256, mode=asking.mode, scores=asking.scores)
+        with _told(folder, "can't make the folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _told(folder, "can't write"):
+            self._journal = Journal(folder / JOURNAL, asked)
+            try:
+                self.kept = self._begin(resume)
+                """By name, the clips of a resumed report that are through."""
+            except BaseException:
+                self._journal.close()
+                raise
+        self._done = len(self.kept)
+
+    def add(self, entry: ClipEntry, scores: Floats) -> None:
+        """Write what was found in a clip. Raises `UsageError` if it can't be written."""
+        with _told(self._folder, "can't write", self._done):
+            if self._asking.scores:
+                with self._cells_of(entry).open("wb") as file:
+                    np.lib.format.write_array(file, scores, allow_pickle=False)
+            self._append(EVENTS, strong_rows(entry.clip_name, entry.labelled))
+            self._append(TAGS, weak_row(entry.clip_name, entry.tags))
+            self._journal.add(entry)
+        self._done += 1
+
+    def add_broken(self, entry: BrokenEntry) -> None:
+        """Write that a clip could not be replayed. Raises `UsageError` if it can't be written."""
+        with _told(self._folder, "can't write", self._done):
+            self._journal.add(entry)
+
+    def finish(
+        self,
+        entries: Sequence[ClipEntry],
+        broken: Sequence[BrokenEntry],
+        report: Report | None,
+        *,
+        complete: bool,
+    ) -> None:
+        """Write the figures; `complete` unless the replay was interrupted. Raises `UsageError`."""
+        order = {clip.name: place for place, clip in enumerate(self._clips)}
+        entries = sorted(entries, key=lambda entry: order[entry.clip_name])
+        summary = _summary(self._asking, entries, broken, report, complete=complete)
+        with _told(self._folder, "can't write", len(entries)):
+            # Once more and whole: an interrupt may have come between two of a clip's files.
+            _replace(self._folder / EVENTS, strong_tsv({one.clip_name: one.labelled for one in entries}))
+            _replace(self._folder / TAGS, weak_tsv({one.clip_name: one.tags for one in entries}))
+            _replace(
+                self._folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary), indent=1).decode() + "\n"
+            )
+            _replace(self._folder / TEXT, _markdown(summary, report, len(self._clips)))
+            if self._asking.scores:
+                self._write_scores(entries)
+            if complete:
+                self._journal.add(End())
+                shutil.rmtree(self._folder / _CELLS, ignore_errors=True)
+
+    def close(self) -> None:
+        """Give the folder up to others."""
+        self._journal.close()
+
+    def _begin(self, resume: bool) -> dict[str, ClipEntry]:
+        before = self._journal.entries
+        found = len(before)
+        keep: dict[str, ClipEntry] = {}
+        if found and not self._journal.finished and not resume:
+            raise UsageError(
+                f"--report {self._folder}: holds a replay that was ended after {found} clips: go on with it by "
+                "--resume, or name another folder, or delete this one"
+            )
+        if self._journal.finished and resume:
+            raise UsageError(f"--report {self._folder}: is finished: leave --resume out to replay the clips again")
+        if found and resume:
+            difference = self._journal.difference()
+            if difference:
+                raise UsageError(f"--report {self._folder}: can't be resumed: {difference}")
+            keep = kept(before, self._clips)
+            if self._asking.scores:
+                keep = {name: one for name, one in keep.items() if self._cells_of(one).exists()}
+        self._journal.begin(list(keep.values()))
+        for name in set(FILES) - {JOURNAL}:
+            (self._folder / name).unlink(missing_ok=True)
+        if not keep:
+            shutil.rmtree(self._folder / _CELLS, ignore_errors=True)
+        if self._asking.scores:
+            (self._folder / _CELLS).mkdir(exist_ok=True)
+        self._append(EVENTS, "\t".join(STRONG_HEADER) + "\n")
+        self._append(TAGS, "\t".join(WEAK_HEADER) + "\n")
+        for entry in keep.values():
+            self._append(EVENTS, strong_rows(entry.clip_name, entry.labelled))
+            self._append(TAGS, weak_row(entry.clip_name, entry.tags))
+        return keep
+
+    def _append(self, name: str, text: str) -> None:
+        file = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            write_all(file, text.encode())
+        finally:
+            os.close(file)
+
+    def _cells_of(self, entry: ClipEntry) -> Path:
+        return self._folder / _CELLS / f"{hashlib.sha256(entry.name.encode()).hexdigest()[:32]}.npy"
+
+    def _write_scores(self, entries: Sequence[ClipEntry]) -> None:
+        """What `np.savez_compressed` would write, without holding all of it, and with any name for an array."""
+        part = self._folder / f"{SCORES}.part"
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open("classes.npy", "w") as file:
+                np.lib.format.write_array(file, np.array(self._asking.classes), allow_pickle=False)
+            for entry in entries:
+                archive.write(self._cells_of(entry), f"{entry.name}.npy")
+        os.replace(part, self._folder / SCORES)
+
+
+@contextmanager
+def _told(folder: Path, what: str, done: int | None = None) -> Iterator[None]:
     try:
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        if scores:
-            arrays = {escaped(result.name): result.scores for result in report.results}
-            _write_npz(folder / "scores.npz", {"classes": np.array(report.classes), **arrays})
+        yield
     except OSError as error:
-        raise UsageError(f"--report {folder}: can't write: {error.strerror}") from None
+        so_far = f" after {done} clips, whose results are in it" if done else ""
+        raise UsageError(f"--report {folder}: {what}{so_far}: {error.strerror or error}") from None
 
 
-def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """What `np.savez_compressed` writes; its parameters are names that no array could have (`file`)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
-def _json(report: ReplayReport) -> dict[str, Any]:
-    cells = sum(result.coverage.cells for result in report.results)
-    covered = sum(result.coverage.covered for result in report.results)
-    return {
-        "command": report.command,
-        "bundle": report.bundle,
-        "mode": report.mode,
-        "truth": report.truth,
-        "clips": len(report.results),
-        "seconds": round(sum(result.duration_s for result in report.results), 3),
-        "events": sum(len(result.events) for result in report.results),
-        "coverage": covered / cells if cells else None,
-        "broken": list(report.broken),
-        "scores": report.scores.json() if report.scores else None,
-        "tags": {
-            escaped(result.name): {
-                label: round(float(score), 6) for label, score in zip(report.classes, result.tag_scores, strict=True)
-            }
-            for result in report.results
+def _summary(
+    asking: Asking,
+    entries: Sequence[ClipEntry],
+    broken: Sequence[BrokenEntry],
+    report: Report | None,
+    *,
+    complete: bool,
+) -> Summary:
+    cells = sum(entry.cells for entry in entries)
+    return Summary(
+        command=asking.command,
+        bundle=asking.bundle,
+        bundle_sha256=asking.bundle_sha256,
+        mode=asking.mode,
+        truth=asking.truth,
+        complete=complete,
+        clips=len(entries),
+        seconds=round(sum(entry.seconds for entry in entries), 3),
+        events=sum(len(entry.events) for entry in entries),
+        coverage=sum(entry.covered for entry in entries) / cells if cells else None,
+        broken=tuple(one.error for one in broken),
+        notes={entry.name: entry.notes for entry in entries if entry.notes},
+        scores=report.json() if report else None,
+        tags={
+            entry.name: {label: round(score, 6) for label, score in zip(asking.classes, entry.tag_scores, strict=True)}
+            for entry in entries
         },
-    }
+    )
 
 
-def _markdown(report: ReplayReport) -> str:
-    seconds = sum(result.duration_s for result in report.results)
-    events = sum(len(result.events) for result in report.results)
+def _markdown(summary: Summary, report: Report | None, asked: int) -> str:
     lines = [
         "# Replay",
         "",
-        f"- command: `{report.command}`",
-        f"- model: {report.bundle}, mode: {report.mode}",
-        f"- {len(report.results)} clips, {seconds:.1f} s, {events} events",
+        f"- command: `{summary.command}`",
+        f"- model: {summary.bundle}, mode: {summary.mode}",
+        f"- {summary.clips} clips, {summary.seconds:.1f} s, {summary.events} events",
     ]
-    if report.broken:
-        lines += [f"- {len(report.broken)} clips could not be replayed and are in no figure:"]
-        lines += [f"  - {line}" for line in report.broken]
-    if report.scores:
+    if not summary.complete:
+        lines.append(f"- **interrupted**: {asked - summary.clips} of {asked} clips are missing; `--resume` goes on")
+    if summary.broken:
+        lines += [f"- {len(summary.broken)} clips could not be replayed and are in no figure:"]
+        lines += [f"  - {line}" for line in summary.broken]
+    if summary.notes:
+        lines += [f"- of {len(summary.notes)} clips not all was heard:"]
+        lines += [f"  - {name}: {'; '.join(notes)}" for name, notes in summary.notes.items()]
+    if report:
         lines += [
             "",
-            f"F1 in percent against {report.truth}, by sed_eval: clips, segments of 1 s, events (onset within 200 ms, "
-            "offset within 200 ms or 20 % of the event, whichever is more). Macro means are over the classes that the "
-            "truth holds; one that was never found counts as 0.",
+            f"F1 in percent against {summary.truth}, counted by sed_eval: clips, segments of 1 s, events (onset within "
+            "200 ms, offset within 200 ms or 20 % of the event, whichever is more). Micro is F1 of all classes' counts "
+            "together. Macro is the mean over the classes that the truth holds; one that was never found counts as 0 "
+            "(sed_eval leaves it out).",
             "",
-            report.scores.table(),
+            report.table(),
+            "",
+            f"The three figures that Boes & Van hamme (2021) give: {report.paper()}.",
         ]
-    lines += ["", f"A cell of `scores.npz` is {CELL / SAMPLE_RATE_HZ * 1000:.2f} ms.", ""]
+    lines += ["", f"A cell of `{SCORES}` is {CELL / SAMPLE_RATE_HZ * 1000:.2f} ms.", ""]
     return "\n".join(lines)

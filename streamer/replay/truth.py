@@ -191,19 +191,25 @@ def name_in(text: str) -> str:
 
 
 def strong_tsv(events: Mapping[str, Sequence[LabelledEvent]]) -> str:
-    """File name -> events as a strong truth file's text; a clip without events is a row of its name alone."""
-    rows = ["\t".join(STRONG_HEADER)]
-    for name, row in events.items():
-        rows += [f"{escaped(name)}\t{event.onset_s:.3f}\t{event.offset_s:.3f}\t{event.label}" for event in row]
-        if not row:
-            rows.append(f"{escaped(name)}\t\t\t")
-    return "\n".join(rows) + "\n"
+    """File name -> events as a strong truth file's text."""
+    return "\t".join(STRONG_HEADER) + "\n" + "".join(strong_rows(name, row) for name, row in events.items())
+
+
+def strong_rows(name: str, events: Sequence[LabelledEvent]) -> str:
+    """One clip's rows of a strong truth file; a clip without events is a row of its name alone."""
+    shown = escaped(name)
+    rows = [f"{shown}\t{event.onset_s:.3f}\t{event.offset_s:.3f}\t{event.label}\n" for event in events]
+    return "".join(rows) or f"{shown}\t\t\t\n"
 
 
 def weak_tsv(tags: Mapping[str, Iterable[str]]) -> str:
     """File name -> classes as a weak truth file's text."""
-    rows = [f"{escaped(name)}\t{','.join(sorted(labels))}" for name, labels in tags.items()]
-    return "\n".join(["\t".join(WEAK_HEADER), *rows]) + "\n"
+    return "\t".join(WEAK_HEADER) + "\n" + "".join(weak_row(name, labels) for name, labels in tags.items())
+
+
+def weak_row(name: str, labels: Iterable[str]) -> str:
+    """One clip's row of a weak truth file."""
+    return f"{escaped(name)}\t{','.join(sorted(labels))}\n"
 
 
 def _event(fields: Sequence[str], where: str) -> LabelledEvent:
