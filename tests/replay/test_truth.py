@@ -50,7 +50,7 @@ def test_a_weak_truth_is_read_and_written(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "first line must be the tab-separated header"),
-        ("filename\n a.wav\n", "first line must be"),
+        ("filename\n a.wav\n", "lists clips, but says nothing of what is in them"),
         ("filename,onset,offset,event_label\n", "first line must be"),
         ("filename\tonset\toffset\tevent_label\na.wav\tx\t1\tDog\n", "line 2: onset and offset must be seconds"),
         ("filename\tonset\toffset\tevent_label\na.wav\t2\t1\tDog\n", "line 2: an event must have 0 <= onset < offset"),
