@@ -15,24 +15,33 @@ _QUIETEST_PEAK_DBFS = -70.0
 
 
 def notes_of(
-    *, expected_s: float | None, heard_s: float, coverage: Coverage, corrupt_packets: int, peak: float | None
+    *,
+    expected_s: float | None,
+    ends_at_s: float,
+    skipped_s: float,
+    coverage: Coverage,
+    corrupt_packets: int,
+    peak: float | None,
 ) -> tuple[str, ...]:
     """A line for each thing of which a listener should know.
 
     Args:
         expected_s: the clip's length by its header; None if it says none.
-        heard_s: how much of it was there.
-        coverage: of its cells.
+        ends_at_s: where its media ended.
+        skipped_s: what its timestamps jumped over.
+        coverage: of the cells of the rest.
         corrupt_packets: those that could not be decoded.
         peak: the largest sample, 0 to 1; None for a model that hears nothing.
 
     """
     notes: list[str] = []
-    if expected_s is not None and heard_s < expected_s * (1 - _SHORTER_SHARE) - _SHORTER_S:
-        notes.append(f"only {heard_s:.1f} of its {expected_s:.1f} s are there: it is cut short, or a track ends early")
-    if coverage.covered < coverage.cells:
-        missing_s = seconds((coverage.cells - coverage.covered) * CELL)
-        notes.append(f"{missing_s:.1f} of {seconds(coverage.cells * CELL):.1f} s have no media")
+    if expected_s is not None and ends_at_s < expected_s * (1 - _SHORTER_SHARE) - _SHORTER_S:
+        notes.append(
+            f"only {ends_at_s:.1f} of its {expected_s:.1f} s are there: cut short, or a track ends early"
+        )
+    missing_s = skipped_s + seconds((coverage.cells - coverage.covered) * CELL)
+    if missing_s:
+        notes.append(f"{missing_s:.1f} of {ends_at_s:.1f} s have no media")
     if corrupt_packets:
         notes.append(f"damaged: {corrupt_packets} packets can't be decoded")
     if peak == 0:

@@ -122,7 +122,8 @@ class Replayer:
             coverage=pipeline.coverage,
             notes=notes_of(
                 expected_s=media.duration_s if media.tells_duration else None,
-                heard_s=meter.duration_s,
+                ends_at_s=meter.duration_s,
+                skipped_s=seconds(meter.skipped),
                 coverage=pipeline.coverage,
                 corrupt_packets=media.corrupt_packets,
                 peak=meter.peak,
@@ -155,6 +156,7 @@ class _Meter:
 
     def __init__(self, shown: str, limit_s: float | None) -> None:
         self.epoch_starts = [0]  # master-clock samples
+        self.skipped = 0  # master-clock samples between epochs, of which there is no media
         self.peak: float | None = None  # the largest sample of all; None while there is none
         self._end = 0  # of the running epoch
         self._begun = False
@@ -194,6 +196,7 @@ class _Meter:
                 if self._begun:
                     self.epoch_starts.append(self.epoch_starts[-1] + self._end)
                 self.epoch_starts[-1] += item.skipped
+                self.skipped += item.skipped
                 self._end, self._begun = 0, False
 
 

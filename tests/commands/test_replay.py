@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -127,7 +128,9 @@ def test_a_broken_clip_is_one_line_and_the_others_go_on(
     assert len(json.loads((report / "scores.json").read_text())["broken"]) == 3
 
 
-def test_a_jump_of_the_media_goes_on_behind_the_first_epoch(bundle: Path, tmp_path: Path) -> None:
+def test_times_behind_a_jump_are_the_recording_s_and_the_hole_is_said(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = make_clip(
         tmp_path / "jump.mkv",
         audio="flac",
@@ -137,10 +140,49 @@ def test_a_jump_of_the_media_goes_on_behind_the_first_epoch(bundle: Path, tmp_pa
     )
     assert called([clip, "--model", bundle, "--report", tmp_path / "report"]) == 0
     figures = json.loads((tmp_path / "report" / "scores.json").read_text())
-    assert figures["seconds"] == pytest.approx(6.0, abs=0.2)
+    assert figures["seconds"] == pytest.approx(26.0, abs=0.2)
+    assert capsys.readouterr().err == "earwitness: jump.mkv: 20.0 of 26.0 s have no media\n"
+    assert figures["notes"] == {"jump.mkv": ["20.0 of 26.0 s have no media"]}
+    assert "jump.mkv: 20.0 of 26.0 s have no media" in (tmp_path / "report" / "report.md").read_text()
     events = read_truth(tmp_path / "report" / "events.tsv").events["jump.mkv"]
-    assert any(event.onset_s > 3 for event in events)
-    assert all(event.offset_s < 6.3 for event in events)
+    assert {event.onset_s > 3 for event in events} == {False, True}
+    assert all(event.offset_s < 3.1 or event.onset_s > 22.9 for event in events)
+    assert all(event.offset_s < 26.1 for event in events)
+
+
+def test_a_clip_of_which_not_all_is_heard_has_a_note(
+    bundle: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut short, damaged in the middle, silent, nearly silent: none of these looks like a quiet room."""
+    source = (clips / "Y__b_2.000_4.400.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(source[: len(source) // 3])
+    damaged = bytearray(source)
+    damaged[len(source) // 2 : len(source) // 2 + 20_000] = bytes(20_000)
+    (tmp_path / "damaged.flac").write_bytes(damaged)
+    long = make_clip(tmp_path / "cut.mp4", audio="aac", video="h264", samples=bursts(6.0, 7, 48_000), seconds=6.0)
+    moved = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", long, "-c", "copy", "-movflags", "+faststart", tmp_path / "fast.mp4"]
+    )
+    assert moved.returncode == 0
+    data = (tmp_path / "fast.mp4").read_bytes()
+    (tmp_path / "fast.mp4").unlink()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    make_clip(tmp_path / "silent.wav", audio="pcm", samples=np.zeros(96_000, np.float32))
+    make_clip(tmp_path / "quiet.wav", audio="pcm", samples=bursts(2.0, 1, 48_000) * 1e-4)
+    make_clip(tmp_path / "whole.wav", audio="pcm", samples=bursts(2.0, 1, 48_000))
+    code = called([tmp_path, "--model", bundle])
+    notes = dict(
+        line.removeprefix("earwitness: ").split(": ", 1)
+        for line in capsys.readouterr().err.splitlines()
+        if "error" not in line
+    )
+    assert code == 0
+    assert set(notes) == {"cut.flac", "damaged.flac", "cut.mp4", "silent.wav", "quiet.wav"}
+    assert notes["silent.wav"] == "digital silence: every sample is 0"
+    assert re.fullmatch(r"nearly silent: its loudest sample is at -\d\d dBFS", notes["quiet.wav"])
+    for name in ("cut.flac", "cut.mp4"):
+        assert re.fullmatch(r"only \d\.\d of its \d\.\d s are there: .*", notes[name]) or "damaged" in notes[name]
+    assert "damaged" in notes["damaged.flac"] or "no media" in notes["damaged.flac"]
 
 
 def test_clips_and_truth_need_not_be_the_same(
