@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.replay.report import SUMMARY, Summary
+from streamer.replay.scoring import KINDS, Report
 
 CARD = "MODEL_CARD.md"
 
@@ -22,20 +25,34 @@ def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
 
     """
     try:
-        report = json.loads((folder / "scores.json").read_text())
-        scores, mode = report["scores"], report["mode"]
-    except (OSError, ValueError, KeyError) as error:
+        report = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
+    except (OSError, msgspec.MsgspecError) as error:
         raise EarwitnessError(f"{folder}: holds no report of `earwitness replay --report`: {error}") from None
-    if not scores:
+    if not report.scores:
         raise EarwitnessError(f"{folder}: was replayed without --truth, so there is nothing to put into the bundle")
-    if bundle.name not in str(report["bundle"]):
-        raise EarwitnessError(f"{folder}: is about {report['bundle']}, not {bundle.name}")
-    return f"test_{mode}", {"command": report["command"], "seconds": report["seconds"], **scores}
+    if not report.complete:
+        raise EarwitnessError(f"{folder}: was interrupted: go on with it by --resume first")
+    if report.broken:
+        raise EarwitnessError(f"{folder}: {len(report.broken)} of its clips could not be replayed: {report.broken[0]}")
+    if report.bundle != bundle.name:
+        raise EarwitnessError(f"{folder}: is about {report.bundle}, not {bundle.name}")
+    if report.bundle_sha256 not in ("", bundle.fingerprint()):
+        raise EarwitnessError(f"{folder}: is about another {bundle.name}: its weights or thresholds have changed since")
+    return f"test_{report.mode}", {"command": report.command, "seconds": report.seconds, **report.scores}
 
 
 def with_scores(bundle: Bundle, reports: Mapping[str, Mapping[str, Any]]) -> Bundle:
-    """The bundle with these figures beside or instead of those that it has."""
-    return replace(bundle, scores={**bundle.scores, **reports})
+    """The bundle with these figures beside or instead of those that it has, and each by all of its names.
+
+    A figure of a bundle that was measured before the micro figures had names gets them from its counts.
+    """
+    scores = {**bundle.scores, **reports}
+    named = {name: {**one, **Report.of_json(one).json()} if _counted(one) else one for name, one in scores.items()}
+    return replace(bundle, scores=named)
+
+
+def _counted(figures: Any) -> bool:
+    return isinstance(figures, Mapping) and "classes" in figures
 
 
 def card(bundle: Bundle) -> str:
@@ -51,8 +68,9 @@ def card(bundle: Bundle) -> str:
             "",
             "## Scores",
             f"On clips mixed from recordings that it never saw; thresholds were tuned on others, {_tuned(provenance)}. "
-            "F1 in percent, macro over classes; events by sed_eval (onset within 200 ms, offset within "
-            "200 ms or 20 % of the event); a class that was never found counts as 0.",
+            "F1 in percent, counted by sed_eval: clips, segments of 1 s, events (onset within 200 ms, offset within "
+            "200 ms or 20 % of the event, whichever is more). Micro is F1 of all classes' counts together, macro the "
+            "mean over classes; one that was never found counts as 0 in it.",
             "",
             *_scores(bundle.scores),
             "## What it was trained on",
@@ -95,23 +113,26 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, one in scores.items():
         if not name.startswith("test_"):
             continue
-        mode = name.removeprefix("test_")
+        report = Report.of_json(one)
         lines += [
-            f"`--mode {mode}` ({one['clips']} clips): clip {_percent(one['clip_f1'])}, "
-            f"segment {_percent(one['segment_f1'])}, event {_percent(one['event_f1'])}",
+            f"`--mode {name.removeprefix('test_')}` ({report.clips} clips):",
             "",
             f"    {one['command']}",
             "",
             "| class | events (n) | clip F1 | segment F1 | event F1 |",
             "|---|---:|---:|---:|---:|",
-            *(
-                f"| {label} | {row['event']['true']} | {_percent(row['clip']['f1'])} | "
-                f"{_percent(row['segment']['f1'])} | {_percent(row['event']['f1'])} |"
-                for label, row in one["classes"].items()
-            ),
+            *(_row(row.label, row.event.true, [row.counts(kind).f1 for kind in KINDS]) for row in report.classes),
+            _row("**micro**", report.total("event").true, [report.micro_f1(kind) for kind in KINDS]),
+            _row("**macro**", report.total("event").true, [report.macro_f1(kind) for kind in KINDS]),
+            "",
+            f"The three figures that the paper gives (section 4.3.2): {report.paper()}.",
             "",
         ]
     return lines
+
+
+def _row(label: str, events: int, f1: Sequence[float | None]) -> str:
+    return f"| {label} | {events} | {' | '.join(map(_percent, f1))} |"
 
 
 def _recordings(parts: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -36,9 +36,7 @@ def notes_of(
     """
     notes: list[str] = []
     if expected_s is not None and ends_at_s < expected_s * (1 - _SHORTER_SHARE) - _SHORTER_S:
-        notes.append(
-            f"only {ends_at_s:.1f} of its {expected_s:.1f} s are there: cut short, or a track ends early"
-        )
+        notes.append(f"only {ends_at_s:.1f} of its {expected_s:.1f} s are there: cut short, or a track ends early")
     missing_s = skipped_s + seconds((coverage.cells - coverage.covered) * CELL)
     if missing_s:
         notes.append(f"{missing_s:.1f} of {ends_at_s:.1f} s have no media")

@@ -139,6 +139,30 @@ class Report:
             },
         }
 
+    @classmethod
+    def of_json(cls, figures: Mapping[str, Any]) -> Report:
+        """The report whose `json` is `figures`: all figures follow from its counts, so an older one has them too.
+
+        Raises:
+            KeyError, TypeError, AttributeError: `figures` is none.
+
+        """
+        strong = all("event" in row for row in figures["classes"].values())
+        none = {"true": 0, "found": 0, "right": 0}
+
+        def counts(row: Mapping[str, Any], kind: Kind) -> Counts:
+            one = row[kind] if kind == "clip" or strong else none
+            return Counts(one["true"], one["found"], one["right"])
+
+        return cls(
+            tuple(
+                ClassReport(label, counts(row, "clip"), counts(row, "segment"), counts(row, "event"))
+                for label, row in figures["classes"].items()
+            ),
+            figures["clips"],
+            strong,
+        )
+
     def table(self) -> str:
         """A Markdown table: a row a class with its number of true clips and events, and the means below, in percent."""
         rows = [["class", "clips", "events", "clip F1", "segment F1", "event F1"], ["-"] * 6]

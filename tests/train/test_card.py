@@ -1,0 +1,90 @@
+"""What replay measured goes into the bundle that it measured, and into no other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streamer.bundle import Bundle, default_bundle_path
+from streamer.errors import EarwitnessError
+from tests.models import seeded_bundle
+from train.card import card, measured, with_scores
+
+COUNTS = {"clip": (4, 3, 2), "segment": (10, 8, 6), "event": (5, 4, 1)}
+
+
+def report_of(folder: Path, about: Bundle, changes: dict[str, object] | None = None) -> Path:
+    """A report's `scores.json` about a bundle, but for `changes`."""
+    row = {kind: dict(zip(("true", "found", "right"), counts, strict=True)) for kind, counts in COUNTS.items()}
+    scores = {"clips": 4, "classes": {"Dog": row, "Cat": row}}
+    figures = {
+        "command": "earwitness replay clips",
+        "bundle": about.name,
+        "bundle_sha256": about.fingerprint(),
+        "mode": "stream",
+        "truth": "truth.tsv",
+        "clips": 4,
+        "seconds": 40.0,
+        "events": 8,
+        "coverage": 1.0,
+        "broken": [],
+        "scores": scores,
+        "tags": {},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "scores.json").write_text(json.dumps({**figures, **(changes or {})}))
+    return folder
+
+
+def test_figures_go_into_the_bundle_by_name(tmp_path: Path) -> None:
+    bundle = seeded_bundle()
+    name, figures = measured(report_of(tmp_path, bundle), bundle)
+    made = with_scores(bundle, {name: figures})
+    assert name == "test_stream"
+    assert made.scores[name]["clip_f1_micro"] == pytest.approx(4 / 7)
+    assert made.scores[name]["event_f1_macro"] == made.scores[name]["event_f1"] == pytest.approx(2 / 9)
+    text = card(made)
+    assert "| **micro** | 10 | 57.1 | 66.7 | 22.2 |" in text
+    assert "clip micro 57.14, segment micro 66.67, event macro 22.22" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bundle": "seeded-2"}, "is about seeded-2, not seeded"),
+        ({"bundle": "not-seeded"}, "is about not-seeded, not seeded"),
+        ({"bundle_sha256": "0" * 64}, "its weights or thresholds have changed since"),
+        ({"complete": False}, "was interrupted"),
+        ({"broken": ["x.wav: not an audio or video file"]}, "1 of its clips could not be replayed"),
+        ({"scores": None}, "was replayed without --truth"),
+        ({"clips": "four"}, "holds no report"),
+    ],
+)
+def test_a_report_of_something_else_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    bundle = replace(seeded_bundle(), name="seeded")
+    with pytest.raises(EarwitnessError, match=message):
+        measured(report_of(tmp_path, bundle, changes), bundle)
+
+
+def test_a_report_of_version_0_1_has_no_fingerprint(tmp_path: Path) -> None:
+    bundle = seeded_bundle()
+    report_of(tmp_path, bundle)
+    figures = json.loads((tmp_path / "scores.json").read_text())
+    del figures["bundle_sha256"]
+    (tmp_path / "scores.json").write_text(json.dumps(figures))
+    assert measured(tmp_path, bundle)[0] == "test_stream"
+
+
+def test_a_bundle_measured_before_micro_had_a_name_gets_it_from_its_counts() -> None:
+    bundle = Bundle.load(default_bundle_path())
+    before = bundle.scores["test_clip"]
+    after = with_scores(bundle, {}).scores["test_clip"]
+    assert {name: after[name] for name in ("clips", "clip_f1", "segment_f1", "event_f1", "command")} == {
+        name: pytest.approx(before[name]) if name.endswith("f1") else before[name]
+        for name in ("clips", "clip_f1", "segment_f1", "event_f1", "command")
+    }
+    assert after["event_f1_macro"] == pytest.approx(before["event_f1"])
+    assert (default_bundle_path() / "MODEL_CARD.md").read_text() == card(bundle)
