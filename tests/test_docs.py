@@ -1,7 +1,7 @@
-"""Figures stand in the docs as the code has them: each is computed here, and looked for where it is written.
+"""The figures in the docs are those of the code: each is computed here and compared with the text.
 
-What a figure is written in is a regular expression with a group for it. It must be found, and wherever it is found
-it must say what the code says.
+A regular expression with a group per figure finds the text. It must match, and every match must have the computed
+figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HOP_S = CONFIG.windows.hop_cells * CELL_S
 LOOKAHEAD_S = CONFIG.windows.lookahead_cells * CELL_S
 WINDOW_S = BUNDLE.window_cells * CELL_S
 PUBLISHED_S = f"{math.ceil(LOOKAHEAD_S + HOP_S):.0f}"
-"""An onset is certain when the lookahead behind it is known; with the next window it is said."""
+"""An onset is certain once its lookahead is known; it is published with the next window."""
 
 README, MESSAGES, ARCHITECTURE = "README.md", "docs/messages.md", "ARCHITECTURE.md"
 EXAMPLE, SCHEMA, MODEL_CARD = (
@@ -55,7 +55,7 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     (ARCHITECTURE, r"counts samples at ([\d ]+) Hz", (f"{SAMPLE_RATE_HZ:,}".replace(",", " "),)),
     (ARCHITECTURE, r"(\d+) samples \(([\d.]+) ms\), the model's output step", (f"{CELL}", f"{1000 * CELL_S:.2f}")),
     (ARCHITECTURE, r"hop (\d+), centred frames", (f"{CELL // Spectral().shape[0]}",)),
-    (EXAMPLE, r"about (\d+) rows a second", (f"{1 / CELL_S:.0f}",)),
+    (EXAMPLE, r"about (\d+) rows per second", (f"{1 / CELL_S:.0f}",)),
     (SCHEMA, r"about (\d+) rows a second", (f"{1 / CELL_S:.0f}",)),
     # Windows
     (README, r"every ([\d.]+) s  ", (f"{HOP_S:.2f}",)),
@@ -68,19 +68,19 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
         r"`windows.lookahead_cells` at 30 or 15 it is said (\d) or (\d) s earlier",
         (earlier_s(30), earlier_s(15)),
     ),
-    (MESSAGES, r"for each window \(every ([\d.]+) s by default\)", (f"{HOP_S:.2f}",)),
+    (MESSAGES, r"one per window \(every ([\d.]+) s by default\)", (f"{HOP_S:.2f}",)),
     (
         MESSAGES,
-        r"about (\d+) s after it did, with the default windows \(([\d.]+) s of lookahead, and every ([\d.]+) s a",
+        r"(\d+) s after the onset, with the default windows \(([\d.]+) s of lookahead, and a window every ([\d.]+) s",
         (PUBLISHED_S, f"{LOOKAHEAD_S:.1f}", f"{HOP_S:.2f}"),
     ),
-    (MESSAGES, r"newest window \(the last (\d+) s", (f"{WINDOW_S:.0f}",)),
+    (MESSAGES, r"latest window \(the last (\d+) s", (f"{WINDOW_S:.0f}",)),
     (
         MESSAGES,
         r"([\d.]+) to ([\d.]+) s after it was heard",
         (f"{LOOKAHEAD_S:.1f}", f"{LOOKAHEAD_S + HOP_S:.1f}"),
     ),
-    (EXAMPLE, r"cells between two windows: ([\d.]+) s", (f"{HOP_S:.2f}",)),
+    (EXAMPLE, r"cells from one window to the next: ([\d.]+) s", (f"{HOP_S:.2f}",)),
     (EXAMPLE, r"before it is scored: (\d+) s", (f"{LOOKAHEAD_S:.0f}",)),
     (SCHEMA, r"Cells between two windows \((\d+): ([\d.]+) s\)", (f"{CONFIG.windows.hop_cells}", f"{HOP_S:.2f}")),
     (SCHEMA, r"before it is scored \((\d+): (\d+) s\)", (f"{CONFIG.windows.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
@@ -95,7 +95,7 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     # Time limits and addresses
     (ARCHITECTURE, r"a hole over (\d+) s ends the epoch", (f"{STREAM.hole_limit_s:.0f}",)),
     (MESSAGES, r"picture rate changes, and every (\d+) s", (f"{publisher._STATUS_EVERY_S:.0f}",)),
-    (MESSAGES, r"The daemon lives; said every (\d+) s", (f"{publisher._HEARTBEAT_EVERY_S:.0f}",)),
+    (MESSAGES, r"The daemon is running; sent every (\d+) s", (f"{publisher._HEARTBEAT_EVERY_S:.0f}",)),
     (MESSAGES, r'"interval_s":([\d.]+)', (f"{publisher._HEARTBEAT_EVERY_S:.1f}",)),
     (MESSAGES, r"by default at `([^`]+)`", (f"{CONFIG.publish.zmq}",)),
     (README, r"# events on (\S+), metrics", (f"{CONFIG.publish.zmq}",)),

@@ -1,9 +1,9 @@
-"""The messages that leave the daemon: what is in them, their topics, and how they become bytes and come back.
+"""The messages that the daemon publishes: their fields, their topics, and how they are encoded and decoded.
 
-`docs/messages.md` tells subscribers about them; `python -m streamer.sinks.wire` prints their JSON Schema.
+`docs/messages.md` documents them for subscribers; `python -m streamer.sinks.wire` prints their JSON Schema.
 
-A message goes out as two frames: its topic, and one JSON object. Within schema 1 fields and types may be
-added, so a reader ignores fields it does not know; a higher schema is one that it can't read.
+A message is sent as two ZeroMQ parts: its topic, and one JSON object. Fields and types may be added within
+schema 1, so a reader ignores fields that it does not know. It can't read a higher schema.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from streamer.errors import WireError
 from streamer.types import ClockSource, EndReason
 
 SCHEMA = 1
-"""Rises when a reader of the old messages would misread the new ones."""
+"""Increased when a reader of the old messages would misread the new ones."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""Names of streams and publishers: nothing that could end or widen a topic."""
+"""Names of streams and publishers: no character that could end a topic or make it match more."""
 
 StreamState: TypeAlias = Literal["connecting", "streaming", "stalled", "backoff", "ended", "failed", "stopped"]
-"""Opening, or open without a scored cell yet; scored; open but nothing comes; waiting to try again;
-at its end; given up; the daemon was shut down."""
+"""In order: opening, or no cell scored yet; cells are being scored; connected, but no media arrives; waiting
+before the next attempt; the source reached its end; given up; the daemon was shut down."""
 
 # `re.search` and JSON Schema both take a pattern as unanchored.
 Name: TypeAlias = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
@@ -38,104 +38,106 @@ Length: TypeAlias = Annotated[float, Meta(ge=0.0)]
 
 
 class _Header(Struct, kw_only=True, frozen=True, tag_field="type"):
-    """What every message has. `Numberer` fills it in; a message without it can't be encoded."""
+    """The fields of every message. `Numberer` fills them in; a message without them can't be encoded."""
 
     schema: Annotated[int, Meta(ge=1, description="Version of this format.")] = SCHEMA
     publisher: Annotated[Name, Meta(description="Name of the daemon, from its config.")] = ""
-    run: Annotated[Name, Meta(description="New at each start of the daemon; `seq` begins again with it.")] = ""
+    run: Annotated[Name, Meta(description="New at each start of the daemon; `seq` restarts at 1.")] = ""
     seq: Annotated[int, Meta(ge=1, description="Number of the message in its run: 1, 2, 3, ...")] = 0
-    topic_seq: Annotated[int, Meta(ge=1, description="Number of the message among those of its topic, from 1.")] = 0
-    sent_utc_s: Annotated[float, Meta(description="Unix seconds at which it was first sent.")] = 0.0
-    replay: Annotated[bool, Meta(description="Sent once more, unchanged, for a subscriber that came later.")] = False
+    topic_seq: Annotated[int, Meta(ge=1, description="Number of the message within its topic, from 1.")] = 0
+    sent_utc_s: Annotated[float, Meta(description="Unix seconds when it was first sent.")] = 0.0
+    replay: Annotated[bool, Meta(description="Sent again, otherwise unchanged, because a subscriber joined.")] = False
 
 
 class _StreamHeader(_Header, kw_only=True, frozen=True):
-    """What every message about a stream has."""
+    """The fields of every message about a stream."""
 
     stream: Annotated[Name, Meta(description="Name of the stream, from the config.")]
-    epoch: Annotated[Count, Meta(description="Which unbroken connection of the stream; media seconds begin in it.")]
+    epoch: Annotated[Count, Meta(description="Number of the unbroken stretch of media; seconds count from its start.")]
 
 
 class OnsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="onset"):
-    """A sound has begun, for certain. An `offset` with the same `event_id` follows."""
+    """A sound has certainly begun. An `offset` with the same `event_id` follows."""
 
-    event_id: Annotated[str, Meta(min_length=1, description="The same in the onset and the offset, else unique.")]
-    label: Annotated[str, Meta(min_length=1, description="What was heard, in the model's words.")] = msgspec.field(
+    event_id: Annotated[
+        str, Meta(min_length=1, description="The same in the onset and the offset, unique to the event.")
+    ]
+    label: Annotated[str, Meta(min_length=1, description="Class of the sound, as the model names it.")] = msgspec.field(
         name="class"
     )
-    onset_s: Annotated[Length, Meta(description="When it began: media seconds in the epoch.")]
-    onset_utc_s: Annotated[float | None, Meta(description="When it began: Unix seconds; null: not known.")]
-    onset_utc: Annotated[str | None, Meta(description="The same as RFC 3339 text in UTC.")]
-    clock: Annotated[ClockSource | None, Meta(description="Where UTC comes from; null: it is not known.")]
-    score: Annotated[Share, Meta(description="Filtered score of the cell that crossed the threshold.")]
+    onset_s: Annotated[Length, Meta(description="Onset in media seconds of the epoch.")]
+    onset_utc_s: Annotated[float | None, Meta(description="Onset in Unix seconds; null: unknown.")]
+    onset_utc: Annotated[str | None, Meta(description="Onset as RFC 3339 text in UTC.")]
+    clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
+    score: Annotated[Share, Meta(description="Filtered score of the cell that reached the onset threshold.")]
 
 
 class OffsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="offset"):
-    """The sound has ended; all its times are final."""
+    """The sound has ended. Its times are final."""
 
-    event_id: Annotated[str, Meta(min_length=1, description="That of its onset.")]
-    label: Annotated[str, Meta(min_length=1, description="What was heard, in the model's words.")] = msgspec.field(
+    event_id: Annotated[str, Meta(min_length=1, description="The same as in its onset message.")]
+    label: Annotated[str, Meta(min_length=1, description="Class of the sound, as the model names it.")] = msgspec.field(
         name="class"
     )
-    onset_s: Annotated[Length, Meta(description="When it began: media seconds in the epoch.")]
-    onset_utc_s: Annotated[float | None, Meta(description="When it began: Unix seconds; null: not known.")]
-    onset_utc: Annotated[str | None, Meta(description="The same as RFC 3339 text in UTC.")]
-    offset_s: Annotated[Length, Meta(description="When it ended: media seconds in the epoch.")]
-    offset_utc_s: Annotated[float | None, Meta(description="When it ended: Unix seconds; null: not known.")]
-    offset_utc: Annotated[str | None, Meta(description="The same as RFC 3339 text in UTC.")]
+    onset_s: Annotated[Length, Meta(description="Onset in media seconds of the epoch.")]
+    onset_utc_s: Annotated[float | None, Meta(description="Onset in Unix seconds; null: unknown.")]
+    onset_utc: Annotated[str | None, Meta(description="Onset as RFC 3339 text in UTC.")]
+    offset_s: Annotated[Length, Meta(description="Offset in media seconds of the epoch.")]
+    offset_utc_s: Annotated[float | None, Meta(description="Offset in Unix seconds; null: unknown.")]
+    offset_utc: Annotated[str | None, Meta(description="Offset as RFC 3339 text in UTC.")]
     duration_s: Annotated[Length, Meta(description="Seconds from onset to offset.")]
-    clock: Annotated[ClockSource | None, Meta(description="Where UTC comes from; null: it is not known.")]
+    clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
     confidence: Annotated[Share, Meta(description="Mean score of the event's cells.")]
     peak: Annotated[Share, Meta(description="Highest score of the event's cells.")]
     end_reason: Annotated[EndReason, Meta(description="Why it ended.")]
 
 
 class TagsMessage(_StreamHeader, kw_only=True, frozen=True, tag="tags"):
-    """How likely each class is somewhere in the newest window."""
+    """The probability that each class occurs anywhere in the latest window."""
 
-    start_s: Annotated[Length, Meta(description="Where the window begins: media seconds in the epoch.")]
-    end_s: Annotated[Length, Meta(description="Where it ends.")]
-    start_utc_s: Annotated[float | None, Meta(description="Where it begins: Unix seconds; null: not known.")]
-    clock: Annotated[ClockSource | None, Meta(description="Where UTC comes from; null: it is not known.")]
-    tags: Annotated[dict[str, Share], Meta(description="Class to score.")]
+    start_s: Annotated[Length, Meta(description="Start of the window in media seconds of the epoch.")]
+    end_s: Annotated[Length, Meta(description="End of the window in media seconds of the epoch.")]
+    start_utc_s: Annotated[float | None, Meta(description="Start in Unix seconds; null: unknown.")]
+    clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
+    tags: Annotated[dict[str, Share], Meta(description="Maps each class to its score.")]
 
 
 class ScoresMessage(_StreamHeader, kw_only=True, frozen=True, tag="scores"):
-    """The scores of consecutive cells, as the events are made of. Each cell of an epoch comes once."""
+    """The scores of consecutive cells, from which events are decoded. Each cell of an epoch is sent once."""
 
-    start_s: Annotated[Length, Meta(description="Where the first cell begins: media seconds in the epoch.")]
-    step_s: Annotated[Length, Meta(description="Seconds of a cell.")]
-    start_utc_s: Annotated[float | None, Meta(description="Where it begins: Unix seconds; null: not known.")]
-    clock: Annotated[ClockSource | None, Meta(description="Where UTC comes from; null: it is not known.")]
+    start_s: Annotated[Length, Meta(description="Start of the first cell in media seconds of the epoch.")]
+    step_s: Annotated[Length, Meta(description="Duration of a cell in seconds.")]
+    start_utc_s: Annotated[float | None, Meta(description="Start in Unix seconds; null: unknown.")]
+    clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
     classes: Annotated[list[str], Meta(description="The columns of `scores`.")]
-    scores: Annotated[list[list[Share]], Meta(description="A row for each cell, a column for each class.")]
-    covered: Annotated[list[bool], Meta(description="For each cell: whether there was media; if not, its row is 0.")]
+    scores: Annotated[list[list[Share]], Meta(description="One row per cell, one column per class.")]
+    covered: Annotated[list[bool], Meta(description="Whether each cell had media; if not, its row is 0.")]
 
 
 class StatusMessage(_StreamHeader, kw_only=True, frozen=True, tag="status"):
-    """How a stream is: sent when that changes, and now and then."""
+    """The state of a stream: sent when it changes, and at regular intervals."""
 
-    state: Annotated[StreamState, Meta(description="What the stream is doing.")]
-    reason: Annotated[str, Meta(description="A fixed word for why it is not streaming; empty if it is.")]
-    detail: Annotated[str, Meta(description="One line for people on the same; holds no secrets.")]
+    state: Annotated[StreamState, Meta(description="State of the stream.")]
+    reason: Annotated[str, Meta(description="Code for why it is not streaming; empty while it is.")]
+    detail: Annotated[str, Meta(description="One readable line that explains the reason; never contains secrets.")]
     model: Annotated[str, Meta(description="Name of the model bundle.")]
-    modalities: Annotated[list[str], Meta(description="What the model gets from this stream.")]
-    missing: Annotated[list[str], Meta(description="What it could use but the stream does not have now.")]
-    media_lag_s: Annotated[Length, Meta(description="Age of the oldest media that is not processed yet.")]
-    coverage: Annotated[Share, Meta(description="Share of the last minute that was heard or seen.")]
+    modalities: Annotated[list[str], Meta(description="The model's inputs that this stream provides.")]
+    missing: Annotated[list[str], Meta(description="The model's inputs that this stream does not provide now.")]
+    media_lag_s: Annotated[Length, Meta(description="Age of the oldest unprocessed media in seconds.")]
+    coverage: Annotated[Share, Meta(description="Share of the last minute for which media was processed.")]
     picture_stride: Annotated[
-        int | None, Meta(description="One picture in so many cells is looked at; 0: none; null: no pictures wanted.")
+        int | None, Meta(description="One picture is processed per this many cells; 0: none; null: not used.")
     ]
-    pictures_hz: Annotated[float | None, Meta(description="The same as pictures a second.")]
-    reconnects: Annotated[Count, Meta(description="Lost or failed connections since the start.")]
-    clock: Annotated[ClockSource | None, Meta(description="Where UTC comes from now; null: it is not known.")]
+    pictures_hz: Annotated[float | None, Meta(description="The same rate in pictures per second.")]
+    reconnects: Annotated[Count, Meta(description="Lost or failed connections since the daemon started.")]
+    clock: Annotated[ClockSource | None, Meta(description="Current source of UTC; null: unknown.")]
 
 
 class HeartbeatMessage(_Header, kw_only=True, frozen=True, tag="heartbeat"):
-    """The daemon lives."""
+    """The daemon is running."""
 
     interval_s: Annotated[Length, Meta(description="Seconds until the next one.")]
-    uptime_s: Annotated[Length, Meta(description="Seconds since the daemon's start.")]
+    uptime_s: Annotated[Length, Meta(description="Seconds since the daemon started.")]
     version: Annotated[str, Meta(description="The daemon's version.")]
     streams: Annotated[dict[Name, StreamState], Meta(description="All streams and their states.")]
 
@@ -147,7 +149,7 @@ TYPES = (OnsetMessage, OffsetMessage, TagsMessage, ScoresMessage, StatusMessage,
 
 
 class Head(Struct, frozen=True):
-    """What can be read of a message of any type."""
+    """The fields that can be read from a message of any type."""
 
     schema: int
     type: str
@@ -164,7 +166,7 @@ _KNOWN = frozenset(str(kind.__struct_config__.tag) for kind in TYPES)
 
 
 class UnknownTypeError(WireError):
-    """A message of a type that came after this version: a reader passes over it."""
+    """A message of a type that is newer than this version: a reader skips it."""
 
     def __init__(self, head: Head) -> None:
         super().__init__(f"message of unknown type {head.type!r}: sent by a newer earwitness?")
@@ -177,9 +179,10 @@ def kind(message: Message) -> str:
 
 
 def topic(message: Message) -> str:
-    """The message's topic. It ends in `/`, so that the whole name of a stream matches no longer name.
+    """The message's topic. It ends in `/`, so that one stream's name does not match a longer one.
 
-    A class is percent-encoded as in a URL: it may hold anything. Raises `WireError` if the stream's name is not one.
+    A class may contain any character, so it is percent-encoded as in a URL. Raises `WireError` if the stream's name
+    is invalid.
     """
     if isinstance(message, HeartbeatMessage):
         return "heartbeat/"
@@ -199,7 +202,7 @@ def decode(data: bytes) -> Message:
     """A message from its JSON. Fields that this version does not know are ignored.
 
     Raises:
-        UnknownTypeError: its type is not known; newer daemons may send such.
+        UnknownTypeError: its type is unknown, as it may be from a newer daemon.
         WireError: its schema is newer than this version, or it is not a message.
 
     """
@@ -219,10 +222,10 @@ def decode(data: bytes) -> Message:
 
 
 def check(message: Message) -> None:
-    """See that the message can be sent.
+    """Check that the message can be sent.
 
     Raises:
-        WireError: it was not numbered, a name in it is not one, or a number is not finite (JSON has no such numbers).
+        WireError: it was not numbered, a name in it is invalid, or a number is not finite (JSON has no such numbers).
 
     """
     _check_name("publisher", message.publisher)
@@ -254,7 +257,8 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of one message. Unknown fields are allowed, as readers must allow them."""
     references, components = msgspec.json.schema_components(TYPES, ref_template="#/$defs/{name}")
     for component in components.values():
-        # What has a default in Python, so that messages can be made before they are numbered, is always sent.
+        # Header fields have defaults in Python so that messages can be made before they are numbered. They are always
+        # sent.
         component["required"] = list(component["properties"])
         for field in component["properties"].values():
             field.pop("default", None)
@@ -269,7 +273,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """`json_schema` as it is kept in `docs/messages.schema.json`."""
+    """`json_schema` as stored in `docs/messages.schema.json`."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
