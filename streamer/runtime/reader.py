@@ -22,6 +22,8 @@ from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaIt
 log = logging.getLogger(__name__)
 
 _ANCHOR_EVERY_S = 1.0
+_CAUGHT_UP_S = 0.5
+"""A lead below which a burst is over, so that its whole length is known."""
 _BURST_S = 2.0
 """Patience for bursts that is not worth a word."""
 
@@ -203,7 +205,7 @@ class Reader(threading.Thread):
 
     def _say_bursts(self, arrival: Arrival) -> None:
         """Say once, and again where it gets much longer, that silence of this source is waited out for longer."""
-        if arrival.patience_s >= 2 * self._said_burst_s:
+        if arrival.lead_s < _CAUGHT_UP_S and arrival.patience_s >= 2 * self._said_burst_s:
             self._said_burst_s = arrival.patience_s
             log.info(
                 "%s: its media comes in bursts: time limits for silence are %.0f s longer than configured",
