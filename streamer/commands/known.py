@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from streamer.address import Address
 
 _ASSIGNED = re.compile(r"(?:--[a-z-]+|[A-Za-z0-9_.-]{1,64})=(.+)", re.DOTALL)
+_TO_LEARN = 4
 
 
 class KnownSecrets:
@@ -28,9 +29,12 @@ class KnownSecrets:
             self.learn(Address.parse(assigned[1] if assigned else argument))
 
     def learn(self, *addresses: Address, strings: Iterable[str] = ()) -> None:
-        """Remember the secrets of `addresses`, and `strings` that are secrets themselves."""
+        """Remember the secrets of `addresses`, and `strings` that may be secrets themselves.
+
+        Strings under 4 characters are left out: an FFmpeg option's `1` would be hidden in every number of a log.
+        """
         self._addresses += [address for address in addresses if address.secrets()]
-        self._strings += [one for one in strings if one]
+        self._strings += [one for one in strings if len(one) >= _TO_LEARN]
 
     def hide(self, text: str) -> str:
         """`text` without what is known."""
