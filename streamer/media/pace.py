@@ -41,7 +41,6 @@ class Pace:
         self._media_s = -opening_s  # the sum of what came
         self._waited_s = 0.0  # in reads, since `_looked_s`
         self._looked_s: float | None = None
-        self._caught_up_s = 0.0
         self._due_s = 0.0  # when the media at the last catching up was there, less its place: how `_media_s` runs
         self._offsets: deque[tuple[int, float, float]] = deque()  # second, least and greatest arrival less media time
 
@@ -73,11 +72,11 @@ class Pace:
 
     def _catch_up(self, now_s: float) -> None:
         self._looked_s, self._waited_s = now_s, 0.0
-        self._caught_up_s = now_s
         self._due_s = now_s - self._media_s
 
     def _note(self, now_s: float) -> None:
-        offset_s, second = self._caught_up_s - max(self._media_s, 0.0), int(now_s)
+        # By when it was read, not by when it may have been there: the pause as the reader sees it is what is asked for.
+        offset_s, second = now_s - max(self._media_s, 0.0), int(now_s)
         if self._offsets and self._offsets[-1][0] == second:
             _, least_s, greatest_s = self._offsets.pop()
             self._offsets.append((second, min(least_s, offset_s), max(greatest_s, offset_s)))

@@ -1,13 +1,27 @@
-"""When recordings have their turns beside live streams. It reads no clock."""
+"""Which streams have their turns: what is late first, recordings last. It reads no clock."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Lane = TypeVar("Lane")
 
 _CALM_S = 0.25
 """Live media that is less late than this does not suffer from a recording's turn."""
 _REST = 9
 """If live streams are late all the time, recordings still have one tenth of it: they go on, if slowly."""
+
+
+def urgent(lanes: Sequence[Lane], late_s: Callable[[Lane], float], holds: Callable[[Lane], bool]) -> list[Lane]:
+    """The live streams that have their turns now: while one is late, those whose media is not even due wait.
+
+    That is the media of a burst, which came early. Streams that hold nothing keep their turns: silence is seen there.
+    """
+    late = {lane: late_s(lane) for lane in lanes}
+    pressed = max(late.values(), default=0.0) >= _CALM_S
+    return [lane for lane in lanes if not (pressed and late[lane] == 0.0 and holds(lane))]
 
 
 class RecordingTurns:

@@ -17,7 +17,7 @@ from streamer.runtime.lane import Lane, Turn
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outbox import Outbox
 from streamer.runtime.shedding import PictureStride
-from streamer.runtime.turns import RecordingTurns
+from streamer.runtime.turns import RecordingTurns, urgent
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import seconds
 from streamer.types import CELL, CellScores, Offset, Onset, Window
@@ -124,7 +124,8 @@ class Worker(threading.Thread):
         if now_s - self._ticked_s >= _TICK_S:
             self._tick(now_s)
         live = [lane for lane in self._parts.lanes if lane.intake.live]
-        turns = [(lane, turn) for lane in live if (turn := lane.turn(self._clock_s())) is not None]
+        first = urgent(live, lambda lane: lane.intake.late_s(), lambda lane: len(lane.intake) > 0)
+        turns = [(lane, turn) for lane in first if (turn := lane.turn(self._clock_s())) is not None]
         self._score(turns)
         return self._recordings(with_live=bool(live)) or bool(turns)
 

@@ -12,6 +12,7 @@ import pytest
 
 from streamer.detect import Detector
 from streamer.features.base import ExtractorFactory
+from streamer.media.pace import Arrival
 from streamer.pipeline import StreamPipeline, StreamSettings
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.intake import Closed, Intake, Item, Opened
@@ -226,6 +227,25 @@ def test_lag_and_coverage_are_measured_by_the_clock() -> None:
         working.clock.now_s += 1.0
         working.worker.step()
     assert working.board.view("s0").coverage < 0.5
+
+
+def test_what_came_early_in_a_burst_waits_for_what_is_late() -> None:
+    working = Working(2)
+    for stream in (0, 1):
+        working.opened(stream, live=True)
+    working.work()
+    second = np.zeros(SAMPLE_RATE_HZ, np.float32)
+    for index in range(20):
+        early = Arrival(lead_s=float(index), patience_s=30.0)
+        assert working.streams[0].intake.put(Chunk(SAMPLE_RATE_HZ, index * SAMPLE_RATE_HZ, second), 1, early)
+        working.streams[1].put(Chunk(SAMPLE_RATE_HZ, index * SAMPLE_RATE_HZ, second))
+    assert working.streams[0].intake.take() is not None  # what is left of the burst is due in a second
+    working.clock.now_s += 0.5
+    while len(working.streams[1].intake):
+        assert working.worker.step()
+        assert len(working.streams[0].intake) == 19
+    working.work()
+    assert len(working.streams[0].intake) == 0
 
 
 def test_stopping_ends_every_epoch_with_shutdown_and_works_off_what_waits() -> None:
