@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from streamer.bundle import Bundle, default_bundle_path
+from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_config_options, config_of
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.daemon import load_model, media_options
@@ -168,12 +170,16 @@ def _ports(config: DaemonConfig) -> Iterator[Check]:
 
 def _source(name: str, stream: StreamConfig, want: Want) -> Check:
     began_s = time.monotonic()
-    try:
-        with open_media(stream.source, want, media_options(stream)) as media:
-            opened_s = time.monotonic() - began_s
-            return _listened(name, media, want, opened_s, began_s)
-    except SourceError as error:
-        return Check("fail", name, str(error))
+    with EndsSoon() as ends:
+        try:
+            with open_media(stream.source, want, media_options(stream), interrupt=ends.interrupt()) as media:
+                opened_s = time.monotonic() - began_s
+                found = _listened(name, media, want, opened_s, began_s)
+        except SourceError as error:
+            found = Check("fail", name, str(error))
+    if ends.signal:
+        signal.raise_signal(ends.signal)  # once more, where it is not forgotten
+    return found
 
 
 def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: float) -> Check:
