@@ -99,6 +99,8 @@ def media_options(stream: StreamConfig) -> MediaOptions:
         read_timeout_s=stream.read_timeout_s,
         hole_limit_s=stream.hole_limit_s,
         format=stream.format,
+        audio_track=stream.audio_track,
+        channel=stream.channel,
         ffmpeg={name: value.get_secret_value() for name, value in stream.ffmpeg.items()},
     )
 

@@ -24,6 +24,7 @@ from streamer.detect import Detector
 from streamer.errors import EarwitnessError, SourceError
 from streamer.escapes import printable
 from streamer.features.base import ExtractorFactory, want_of
+from streamer.media.level import Level, input_detail, input_state
 from streamer.media.source import Media, open_media
 from streamer.networks.backends import use_threads
 from streamer.runtime.health import check_address
@@ -185,18 +186,23 @@ def _source(name: str, stream: StreamConfig, want: Want) -> Check:
 def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: float) -> Check:
     """Take in some seconds of an open source. Raises `SourceError`."""
     first: dict[str, float] = {}
-    heard_s = 0.0
+    levels: list[Level] = []
     until_s = time.monotonic() + _MEDIA_S
     for item in media:
         if isinstance(item, Chunk) and len(item.samples):
             first.setdefault("audio", time.monotonic() - began_s)
-            heard_s = max(heard_s, item.end / item.rate_hz)
+            levels += media.take_levels()
         elif isinstance(item, Picture):
             first.setdefault("video", time.monotonic() - began_s)
-        if (_tracks(media) <= set(first) and (heard_s >= 1.0 or not media.has_audio)) or time.monotonic() > until_s:
+        if (_tracks(media) <= set(first) and (levels or not media.has_audio)) or time.monotonic() > until_s:
             break
     found = f"{'live' if media.live else 'a recording'}, opened in {opened_s:.1f} s"
     found += "".join(f", first {kind} after {at:.1f} s" for kind, at in first.items())
+    levels += media.take_levels()
+    if media.audio is not None:
+        found += f"; {media.audio}"
+    if levels:
+        found += f"; level {levels[-1].rms_dbfs:.0f} dBFS, peak {levels[-1].peak_dbfs:.0f} dBFS"
     silent = _tracks(media) - set(first)
     lacks = [
         kind
@@ -212,6 +218,11 @@ def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: flo
         slow = "shorten the camera's key-frame interval or look at the network"
     if silent:
         return Check("fail", name, f"{found}; but no {' and no '.join(sorted(silent))} came: look at {settings}")
+    state = input_state(levels)
+    if state not in ("ok", "unknown"):
+        return Check("fail" if state == "cancelling" else "warn", name, f"{found}; {input_detail(state, levels)}")
+    if media.clock_fault:
+        return Check("warn", name, f"{found}; {media.clock_fault}")
     if lacks:
         return Check("warn", name, f"{found}; it has no {' and no '.join(lacks)}, which the model could use")
     if max(first.values(), default=0.0) > _SLOW_START_S:

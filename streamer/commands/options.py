@@ -12,6 +12,8 @@ from streamer.commands.known import KnownSecrets
 from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig
 from streamer.config.sources import with_sources
+from streamer.errors import UsageError
+from streamer.media.tracks import Channel
 
 SOURCE_HELP = (
     "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S) or HLS URL, a file, or a device; '${NAME}' (in single quotes) is "
@@ -25,11 +27,46 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML config; see configs/daemon/example.yaml")
     parser.add_argument("--model", metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)")
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
+    add_sound_options(parser, "of the command line's sources, ")
     parser.add_argument("--publish", metavar="ENDPOINT|off", help="ZeroMQ endpoint (default: tcp://127.0.0.1:5557)")
     parser.add_argument("--jsonl", metavar="FILE|-|off", help="also write each message as a line of JSON")
     parser.add_argument("--metrics", metavar="HOST:PORT|off", help="metrics and health (default: 127.0.0.1:9464)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     parser.add_argument("--log-format", choices=("text", "json"), help="default: text")
+
+
+def add_sound_options(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Add the options that choose what is listened to."""
+    parser.add_argument(
+        "--audio-track",
+        type=_track,
+        metavar="N|LANGUAGE",
+        help=f"{of}the audio track to listen to: its number, from 1, or its language (default: the best)",
+    )
+    parser.add_argument(
+        "--channel",
+        type=_channel,
+        metavar="mix|left|right|N",
+        help=f"{of}all channels' mean, or one of them (default: mix)",
+    )
+
+
+def _track(text: str) -> int | str:
+    if not text.isdecimal():
+        return text
+    return _from_1(text)
+
+
+def _channel(text: str) -> Channel:
+    if text in ("mix", "left", "right"):
+        return text  # type: ignore[return-value]
+    return _from_1(text)
+
+
+def _from_1(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
 
 
 def config_of(args: argparse.Namespace) -> DaemonConfig:
@@ -50,7 +87,13 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
         "log.format": args.log_format,
     }
     changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    config = with_sources(with_changes(config, changes), args.sources, os.environ)
+    sound = {"audio_track": args.audio_track, "channel": args.channel}
+    sound = {name: value for name, value in sound.items() if value is not None}
+    if sound and not args.sources:
+        raise UsageError(
+            "--audio-track and --channel are for the command line's sources; in a config they are fields of a stream"
+        )
+    config = with_sources(with_changes(config, changes), args.sources, os.environ, sound)
     known: KnownSecrets = args.known
     places = (config.model, config.weights, config.publish.zmq, config.publish.jsonl, config.metrics)
     known.learn(*(Address.parse(str(place)) for place in places))

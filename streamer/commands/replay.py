@@ -17,8 +17,10 @@ from tqdm import tqdm
 
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.ending import EndsSoon
+from streamer.commands.options import add_sound_options
 from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import escaped, printable
+from streamer.media.source import MediaOptions
 from streamer.networks.backends import use_threads
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import TimedOutput
@@ -73,6 +75,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="threads of the model (default: %(default)s)"
     )
+    add_sound_options(parser)
     parser.set_defaults(main=main)
 
 
@@ -93,17 +96,20 @@ def main(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     bundle = Bundle.load(args.model or default_bundle_path())
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
+    options = MediaOptions(audio_track=args.audio_track, channel=args.channel or "mix")
     asking = Asking(
         command=printable(shlex.join(["earwitness", *map(args.known.shown_argument, args.argv)])),
         bundle=bundle.name,
         bundle_sha256=bundle.fingerprint(),
         mode=args.mode,
+        audio_track=str(options.audio_track or ""),
+        channel=str(options.channel),
         classes=bundle.classes,
         truth=printable(str(args.truth)) if truth else None,
         scores=args.scores,
     )
     weights = WeightsStore(args.weights or default_weights_folder(os.environ), {})
-    replayer = Replayer.of(bundle, weights, args.mode)
+    replayer = Replayer.of(bundle, weights, args.mode, options)
     folder = None if args.report is None else ReportFolder(args.report, asking, clips, resume=args.resume)
     try:
         found = _Found({} if folder is None else dict(folder.kept))

@@ -57,6 +57,14 @@ class StreamConfig(_Section):
         description="More FFmpeg options for this input, with `${NAME}` as in `source` but not encoded; their values "
         "are never shown, and an unknown option is an error.",
     )
+    audio_track: Annotated[int, Field(ge=1)] | Annotated[str, Field(min_length=2)] | None = Field(
+        default=None,
+        description="Which audio track is listened to: its number, from 1, or its language (`deu`); null: the best.",
+    )
+    channel: Annotated[int, Field(ge=1)] | Literal["mix", "left", "right"] = Field(
+        default="mix",
+        description="What of it: the mean of all channels (`mix`), `left`, `right`, or a channel's number, from 1.",
+    )
     open_timeout_s: Positive = Field(default=10.0, description="Seconds that opening may take.")
     read_timeout_s: Positive = Field(
         default=10.0,

@@ -51,8 +51,13 @@ def substituted(text: str, environ: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda variable: _value(variable[1], environ), text)
 
 
-def with_sources(config: DaemonConfig, sources: Sequence[str], environ: Mapping[str, str]) -> DaemonConfig:
-    """`config` with the command line's sources (`NAME=SOURCE` or `SOURCE`) added to its streams.
+def with_sources(
+    config: DaemonConfig,
+    sources: Sequence[str],
+    environ: Mapping[str, str],
+    fields: Mapping[str, int | str] | None = None,
+) -> DaemonConfig:
+    """`config` with the command line's sources (`NAME=SOURCE` or `SOURCE`) added to its streams, with these `fields`.
 
     A source without a name is called after its host or its file. A name that is already there is refused if it was
     given, and counted up if it was made.
@@ -74,7 +79,7 @@ def with_sources(config: DaemonConfig, sources: Sequence[str], environ: Mapping[
                 name = f"{made[:60]}-{number}"
         elif name in streams:
             raise ConfigError(f"two streams are named {name!r}; give each its own name: NAME=SOURCE")
-        streams[name] = StreamConfig(source=address)
+        streams[name] = StreamConfig.model_validate({"source": address, **(fields or {})})
     return config.model_copy(update={"streams": streams})
 
 

@@ -18,12 +18,18 @@ _ROUNDING_S = Fraction(1, 1000)
 _PYAV_PLANES = 8  # with as many planes, PyAV 18 reads behind the end of a frame's list of them and crashes
 
 
-def mono(frame: av.AudioFrame) -> Floats:
-    """The mean of all channels of a decoded frame, whatever their layout: (n,), -1 to 1.
+def mix(channels: Floats) -> Floats:
+    """The mean of all channels (channels, n), whatever their layout: (n,).
 
     The plain mean, not FFmpeg's mix, because that knows no layout for many channel counts and its level depends on the
     sample format.
     """
+    mixed: Floats = channels[0] if len(channels) == 1 else channels.mean(axis=0, dtype=np.float32)
+    return mixed
+
+
+def channels_of(frame: av.AudioFrame) -> Floats:
+    """The samples of a decoded frame: (channels, n), -1 to 1."""
     if frame.format.is_planar and frame.layout.nb_channels >= _PYAV_PLANES:
         packed = av.AudioResampler(format="flt", layout=frame.layout.name, rate=frame.sample_rate)
         (frame,) = packed.resample(frame)
@@ -34,11 +40,10 @@ def mono(frame: av.AudioFrame) -> Floats:
     if raw.dtype.kind != "f":
         full = 1 << (8 * raw.dtype.itemsize - 1)
         values = (values - (full if raw.dtype.kind == "u" else 0)) / np.float32(full)
-    mixed: Floats = values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
-    if raw.dtype.kind == "f" and not np.isfinite(mixed).all():
+    elif not np.isfinite(values).all():
         # A damaged float stream can hold NaN, and one of them would spoil a whole window.
-        mixed = np.nan_to_num(mixed, nan=0.0, posinf=1.0, neginf=-1.0)
-    return mixed
+        values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=-1.0)
+    return values
 
 
 class AudioTrack:

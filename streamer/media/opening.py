@@ -24,6 +24,7 @@ from streamer.media.interrupt import Interrupt, interruptible
 from streamer.media.liveness import Carrier, carrier_of, descriptor_of, is_live
 from streamer.media.pace import MAX_PATIENCE_S
 from streamer.media.pipe import Pipe
+from streamer.media.tracks import Channel
 
 _ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
 # How much FFmpeg may look at before a source counts as open, in microseconds. What RTSP carries is in its SDP; RTMP and
@@ -40,6 +41,8 @@ class MediaOptions:
     open_timeout_s: float = 10.0
     read_timeout_s: float = 10.0
     hole_limit_s: float = 2.0  # a longer hole ends the epoch
+    audio_track: int | str | None = None  # a number from 1, or a language; None: FFmpeg's choice
+    channel: Channel = "mix"
     format: str | None = None  # FFmpeg's name, needed for devices: "alsa" or "v4l2"; None: guess
     # Further FFmpeg options; they win over ours. Their values may be secrets: `headers` and `cookies` are.
     ffmpeg: Mapping[str, str] = field(default_factory=dict, repr=False)

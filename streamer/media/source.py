@@ -6,38 +6,45 @@ knows media by `streamer.types` alone: `av` is imported only in this package.
 
 from __future__ import annotations
 
-import os
-import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from fractions import Fraction
 from types import TracebackType
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import av
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition, Stream
-from av.video.stream import VideoStream
+from av.stream import Discard, Stream
 
 from streamer.address import Address
 from streamer.errors import SourceError
-from streamer.media.audio import mono
+from streamer.media.audio import channels_of, mix
+from streamer.media.clocks import clock_fault, recorded_at, sender_report_s, start_of, start_of_packet
 from streamer.media.epoch import EpochBuilder
 from streamer.media.faults import nothing_in, reading_failed, stream_ended
 from streamer.media.interrupt import Interrupt, interruptible
+from streamer.media.level import Level, LevelMeter
 from streamer.media.opening import MediaOptions, OpenContainer, open_container
 from streamer.media.pace import Arrival, Pace
 from streamer.media.pictures import Scaler
-from streamer.types import MediaItem, Want
+from streamer.media.tracks import (
+    AudioInput,
+    audio_input,
+    channel_index,
+    check_decodable,
+    choose_audio,
+    choose_video,
+    no_channel,
+)
+from streamer.types import Floats, MediaItem, Want
 
 __all__ = ["Interrupt", "Media", "MediaOptions", "Want", "open_media"]
 
 _Frame: TypeAlias = av.AudioFrame | av.VideoFrame
 _LONGEST_PACKET_S = 1.0
+_MOST_LEVELS = 600
 _BAD_READS = 100  # in a row: then the rest of a file can't be read
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
 
@@ -91,6 +98,8 @@ class Media:
         """Use `open_media`."""
         self.corrupt_packets = 0
         """Packets that the source marked as damaged or that could not be decoded; they were skipped."""
+        self.clock_fault: str
+        """One line on a clock of the source that is implausible and so not believed; empty if all is well."""
         container = opened.container
         self._opened = opened
         self._container = container
@@ -100,9 +109,17 @@ class Media:
         self._interrupt = interrupt
         self._busy = threading.Lock()
         self._closed = False
-        self._audio = _best_audio(container) if want.rates_hz else None
-        self._video = _best_video(container) if want.pictures else None
-        _check_decodable(container, address, want, self._audio or self._video)
+        self._audio = choose_audio(container, address, options.audio_track) if want.rates_hz else None
+        self._video = choose_video(container) if want.pictures else None
+        check_decodable(container, address, want, self._audio or self._video)
+        self._channel = channel_index(options.channel)
+        self.audio: AudioInput | None = None
+        """What is listened to; None without audio."""
+        if self._audio is not None:
+            self.audio = audio_input(container, address, self._audio, options.channel)
+        self._meter = LevelMeter()
+        self._levels: deque[Level] = deque(maxlen=_MOST_LEVELS)
+        recorded_s, self.clock_fault = (None, "") if opened.live else recorded_at(container, address, now)
         self.live: bool = opened.live
         """Whether it goes on at its own pace and has no end of its own: see `streamer.media.liveness`."""
         self.duration_s: float | None = None
@@ -126,8 +143,8 @@ class Media:
             pictures=self._video is not None,
             hole_limit_s=options.hole_limit_s,
             picture_interval_s=float(self._picture_s),
-            file_start=None if self.live else _start_of(container),
-            file_utc_s=None if self.live else _recorded_at(container, address, now),
+            file_start=None if self.live else start_of(container),
+            file_utc_s=recorded_s,
             stamped_on_arrival=options.ffmpeg.get("use_wallclock_as_timestamps", "0") not in ("0", "false", "no"),
         )
 
@@ -145,6 +162,17 @@ class Media:
     def has_video(self) -> bool:
         """Whether pictures were wanted and there is a track of them."""
         return self._video is not None
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether `take_levels` has something to give."""
+        return bool(self._levels)
+
+    def take_levels(self) -> list[Level]:
+        """How loud it was, second by second, since this was last asked; the newest ten minutes at most."""
+        levels = list(self._levels)
+        self._levels.clear()
+        return levels
 
     @property
     def overlap_samples(self) -> int:
@@ -215,6 +243,7 @@ class Media:
         elif failure is None and not anything:
             failure = nothing_in(self._address, self._opened.carrier)
         yield from self._epochs.flush()
+        self._levels += self._meter.flush()
         if failure is not None:
             raise failure
 
@@ -291,9 +320,18 @@ class Media:
             if isinstance(frame, av.VideoFrame):
                 yield from self._push_picture(at, frame)
             elif frame.samples:
-                yield from self._epochs.push_audio(at, frame.sample_rate, mono(frame))
+                yield from self._epochs.push_audio(at, frame.sample_rate, self._heard(frame))
         except (av.FFmpegError, ValueError):  # a frame of a size, rate or format that can't be converted
             self.corrupt_packets += 1
+
+    def _heard(self, frame: av.AudioFrame) -> Floats:
+        """What is listened to of a frame, (n,); its level is measured on the way. Raises `SourceError`."""
+        channels = channels_of(frame)
+        if self._channel is not None and self._channel >= len(channels):
+            raise SourceError("no_audio", no_channel(self._address, self._channel + 1, len(channels)))
+        heard = mix(channels) if self._channel is None else channels[self._channel]
+        self._levels += self._meter.push(frame.sample_rate, channels, heard, mixed=self._channel is None)
+        return heard
 
     def _push_picture(self, at: Fraction | None, frame: av.VideoFrame) -> Iterator[MediaItem]:
         early, self._early = self._early, None
@@ -310,13 +348,17 @@ class Media:
 
     def _sender_report(self, packet: Packet[Stream]) -> Iterator[MediaItem]:
         # Sender reports of the two tracks differ by some ms: one track speaks for both.
-        at = _start(packet)
-        if at is not None and self._leads(packet) and packet.has_sidedata("prft"):
-            utc_us, _flags = struct.unpack_from("<qi", bytes(packet.get_sidedata("prft")))
-            yield from self._epochs.push_stamp(at, utc_us / 1e6, "rtcp")
+        at = start_of_packet(packet)
+        utc_s = sender_report_s(packet) if at is not None and self._leads(packet) else None
+        if at is not None and utc_s is not None:
+            fault = clock_fault(utc_s, self._now())
+            if fault:
+                self.clock_fault = fault
+            else:
+                yield from self._epochs.push_stamp(at, utc_s, "rtcp")
 
     def _arrived(self, packet: Packet[Stream], utc_s: float) -> Iterator[MediaItem]:
-        at = _start(packet)
+        at = start_of_packet(packet)
         if at is not None and packet.time_base is not None and self._leads(packet):
             # The last sample of a packet can't have arrived before it sounded.
             duration = (packet.duration or 0) * Fraction(packet.time_base) if packet.stream is self._audio else 0
@@ -325,63 +367,3 @@ class Media:
     def _leads(self, packet: Packet[Stream]) -> bool:
         """Whether the packet is of the track whose clock is the epoch's."""
         return packet.stream is self._audio or self._audio is None
-
-
-def _start(packet: Packet[Stream]) -> Fraction | None:
-    """Media time of a packet's beginning."""
-    if packet.pts is None or packet.time_base is None or not packet.size:
-        return None
-    return packet.pts * Fraction(packet.time_base)
-
-
-def _best_audio(container: InputContainer) -> AudioStream | None:
-    found = _best(container, "audio")
-    return found if isinstance(found, AudioStream) else None
-
-
-def _best_video(container: InputContainer) -> VideoStream | None:
-    found = _best(container, "video")
-    return found if isinstance(found, VideoStream) else None
-
-
-def _best(container: InputContainer, kind: Literal["audio", "video"]) -> Stream | None:
-    """The track to use: FFmpeg's choice among those that can be decoded and move (cover art does not)."""
-    usable = [
-        s
-        for s in (container.streams.audio if kind == "audio" else container.streams.video)
-        if s.codec_context is not None and not s.disposition & Disposition.attached_pic
-    ]
-    best = container.streams.best(kind)
-    return best if best in usable else next(iter(usable), None)
-
-
-def _check_decodable(container: InputContainer, address: Address, want: Want, found: Stream | None) -> None:
-    if found is not None:
-        return
-    kinds = sorted({s.type for s in container.streams})
-    has = f"it has only {' and '.join(kinds)}" if kinds else "it has no tracks at all"
-    if want.rates_hz and want.pictures:
-        raise SourceError("invalid_data", f"{address}: no audio and no video that can be decoded ({has})")
-    kind = "audio" if want.rates_hz else "video"
-    reason = "no_audio" if want.rates_hz else "no_video"
-    raise SourceError(reason, f"{address}: no {kind} that can be decoded ({has}): use a source with {kind}")
-
-
-def _start_of(container: InputContainer) -> Fraction | None:
-    """Media time at which the earliest track begins, wanted or not."""
-    return None if container.start_time is None else Fraction(container.start_time, av.time_base)
-
-
-def _recorded_at(container: InputContainer, address: Address, now: Callable[[], float]) -> float:
-    """Unix seconds of a recording's start: its creation_time tag, else the file's mtime, else now."""
-    for tags in (container.metadata, *(s.metadata for s in container.streams)):
-        try:
-            made = datetime.fromisoformat(tags.get("creation_time", ""))
-        except ValueError:
-            continue
-        if made.year > 1980:  # muxers without a clock write 1904 or 1970
-            return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
-    try:
-        return os.stat(address.path if address.is_local else "").st_mtime
-    except OSError:
-        return now()

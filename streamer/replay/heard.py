@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
+from streamer.media.level import Level, input_detail, input_state
+from streamer.media.tracks import AudioInput
 from streamer.timeline import seconds
 from streamer.types import CELL
 from streamer.windows import Coverage
 
 _SHORTER_S, _SHORTER_SHARE = 0.5, 0.02
 """What a clip may lack of the length that its header says: headers round, and codecs cut a frame off."""
-_QUIETEST_PEAK_DBFS = -70.0
-"""No microphone in a room stays below: even its own noise is louder."""
 
 
 def notes_of(
@@ -21,7 +21,10 @@ def notes_of(
     skipped_s: float,
     coverage: Coverage,
     corrupt_packets: int,
-    peak: float | None,
+    levels: Sequence[Level],
+    audio: AudioInput | None,
+    chosen: bool,
+    clock_fault: str,
 ) -> tuple[str, ...]:
     """A line for each thing of which a listener should know.
 
@@ -31,7 +34,10 @@ def notes_of(
         skipped_s: what its timestamps jumped over.
         coverage: of the cells of the rest.
         corrupt_packets: those that could not be decoded.
-        peak: the largest sample, 0 to 1; None for a model that hears nothing.
+        levels: of what was listened to, second by second; none for a model that hears nothing.
+        audio: what was listened to.
+        chosen: whether the user had a say in that.
+        clock_fault: one line on a clock that is not believed, or none.
 
     """
     notes: list[str] = []
@@ -42,8 +48,7 @@ def notes_of(
         notes.append(f"{missing_s:.1f} of {ends_at_s:.1f} s have no media")
     if corrupt_packets:
         notes.append(f"damaged: {corrupt_packets} packets can't be decoded")
-    if peak == 0:
-        notes.append("digital silence: every sample is 0")
-    elif peak is not None and 20 * math.log10(peak) < _QUIETEST_PEAK_DBFS:
-        notes.append(f"nearly silent: its loudest sample is at {20 * math.log10(peak):.0f} dBFS")
+    if audio is not None and (chosen or audio.tracks > 1):
+        notes.append(f"listened to {audio}")
+    notes += filter(None, (input_detail(input_state(levels), levels), clock_fault))
     return tuple(notes)

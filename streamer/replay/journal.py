@@ -32,6 +32,8 @@ class Asked(msgspec.Struct, frozen=True, tag="replay", kw_only=True):
     model: str
     model_sha256: str  # `Bundle.fingerprint`
     mode: str
+    audio_track: str = ""  # as the command line has it; empty: the best
+    channel: str = "mix"
     scores: bool  # whether every cell's scores are kept
 
 
@@ -140,7 +142,8 @@ class Journal:
         for field in Asked.__struct_fields__:
             was, now = getattr(before, field), getattr(self._asked, field)
             if was != now:
-                what = {"scores": "--scores", "mode": "--mode"}.get(field, field)
+                options = {"scores", "mode", "audio_track", "channel"}
+                what = f"--{field.replace('_', '-')}" if field in options else field
                 return f"its {what} is {was}, not {now}"
         return ""
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
@@ -19,8 +19,8 @@ from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.escapes import escaped
 from streamer.features.base import ExtractorFactory, want_of
-from streamer.media.interrupt import Interrupt
-from streamer.media.source import open_media
+from streamer.media.level import Level
+from streamer.media.source import Interrupt, MediaOptions, open_media
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.weights import WeightsStore
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, TimedOutput, run
@@ -60,7 +60,7 @@ class ClipResult:
     tags: frozenset[str]
     scores: Floats  # (cells, classes)
     coverage: Coverage
-    notes: tuple[str, ...] = ()  # what of it was not heard
+    notes: tuple[str, ...] = ()  # what of it was not heard, and what was listened to if there was a choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,12 @@ class Replayer:
     factories: Mapping[str, ExtractorFactory]
     detector: Detector
     mode: str
+    options: MediaOptions = field(default_factory=MediaOptions)
 
     @classmethod
-    def of(cls, bundle: Bundle, weights: WeightsStore, mode: str) -> Replayer:
-        """A replayer of `bundle`. Raises `BundleError` and `WeightsError`."""
-        return cls(bundle, bundle.factories(weights), Detector(bundle), mode)
+    def of(cls, bundle: Bundle, weights: WeightsStore, mode: str, options: MediaOptions | None = None) -> Replayer:
+        """A replayer of `bundle`, for clips that are opened with `options`. Raises `BundleError` and `WeightsError`."""
+        return cls(bundle, bundle.factories(weights), Detector(bundle), mode, options or MediaOptions())
 
     def replay(
         self,
@@ -97,7 +98,8 @@ class Replayer:
         address = Address.parse(clip)
         name = name or next(iter(distinct_names([absolute(clip)]).values()))
         outputs: list[Output] = []
-        with open_media(address, want_of(self.factories.values()), interrupt=interrupt) as media:
+        levels: list[Level] = []
+        with open_media(address, want_of(self.factories.values()), self.options, interrupt=interrupt) as media:
             if media.live:
                 raise SourceError("other", f"{address}: is a live source; listen to it with: earwitness run")
             pipeline = self._pipeline(name)
@@ -105,9 +107,11 @@ class Replayer:
             meter = _Meter(address.shown, LONGEST_CLIP_S if self.mode == "clip" else None)
             meter.check(media.duration_s or 0.0)
             for timed in run(meter.measured(media, media.duration_s), pipeline, self.detector):
+                levels += media.take_levels()
                 outputs.append(timed.output)
                 if each is not None:
                     each(timed)
+            levels += media.take_levels()
         scored = [output for output in outputs if isinstance(output, CellScores)]
         scores = _joined(scored, len(self.bundle.classes))
         tag_scores = scored[0].tags if len(scored) == 1 else linear_pooling(torch.from_numpy(scores)[None])[0].numpy()
@@ -126,7 +130,10 @@ class Replayer:
                 skipped_s=seconds(meter.skipped),
                 coverage=pipeline.coverage,
                 corrupt_packets=media.corrupt_packets,
-                peak=meter.peak,
+                levels=levels,
+                audio=media.audio,
+                chosen=self.options != MediaOptions(),
+                clock_fault=media.clock_fault,
             ),
         )
 
@@ -157,7 +164,6 @@ class _Meter:
     def __init__(self, shown: str, limit_s: float | None) -> None:
         self.epoch_starts = [0]  # master-clock samples
         self.skipped = 0  # master-clock samples between epochs, of which there is no media
-        self.peak: float | None = None  # the largest sample of all; None while there is none
         self._end = 0  # of the running epoch
         self._begun = False
         self._shown = shown
@@ -187,7 +193,6 @@ class _Meter:
         match item:
             case Chunk() if len(item.samples):
                 self._begun = True
-                self.peak = max(self.peak or 0.0, float(np.abs(item.samples).max()))
                 self._end = max(self._end, item.end * SAMPLE_RATE_HZ // item.rate_hz)
             case Picture():
                 self._begun = True

@@ -63,6 +63,8 @@ class Asking:
     bundle: str
     bundle_sha256: str
     mode: str
+    audio_track: str  # as the command line has it; empty: the best
+    channel: str
     classes: tuple[str, ...]
     truth: str | None
     scores: bool  # whether every cell's scores are wanted
@@ -85,7 +87,14 @@ class ReportFolder:
 
         """
         self._folder, self._asking, self._clips = folder, asking, clips
-        asked = Asked(model=asking.bundle, model_sha256=asking.bundle_sha256, mode=asking.mode, scores=asking.scores)
+        asked = Asked(
+            model=asking.bundle,
+            model_sha256=asking.bundle_sha256,
+            mode=asking.mode,
+            audio_track=asking.audio_track,
+            channel=asking.channel,
+            scores=asking.scores,
+        )
         with _told(folder, "can't make the folder"):
             folder.mkdir(parents=True, exist_ok=True)
         with _told(folder, "can't write"):

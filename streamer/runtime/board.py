@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from streamer.media.level import InputState, Level
+from streamer.media.tracks import AudioInput
 from streamer.runtime.metrics import Metrics, State
 from streamer.types import ClockSource
 
@@ -35,10 +37,20 @@ class StreamView:
     coverage: float = 0.0
     stride: int = 1
     clock: ClockSource | None = None
+    audio: AudioInput | None = None  # what is listened to; None without sound
+    level: Level | None = None  # of its newest second
+    input: InputState = "unknown"  # whether there is anything to hear
+    input_detail: str = ""  # one line on that, if there is not
+    clock_fault: str = ""  # one line on a clock of the source that is not believed
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong though media comes."""
+        return [text for text in (self.input_detail, self.clock_fault) if text]
 
 
 class Board:
-    """The streams' views. Thread-safe. `changes` rises with each change of a state, epoch or stride."""
+    """The streams' views. Thread-safe. `changes` rises with each change that is told at once."""
 
     def __init__(self, views: Sequence[StreamView], metrics: Metrics, clock_s: Callable[[], float]) -> None:
         self._lock = threading.Lock()
@@ -60,7 +72,7 @@ class Board:
             return list(self._views.values())
 
     def changes(self, name: str) -> int:
-        """How often the stream's state, epoch or stride has changed."""
+        """How often the stream has changed in a way that is told at once."""
         with self._lock:
             return self._changes[name]
 
@@ -69,7 +81,16 @@ class Board:
         with self._lock:
             self._set(replace(self._views[name], state="connecting", began_s=self._clock_s(), opened_s=None))
 
-    def opened(self, name: str, connection: int, *, live: bool, has_audio: bool, has_video: bool) -> None:
+    def opened(
+        self,
+        name: str,
+        connection: int,
+        *,
+        live: bool,
+        has_audio: bool,
+        has_video: bool,
+        audio: AudioInput | None = None,
+    ) -> None:
         """A connection stands. The state stays `connecting` until its first cell is scored."""
         with self._lock:
             self._set(
@@ -80,8 +101,25 @@ class Board:
                     live=live,
                     has_audio=has_audio,
                     has_video=has_video,
+                    audio=audio,
+                    level=None,
+                    input="unknown",
+                    input_detail="",
+                    clock_fault="",
                 )
             )
+        self._metrics.listening(name, audio)
+
+    def heard(self, name: str, level: Level, state: InputState, detail: str) -> None:
+        """How loud the newest second was, and what the last ones say of the input."""
+        with self._lock:
+            self._set(replace(self._views[name], level=level, input=state, input_detail=detail))
+        self._metrics.heard(name, level, state)
+
+    def disbelieved(self, name: str, clock_fault: str) -> None:
+        """A clock of the source is implausible."""
+        with self._lock:
+            self._set(replace(self._views[name], clock_fault=clock_fault))
 
     def lost(self, name: str, reason: str, detail: str) -> None:
         """The connection is gone, or could not be made, and will be tried again."""
@@ -93,11 +131,13 @@ class Board:
                 )
             )
         self._metrics.reconnect(name, reason)
+        self._metrics.unheard(name)
 
     def finished(self, name: str, state: State, reason: str, detail: str) -> None:
         """`ended` or `failed`: the source will not be tried again, and all it gave has been processed."""
         with self._lock:
             self._set(replace(self._views[name], state=state, reason=reason, detail=detail, opened_s=None))
+        self._metrics.unheard(name)
 
     def stalled(self, name: str, detail: str) -> None:
         """The connection stands, but nothing comes."""
@@ -125,15 +165,14 @@ class Board:
     def _set(self, view: StreamView) -> None:
         before = self._views[view.name]
         self._views[view.name] = view
-        if (before.state, before.reason, before.epoch, before.stride) != (
-            view.state,
-            view.reason,
-            view.epoch,
-            view.stride,
-        ):
+        if _worth_a_message(before) != _worth_a_message(view):
             self._changes[view.name] += 1
         if before.state != view.state:
             self._metrics.state(view.name, view.state)
+
+
+def _worth_a_message(view: StreamView) -> tuple[object, ...]:
+    return view.state, view.reason, view.epoch, view.stride, view.input, view.clock_fault
 
 
 class RecentCoverage:

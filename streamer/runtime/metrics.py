@@ -9,11 +9,14 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from streamer.media.level import INPUT_STATES, InputState, Level
+from streamer.media.tracks import AudioInput
 
 State: TypeAlias = Literal["connecting", "streaming", "stalled", "backoff", "ended", "failed"]
 STATES: tuple[State, ...] = ("connecting", "streaming", "stalled", "backoff", "ended", "failed")
@@ -116,6 +119,13 @@ class Metrics:
             ["stage"],
             STAGE_BUCKETS_S,
         )
+        self._rms = gauge("input_rms_dbfs", "Level of the newest second that is listened to.", by_stream)
+        self._peak = gauge("input_peak_dbfs", "Highest sample of the newest second that is listened to.", by_stream)
+        self._input = gauge("input_state", "1 for what can be heard of the stream, else 0.", ["stream", "state"])
+        self._listening = Info("earwitness_audio", "What is listened to.", by_stream, registry=registry)
+        self._corrupt = counter("corrupt_packets", "Packets that were damaged or could not be decoded.", by_stream)
+        self._overlap = counter("overlap_samples", "Samples that came twice, by their timestamps.", by_stream)
+        self._stray = counter("stray_pictures", "Pictures whose timestamps fit nothing else.", by_stream)
         self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
         self._lost = counter("messages_dropped", "Messages for which the queue to the sinks had no room.", ["type"])
         self._sink_errors = counter("sink_errors", "Messages that a sink could not take.", ["sink"])
@@ -124,6 +134,9 @@ class Metrics:
         for stream in streams:
             for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
                 one.labels(stream)
+            for one in (self._corrupt, self._overlap, self._stray):
+                one.labels(stream)
+            self.unheard(stream)
             self._latency.labels(stream)
             self._stride.labels(stream).set(1)
             for state in STATES:
@@ -148,6 +161,32 @@ class Metrics:
         """So much media came out of the decoder."""
         self._audio.labels(stream).inc(audio_s)
         self._frames.labels(stream).inc(frames)
+
+    def listening(self, stream: str, audio: AudioInput | None) -> None:
+        """A connection stands, with this to listen to."""
+        if audio is not None:
+            fields = {name: str(value) for name, value in asdict(audio).items()}
+            self._listening.labels(stream).info(fields)
+
+    def heard(self, stream: str, level: Level, state: InputState) -> None:
+        """How loud the newest second was, and whether there is anything to hear."""
+        self._rms.labels(stream).set(level.rms_dbfs)
+        self._peak.labels(stream).set(level.peak_dbfs)
+        for one in INPUT_STATES:
+            self._input.labels(stream, one).set(one == state)
+
+    def unheard(self, stream: str) -> None:
+        """There is no connection now: no level is better than an old one."""
+        self._rms.labels(stream).set(float("nan"))
+        self._peak.labels(stream).set(float("nan"))
+        for one in INPUT_STATES:
+            self._input.labels(stream, one).set(one == "unknown")
+
+    def damaged(self, stream: str, corrupt_packets: int, overlap_samples: int, stray_pictures: int) -> None:
+        """So much more of the media could not be used."""
+        self._corrupt.labels(stream).inc(corrupt_packets)
+        self._overlap.labels(stream).inc(overlap_samples)
+        self._stray.labels(stream).inc(stray_pictures)
 
     def dropped(self, stream: str, reason: str, count: int = 1) -> None:
         """`count` chunks or pictures were thrown away."""

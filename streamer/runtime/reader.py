@@ -13,9 +13,11 @@ from streamer.errors import SourceError
 from streamer.media.liveness import carrier_of, comes_back
 from streamer.media.pace import Arrival
 from streamer.media.source import Interrupt, Media, MediaOptions, open_media
+from streamer.media.tracks import AudioInput
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board
 from streamer.runtime.intake import Closed, Intake, Opened
+from streamer.runtime.listener import Listener
 from streamer.runtime.metrics import Metrics
 from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Want
 
@@ -159,21 +161,26 @@ class Reader(threading.Thread):
                 opened = Opened(
                     self.connection + 1, media.has_audio, media.has_video, live=media.live or source.realtime
                 )
-                if self._intake.when_attached(self._generation, lambda: self._opened(opened)):
-                    self._read(media, delivered)
+                if self._intake.when_attached(self._generation, lambda: self._opened(opened, media.audio)):
+                    listener = Listener(source.name, media, self._board, self._metrics)
+                    try:
+                        self._read(media, delivered, listener)
+                    finally:
+                        self._intake.when_attached(self._generation, listener.look)
         except SourceError as error:
             return self._lost(error.reason, str(error)), delivered.seconds
         # What can't be rewound ends, loop or not.
         loop = source.loop and media.rewinds
         return Closed("eof", "it has ended", "silence", final=not loop, failed=False), delivered.seconds
 
-    def _opened(self, opened: Opened) -> None:
+    def _opened(self, opened: Opened, audio: AudioInput | None) -> None:
         """A connection stands: tell everybody at once."""
         self.connection = opened.connection
         tracks = {"has_audio": opened.has_audio, "has_video": opened.has_video}
-        self._board.opened(self._source.name, opened.connection, live=opened.live, **tracks)
+        self._board.opened(self._source.name, opened.connection, live=opened.live, audio=audio, **tracks)
         self._intake.put(opened, self._generation)
-        has = " and ".join(name[4:] for name, there in tracks.items() if there)
+        sound = None if audio is None else f"audio: {audio}"
+        has = "; ".join(filter(None, (sound, "video" if opened.has_video else None)))
         log.info("%s: connected (%s; %s)", self._source.name, has, "live" if self._live else "a recording")
 
     def _lost(self, reason: str, message: str) -> Closed:
@@ -183,7 +190,7 @@ class Reader(threading.Thread):
         final = not (live and self._source.reconnect)
         return Closed(reason, " ".join(message.split()), "gap", final=final, failed=True)
 
-    def _read(self, media: Media, delivered: _Delivered) -> None:
+    def _read(self, media: Media, delivered: _Delivered, listener: Listener) -> None:
         items = _timed(iter(media), self._metrics)
         if self._source.realtime:
             items = _paced(items, self._stop_asked)
@@ -193,6 +200,8 @@ class Reader(threading.Thread):
             arrival = media.arrival
             if not self._intake.put(item, self._generation, arrival):
                 return
+            if listener.news:
+                self._intake.when_attached(self._generation, listener.look)
             if isinstance(item, Chunk):
                 delivered.mark()
                 # The same audio comes at each rate: count it once.

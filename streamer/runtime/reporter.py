@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from streamer.features.base import ExtractorFactory
 from streamer.runtime.board import StreamView
 from streamer.runtime.shedding import CELLS_PER_S
-from streamer.sinks.wire import HeartbeatMessage, StatusMessage, StreamState
+from streamer.sinks.wire import AudioStatus, HeartbeatMessage, StatusMessage, StreamState
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,9 @@ class Reporter:
             pictures_hz=None if stride is None else round(CELLS_PER_S / stride, 3) if stride else 0.0,
             reconnects=view.reconnects,
             clock=view.clock,
+            audio=_audio_status(view),
+            input=view.input,
+            warnings=view.warnings,
         )
 
     def heartbeat(self, views: Sequence[StreamView], interval_s: float, uptime_s: float) -> HeartbeatMessage:
@@ -54,3 +57,13 @@ class Reporter:
             version=self.version,
             streams={view.name: view.state for view in views},
         )
+
+
+def _audio_status(view: StreamView) -> AudioStatus | None:
+    if view.audio is None:
+        return None
+    return AudioStatus(
+        **asdict(view.audio),
+        rms_dbfs=None if view.level is None else round(view.level.rms_dbfs, 1),
+        peak_dbfs=None if view.level is None else round(view.level.peak_dbfs, 1),
+    )

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from streamer.errors import WireError
+from streamer.media.level import InputState
 from streamer.types import ClockSource, EndReason
 
 SCHEMA = 1
@@ -114,6 +115,22 @@ class ScoresMessage(_StreamHeader, kw_only=True, frozen=True, tag="scores"):
     covered: Annotated[list[bool], Meta(description="Whether each cell had media; if not, its row is 0.")]
 
 
+class AudioStatus(Struct, kw_only=True, frozen=True):
+    """What is listened to, and how loud it is."""
+
+    codec: Annotated[str, Meta(description="FFmpeg's name of it.")]
+    rate_hz: Annotated[Count, Meta(description="Samples a second of the source; 0: not known.")]
+    channels: Annotated[Count, Meta(description="Channels of the track; 0: not known.")]
+    channel: Annotated[str, Meta(description="Which is listened to: `mix`, their mean, or its number from 1.")]
+    track: Annotated[int, Meta(ge=1, description="Number of the audio track among the source's, from 1.")]
+    tracks: Annotated[int, Meta(ge=1, description="How many audio tracks the source has.")]
+    language: Annotated[str, Meta(description="Language of the track, as the source says it; may be empty.")]
+    rms_dbfs: Annotated[
+        float | None, Meta(description="Level of the newest second in dB of full scale; null: not measured yet.")
+    ]
+    peak_dbfs: Annotated[float | None, Meta(description="Highest sample of the newest second in dB of full scale.")]
+
+
 class StatusMessage(_StreamHeader, kw_only=True, frozen=True, tag="status"):
     """The state of a stream: sent when it changes, and at regular intervals."""
 
@@ -131,6 +148,12 @@ class StatusMessage(_StreamHeader, kw_only=True, frozen=True, tag="status"):
     pictures_hz: Annotated[float | None, Meta(description="The same rate in pictures per second.")]
     reconnects: Annotated[Count, Meta(description="Lost or failed connections since the daemon started.")]
     clock: Annotated[ClockSource | None, Meta(description="Current source of UTC; null: unknown.")]
+    # Fields added within schema 1 have defaults, so that messages of older daemons can be read.
+    audio: Annotated[AudioStatus | None, Meta(description="What is listened to; null: no sound.")] = None
+    input: Annotated[InputState, Meta(description="Whether there is anything to hear in it.")] = "unknown"
+    warnings: Annotated[
+        list[str], Meta(description="What is wrong though media comes: a line for people each, without secrets.")
+    ] = msgspec.field(default_factory=list)
 
 
 class HeartbeatMessage(_Header, kw_only=True, frozen=True, tag="heartbeat"):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import functional as vision
 
 from streamer.errors import SourceError
-from streamer.media.audio import AudioTrack, mono
+from streamer.media.audio import AudioTrack, channels_of, mix
 from streamer.media.epoch import EpochBuilder
 from streamer.media.pictures import PictureChooser, Scaler
 from streamer.media.source import Interrupt, Media, MediaOptions, open_media
@@ -193,12 +193,17 @@ def test_mono_of_every_sample_format(format_name: str) -> None:
     source = av.AudioFrame.from_ndarray(np.stack([tone(0.1, 8_000)] * 2), format="fltp", layout="stereo")
     source.sample_rate = 8_000
     (frame,) = av.AudioResampler(format=format_name, layout="stereo", rate=8_000).resample(source)
-    np.testing.assert_allclose(mono(frame), tone(0.1, 8_000), atol=0.01 if "u8" in format_name else 1e-4)
+    np.testing.assert_allclose(mix(channels_of(frame)), tone(0.1, 8_000), atol=0.01 if "u8" in format_name else 1e-4)
 
 
 def test_damaged_floats_become_numbers() -> None:
     bad = np.array([[0.5, np.nan, np.inf, -np.inf]], np.float32)
-    assert mono(av.AudioFrame.from_ndarray(bad, format="fltp", layout="mono")).tolist() == [0.5, 0.0, 1.0, -1.0]
+    assert mix(channels_of(av.AudioFrame.from_ndarray(bad, format="fltp", layout="mono"))).tolist() == [
+        0.5,
+        0.0,
+        1.0,
+        -1.0,
+    ]
 
 
 @settings(max_examples=30, deadline=None)

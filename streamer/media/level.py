@@ -1,0 +1,211 @@
+"""How loud a source is, and whether there is anything to hear in it at all.
+
+The model looks at one channel: the mix of all, or one that was chosen. A microphone that is dead, a cable that is out,
+or two channels that cancel each other look to it like a quiet room. So the level is measured in front of the mix too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from streamer.types import Floats
+
+InputState: TypeAlias = Literal["unknown", "ok", "silent", "cancelling", "too_quiet", "out_of_range"]
+INPUT_STATES: tuple[InputState, ...] = ("unknown", "ok", "silent", "cancelling", "too_quiet", "out_of_range")
+"""Nothing was heard yet; there is sound; only one value comes, again and again; channels cancel each other in the mix;
+quieter than any room; samples are far beyond full scale."""
+
+FLOOR_DBFS = -150.0
+"""Stands for digital silence: 24 bits reach to -144."""
+QUIET_DBFS = -80.0
+"""Quieter than any room through any microphone that is on; rounding to 16 bits alone makes noise of -101."""
+CANCELLING_DB = 30.0
+"""A mix that is so much quieter than its loudest channel. Two channels that know nothing of each other lose 3 dB."""
+OUT_OF_RANGE_DBFS = 40.0
+"""Sound in floats may go over full scale by some dB; what goes so far over it was no sound before it was decoded."""
+SILENT_S = 10
+CANCELLING_S = 5
+TOO_QUIET_S = 120
+"""How long a stream must be so before it is said: some cameras gate noise, and no room is that quiet for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One second, or what was left of it. Levels are in dB of full scale, without a constant offset (DC)."""
+
+    seconds: float
+    rms_dbfs: float  # of what the model hears
+    peak_dbfs: float
+    loudest_dbfs: float  # RMS of the loudest channel of the source
+    channels: int
+    mixed: bool  # what the model hears is the mean of all channels
+
+
+class LevelMeter:
+    """`push` decoded sound; gives out a `Level` each second. The same for any chunking but for rounding."""
+
+    def __init__(self) -> None:
+        self._rate_hz = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._count = 0
+        self._mixed = False
+        self._channels = 0
+        self._heard = _Sums(1)
+        self._sums = _Sums(1)
+
+    def push(self, rate_hz: int, channels: Floats, heard: Floats, *, mixed: bool) -> list[Level]:
+        """Take in `channels` (channels, n) and what of them the model hears, (n,); `mixed`: the mean of all."""
+        levels = []
+        if (rate_hz, len(channels), mixed) != (self._rate_hz, self._channels, self._mixed):
+            levels += self.flush()
+            self._rate_hz, self._channels, self._mixed = rate_hz, len(channels), mixed
+            self._sums, self._heard = _Sums(len(channels)), _Sums(1)
+        while channels.shape[1]:
+            count = min(self._rate_hz - self._count, channels.shape[1])
+            self._sums.push(channels[:, :count])
+            self._heard.push(heard[None, :count])
+            self._count += count
+            channels, heard = channels[:, count:], heard[count:]
+            if self._count == self._rate_hz:
+                levels += self.flush()
+        return levels
+
+    def flush(self) -> list[Level]:
+        """What there is of the second that runs."""
+        if not self._count:
+            return []
+        level = Level(
+            seconds=self._count / self._rate_hz,
+            rms_dbfs=_dbfs(float(self._heard.rms().max())),
+            peak_dbfs=_dbfs(float(self._heard.peak.max())),
+            loudest_dbfs=_dbfs(float(self._sums.rms().max())),
+            channels=self._channels,
+            mixed=self._mixed,
+        )
+        self._count = 0
+        self._sums, self._heard = _Sums(self._channels), _Sums(1)
+        return [level]
+
+
+class _Sums:
+    """Sums over samples of some channels, of which their levels are made."""
+
+    def __init__(self, channels: int) -> None:
+        self._count = 0
+        self._sum = np.zeros(channels)
+        self._squares = np.zeros(channels)
+        self._low = np.full(channels, np.inf)
+        self._high = np.full(channels, -np.inf)
+
+    def push(self, samples: Floats) -> None:
+        """Take in (channels, n)."""
+        self._count += samples.shape[1]
+        self._sum += samples.sum(axis=1, dtype=np.float64)
+        self._squares += np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
+        self._low = np.minimum(self._low, samples.min(axis=1))
+        self._high = np.maximum(self._high, samples.max(axis=1))
+
+    def rms(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Of each channel, without its mean; exactly 0 where it has only one value."""
+        mean = self._sum / self._count
+        rms = np.sqrt(np.maximum(self._squares / self._count - mean**2, 0.0))
+        return np.where(self._high > self._low, rms, 0.0)
+
+    @property
+    def peak(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """The largest distance from zero of each channel; 0 where it has only one value."""
+        return np.where(self._high > self._low, np.maximum(self._high, -self._low), 0.0)
+
+
+def _dbfs(value: float) -> float:
+    return max(20 * float(np.log10(value)), FLOOR_DBFS) if value > 0 else FLOOR_DBFS
+
+
+class InputWatch:
+    """What the newest seconds of a stream say of its input: `push` a `Level`, then look at `state` and `detail`."""
+
+    def __init__(self) -> None:
+        self._levels: deque[Level] = deque(maxlen=TOO_QUIET_S)
+
+    def push(self, level: Level) -> None:
+        """Take in the next second."""
+        self._levels.append(level)
+
+    @property
+    def level(self) -> Level | None:
+        """The newest second."""
+        return self._levels[-1] if self._levels else None
+
+    @property
+    def state(self) -> InputState:
+        """What has lasted long enough to be said; `unknown` before anything was heard."""
+        levels = list(self._levels)
+        for state, least in _PATIENCE_S.items():
+            if len(levels) >= least and input_state(levels[-least:]) == state:
+                return state
+        return "ok" if levels else "unknown"
+
+    @property
+    def detail(self) -> str:
+        """One line for people, with what to do; empty if all is well."""
+        state = self.state
+        return input_detail(state, list(self._levels)[-_PATIENCE_S.get(state, 1) :])
+
+
+_PATIENCE_S: dict[InputState, int] = {
+    "out_of_range": 1,
+    "cancelling": CANCELLING_S,
+    "silent": SILENT_S,
+    "too_quiet": TOO_QUIET_S,
+}
+
+
+def input_state(levels: Sequence[Level]) -> InputState:
+    """What `levels` say together."""
+    if not levels:
+        return "unknown"
+    if max(one.peak_dbfs for one in levels) > OUT_OF_RANGE_DBFS:
+        return "out_of_range"
+    heard, loudest = _mean([one.rms_dbfs for one in levels]), _mean([one.loudest_dbfs for one in levels])
+    if levels[-1].mixed and loudest > QUIET_DBFS and heard < loudest - CANCELLING_DB:
+        return "cancelling"
+    if heard == FLOOR_DBFS:
+        return "silent"
+    return "too_quiet" if heard < QUIET_DBFS else "ok"
+
+
+def input_detail(state: InputState, levels: Sequence[Level]) -> str:
+    """One line for people on what `levels` are together, with what to do; empty if all is well."""
+    if not levels or state in ("ok", "unknown"):
+        return ""
+    heard, loudest = _mean([one.rms_dbfs for one in levels]), _mean([one.loudest_dbfs for one in levels])
+    if state == "out_of_range":
+        peak = max(one.peak_dbfs for one in levels)
+        return f"its samples reach {peak:.0f} dBFS, so its format is misread: convert it to 16-bit PCM or another codec"
+    if state == "cancelling":
+        return (
+            f"its {levels[-1].channels} channels cancel each other: they have {loudest:.0f} dBFS and their mix "
+            f"{_shown(heard)}; listen to one of them (channel: 1) or mend the cable"
+        )
+    if state == "silent" and loudest > QUIET_DBFS:
+        return f"the channel that is listened to is silent, but another has {loudest:.0f} dBFS: choose that one"
+    if state == "silent":
+        return "digital silence: not even noise comes; look at the microphone, its mute switch, and the audio track"
+    return f"quieter than any room ({_shown(heard)}): look at the microphone, its gain, and the sample format"
+
+
+def _mean(levels_dbfs: Sequence[float]) -> float:
+    """The level of the mean power."""
+    powers = [10 ** (level / 10) if level > FLOOR_DBFS else 0.0 for level in levels_dbfs]
+    return _dbfs(float(np.sqrt(np.mean(powers))))
+
+
+def _shown(level_dbfs: float) -> str:
+    return "nothing" if level_dbfs <= FLOOR_DBFS else f"{level_dbfs:.0f} dBFS"
