@@ -59,6 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--password", default="pass")
     parser.add_argument("--tls", help="PEM file with certificate and key")
     parser.add_argument("--loss", type=float, default=0.0)
+    parser.add_argument("--clock", help="ntp-time-source of rtpbin: ntp, unix, running-time, clock-time")
     parser.add_argument("--stall-after", type=float, default=0.0)
     return parser.parse_args()
 
@@ -73,6 +74,15 @@ def main() -> None:
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(launch_line(arguments))
     factory.set_shared(False)
+    if arguments.clock:
+
+        class Media(GstRtspServer.RTSPMedia):  # type: ignore[misc]
+            def do_setup_rtpbin(self, rtpbin: Any) -> bool:
+                rtpbin.set_property("ntp-time-source", arguments.clock)
+                rtpbin.set_property("rtcp-sync-send-time", False)
+                return True
+
+        factory.set_media_gtype(Media.__gtype__)
     valves: list[Any] = []
 
     def set_drop(drop: bool) -> bool:

@@ -76,7 +76,8 @@ class RtspServer:
     """Serves `clip` at `url()` while the `with` block lasts.
 
     `auth` asks for `user` and `password`; `tls` is a PEM file (`make_certificate`) and makes it RTSPS; `loss` is the
-    share of RTP packets that are dropped; `stall_after_s` stops the media that long after a client connected.
+    share of RTP packets that are dropped; `stall_after_s` stops the media that long after a client connected;
+    `clock` is what sender reports tell, in GStreamer's words: `ntp`, `clock-time` (how long the machine is up), ...
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RtspServer:
         loss: float = 0.0,
         stall_after_s: float = 0.0,
         path: str = "/clip",
+        clock: str | None = None,
     ) -> None:
         self.port = port or free_port()
         self.path = path
@@ -104,6 +106,8 @@ class RtspServer:
         self._command += ["--loss", str(loss), "--stall-after", str(stall_after_s)]
         for kind in ("video", "audio"):
             self._command += [f"--{kind}", kinds.get(kind, "none")]
+        if clock is not None:
+            self._command += ["--clock", clock]
         if tls is not None:
             self._command += ["--tls", str(tls)]
 

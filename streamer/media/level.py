@@ -22,7 +22,7 @@ quieter than any room; samples are far beyond full scale."""
 
 FLOOR_DBFS = -150.0
 """Stands for digital silence: 24 bits reach to -144."""
-QUIET_DBFS = -80.0
+QUIET_DBFS = -90.0
 """Quieter than any room through any microphone that is on; rounding to 16 bits alone makes noise of -101."""
 CANCELLING_DB = 30.0
 """A mix that is so much quieter than its loudest channel. Two channels that know nothing of each other lose 3 dB."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -17,6 +18,9 @@ from streamer.types import Want
 
 Channel: TypeAlias = int | Literal["mix", "left", "right"]
 """The mean of all channels, or one of them, counted from 1; `left` is the first and `right` the second."""
+
+
+_LANGUAGE = re.compile(r"[A-Za-z0-9-]{2,35}")  # RFC 5646
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,8 @@ def _usable(stream: Stream) -> bool:
 
 def _language(stream: Stream) -> str:
     language = stream.language or ""
-    return "" if language == "und" else language
+    # It goes into logs and labels: whatever is not one is not shown.
+    return language if _LANGUAGE.fullmatch(language) and language != "und" else ""
 
 
 def _listed(tracks: Sequence[AudioStream]) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Literal, TypeAlias
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from streamer.media.level import INPUT_STATES, InputState, Level
 from streamer.media.tracks import AudioInput
@@ -30,6 +32,8 @@ LOST_REASONS = frozenset(
 DROP_REASONS = frozenset({"queue_audio", "queue_picture", "queue_anchor", "abandoned"})
 """Why media was thrown away: the queue was full, or its reader had been given up."""
 MESSAGE_KINDS = ("onset", "offset", "tags", "scores", "status", "heartbeat")
+
+_AUDIO_LABELS = tuple(field.name for field in fields_of(AudioInput))
 
 LATENCY_BUCKETS_S = (
     0.25,
@@ -119,10 +123,11 @@ class Metrics:
             ["stage"],
             STAGE_BUCKETS_S,
         )
+        self._listened: dict[str, tuple[str, ...]] = {}  # stream -> the labels of what is listened to now
         self._rms = gauge("input_rms_dbfs", "Level of the newest second that is listened to.", by_stream)
         self._peak = gauge("input_peak_dbfs", "Highest sample of the newest second that is listened to.", by_stream)
-        self._input = gauge("input_state", "1 for what can be heard of the stream, else 0.", ["stream", "state"])
-        self._listening = Info("earwitness_audio", "What is listened to.", by_stream, registry=registry)
+        self._input = gauge("input_state", "1 for what the input is, else 0.", ["stream", "input"])
+        self._listening = gauge("audio_info", "1 for what is listened to.", ["stream", *_AUDIO_LABELS])
         self._corrupt = counter("corrupt_packets", "Packets that were damaged or could not be decoded.", by_stream)
         self._overlap = counter("overlap_samples", "Samples that came twice, by their timestamps.", by_stream)
         self._stray = counter("stray_pictures", "Pictures whose timestamps fit nothing else.", by_stream)
@@ -164,9 +169,10 @@ class Metrics:
 
     def listening(self, stream: str, audio: AudioInput | None) -> None:
         """A connection stands, with this to listen to."""
+        self._unlisten(stream)
         if audio is not None:
-            fields = {name: str(value) for name, value in asdict(audio).items()}
-            self._listening.labels(stream).info(fields)
+            self._listened[stream] = labels = (stream, *(str(getattr(audio, name)) for name in _AUDIO_LABELS))
+            self._listening.labels(*labels).set(1)
 
     def heard(self, stream: str, level: Level, state: InputState) -> None:
         """How loud the newest second was, and whether there is anything to hear."""
@@ -177,10 +183,17 @@ class Metrics:
 
     def unheard(self, stream: str) -> None:
         """There is no connection now: no level is better than an old one."""
-        self._rms.labels(stream).set(float("nan"))
-        self._peak.labels(stream).set(float("nan"))
+        for level in (self._rms, self._peak):
+            with suppress(KeyError):
+                level.remove(stream)
+        self._unlisten(stream)
         for one in INPUT_STATES:
             self._input.labels(stream, one).set(one == "unknown")
+
+    def _unlisten(self, stream: str) -> None:
+        labels = self._listened.pop(stream, None)
+        if labels is not None:
+            self._listening.remove(*labels)
 
     def damaged(self, stream: str, corrupt_packets: int, overlap_samples: int, stray_pictures: int) -> None:
         """So much more of the media could not be used."""
@@ -241,11 +254,19 @@ def page() -> str:
         "class": "a class of the model",
         "modality": "an input of the model, as `spectral`",
         "state": ", ".join(f"`{one}`" for one in STATES),
+        "input": ", ".join(f"`{one}`" for one in INPUT_STATES),
         "reason": "of lost connections: "
         + ", ".join(f"`{one}`" for one in sorted(LOST_REASONS))
         + "; of dropped media: "
         + ", ".join(f"`{one}`" for one in sorted(DROP_REASONS)),
         "stage": "`decode`, a modality, `detect`, `publish`",
+        "codec": "FFmpeg's name of it",
+        "rate_hz": "samples a second",
+        "channels": "of the track",
+        "channel": "what is listened to: `mix`, or a number from 1",
+        "track": "number of the audio track, from 1",
+        "tracks": "how many there are",
+        "language": "of the track; may be empty",
         "type": ", ".join(f"`{one}`" for one in MESSAGE_KINDS),
         "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",
         "version": "this program's version",

@@ -23,6 +23,7 @@ from tests.listeners import LISTEN, listening, wait_for
 from tests.make_media import make_clip
 from tests.models import bursts
 from tests.rtsp import free_port
+from tests.runtime.test_listener import Listening, damaged, joined
 from tests.runtime.test_publisher import Held, publishing
 from tests.runtime.test_supervisor import Daemon, source
 from tests.runtime.test_watchdog import OPEN_S, PATIENCE_S, watched
@@ -121,6 +122,14 @@ def a_sink_that_hangs(folder: Path) -> Metrics:
     return running.metrics
 
 
+def damaged_recordings(folder: Path) -> Metrics:
+    """A packet that can't be decoded, sound that comes twice, pictures on another clock."""
+    all_of_it = Listening(damaged(make_clip(folder / "a.ts", video="h264")))
+    for later_s, picture_later_s in ((2.0, 2.0), (3.0, 1_000.0)):
+        Listening(joined(folder, later_s, picture_later_s), metrics=all_of_it.metrics)
+    return all_of_it.metrics
+
+
 SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     live_film_and_a_camera_that_is_off: "stream_state reconnects_total decoded_audio_seconds_total "
     "decoded_frames_total scored_cells_total coverage_ratio masked_cells_total events_total onset_to_message_seconds "
@@ -131,6 +140,8 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     a_subscriber_that_is_frozen: "subscriber_overflows_total",
     a_disk_that_is_full: "sink_errors_total",
     a_sink_that_hangs: "messages_dropped_total",
+    damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "
+    "input_peak_dbfs input_state audio_info",
 }
 """What really happens, and which metrics it moves."""
 ALWAYS = {"earwitness_build_info"}
