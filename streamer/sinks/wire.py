@@ -285,7 +285,8 @@ def json_schema() -> dict[str, Any]:
         component["required"] = list(component["properties"])
         for field in component["properties"].values():
             field.pop("default", None)
-        component["properties"]["schema"] = {"const": SCHEMA, "description": "Version of this format."}
+        if "type" in component["properties"]:  # a message, not a part of one
+            component["properties"]["schema"] = {"const": SCHEMA, "description": "Version of this format."}
         component["description"] = " ".join(str(component.get("description", "")).split())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -142,6 +142,12 @@ def test_the_schema_file_is_current() -> None:
 def test_every_field_of_every_message_is_documented() -> None:
     sections = (DOCS / "messages.md").read_text().split("\n## ")
     for component in json_schema()["$defs"].values():
+        if component["title"] == "AudioStatus":
+            section = next(text for text in sections if text.startswith("`status`"))
+            (row,) = (line for line in section.splitlines() if line.startswith("| `audio` |"))
+            for field in component["properties"]:
+                assert f"`{field}`" in row, f"docs/messages.md says nothing of status.audio.{field}"
+            continue
         name = component["properties"]["type"]["enum"][0]
         section = next(text for text in sections if text.startswith(f"`{name}`"))
         common = next(text for text in sections if text.startswith("In every message"))
