@@ -12,13 +12,13 @@ from streamer.features.base import ExtractorFactory
 from streamer.media.liveness import descriptor_of
 from streamer.media.source import MediaOptions
 from streamer.networks.weights import WeightsStore, default_weights_folder
-from streamer.pipeline import StreamSettings
 from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan
 from streamer.sinks.base import Sink
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.zmq import ZmqSink
+from streamer.windows import StreamSettings
 
 
 def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, ExtractorFactory]]:

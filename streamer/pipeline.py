@@ -30,7 +30,7 @@ from streamer.types import (
     Picture,
     Window,
 )
-from streamer.windows import Coverage, Windower
+from streamer.windows import Coverage, StreamSettings, Windower
 
 Output: TypeAlias = Onset | Offset | CellScores
 
@@ -45,16 +45,6 @@ class TimedOutput:
 
 _UNLIMITED = 2**40
 """Cells that no recording has."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """How a stream is cut into windows. Cells are 66.24 ms."""
-
-    hop_cells: int = 8  # between windows: 0.53 s
-    lookahead_cells: int = 45  # right context of every decided cell: 3 s
-    skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
-    max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
 
 
 WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLIMITED, max_event_s=float("inf"))

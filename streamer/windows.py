@@ -16,6 +16,16 @@ from streamer.types import Bools, Cells, Floats, Window
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How a stream is cut into windows. Cells are 66.24 ms."""
+
+    hop_cells: int = 8  # between windows: 0.53 s
+    lookahead_cells: int = 45  # right context of every decided cell: 3 s
+    skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
+    max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """How much of the media could be looked at, counted in cells when they are decided."""
 

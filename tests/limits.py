@@ -1,8 +1,8 @@
 """What the defaults promise about time, for tests that measure it."""
 
-from streamer.pipeline import StreamSettings
 from streamer.timeline import seconds
 from streamer.types import CELL
+from streamer.windows import StreamSettings
 
 LOOKAHEAD_S = seconds(StreamSettings().lookahead_cells * CELL)
 LATENCY_LIMIT_S = LOOKAHEAD_S + seconds(StreamSettings().hop_cells * CELL) + 0.7

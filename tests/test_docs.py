@@ -15,10 +15,10 @@ import pytest
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.features.spectral import Spectral
-from streamer.pipeline import StreamSettings
 from streamer.runtime import publisher, shedding, turns
 from streamer.timeline import seconds
 from streamer.types import CELL, SAMPLE_RATE_HZ
+from streamer.windows import StreamSettings
 from train.card import card
 
 ROOT = Path(__file__).parents[1]

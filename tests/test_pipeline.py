@@ -14,15 +14,7 @@ from numpy.typing import NDArray
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SourceError
-from streamer.pipeline import (
-    WHOLE_CLIP,
-    WHOLE_CLIP_WINDOW,
-    Output,
-    StreamPipeline,
-    StreamSettings,
-    TimedOutput,
-    run,
-)
+from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, TimedOutput, run
 from streamer.types import (
     CELL,
     SAMPLE_RATE_HZ,
@@ -37,6 +29,7 @@ from streamer.types import (
     Window,
     cells_in,
 )
+from streamer.windows import StreamSettings
 from tests.models import GreyExtractor, bursts, factories, pictures, seeded_bundle
 
 ALL = ("spectral", "vggish", "vgg16")

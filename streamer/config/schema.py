@@ -6,7 +6,6 @@ in its bundle and can't be set here.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,11 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from pydantic_core import PydanticCustomError
 
 from streamer.address import Address
+from streamer.sinks.wire import NAME
+from streamer.windows import StreamSettings
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""A stream's name: it is part of topics and metric labels."""
-
-
+_WINDOWS = StreamSettings()  # the core's defaults, which replay has too
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # YAML 1.1 reads a bare `off` as false.
 OrOff = BeforeValidator(lambda value: None if value is False or value == "off" else value)
@@ -134,18 +132,23 @@ class ReconnectConfig(_Section):
 class WindowsConfig(_Section):
     """How often the model looks, in cells of 66.24 ms."""
 
-    hop_cells: int = Field(default=8, ge=1, le=128, description="Cells between two windows (8: 0.53 s).")
+    hop_cells: int = Field(
+        default=_WINDOWS.hop_cells, ge=1, le=128, description="Cells between two windows (8: 0.53 s)."
+    )
     lookahead_cells: int = Field(
-        default=45, ge=0, le=75, description="Cells that must be known behind a cell before it is scored (45: 3 s)."
+        default=_WINDOWS.lookahead_cells,
+        ge=0,
+        le=75,
+        description="Cells that must be known behind a cell before it is scored (45: 3 s).",
     )
     skew_cells: int = Field(
-        default=30,
+        default=_WINDOWS.skew_cells,
         ge=0,
         le=75,
         description="A modality that is further behind than this is masked and holds nothing up.",
     )
     max_event_s: Positive = Field(
-        default=600.0, description="A longer event is closed with `max_duration`, and a new one begins."
+        default=_WINDOWS.max_event_s, description="A longer event is closed with `max_duration`, and a new one begins."
     )
 
 

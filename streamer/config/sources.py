@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from streamer.address import Address
-from streamer.config.schema import NAME, DaemonConfig, StreamConfig
+from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.errors import ConfigError
 from streamer.media.liveness import descriptor_of
+from streamer.sinks.wire import NAME
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -23,7 +23,7 @@ from streamer.media.level import Level
 from streamer.media.source import Interrupt, MediaOptions, open_media
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.weights import WeightsStore
-from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, StreamSettings, TimedOutput, run
+from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, TimedOutput, run
 from streamer.replay.heard import notes_of
 from streamer.replay.names import absolute, distinct_names
 from streamer.replay.truth import LabelledEvent, labelled
@@ -39,7 +39,7 @@ from streamer.types import (
     Offset,
     Picture,
 )
-from streamer.windows import Coverage
+from streamer.windows import Coverage, StreamSettings
 
 LONGEST_CLIP_S = 600.0
 """In one window. The network was trained on 10 s, and its activations take 10 MB for each."""

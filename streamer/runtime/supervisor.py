@@ -13,7 +13,7 @@ from functools import partial
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.features.base import ExtractorFactory, want_of
-from streamer.pipeline import StreamPipeline, StreamSettings
+from streamer.pipeline import StreamPipeline
 from streamer.runtime.backoff import Backoff, BackoffLimits
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.health import Answer, HealthServer
@@ -30,6 +30,7 @@ from streamer.runtime.watchdog import Watchdog
 from streamer.runtime.worker import Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
 from streamer.sinks.wire import kind
+from streamer.windows import StreamSettings
 
 log = logging.getLogger(__name__)
 

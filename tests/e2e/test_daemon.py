@@ -18,9 +18,10 @@ import pytest
 
 from streamer.detect import Detector
 from streamer.media.source import open_media
-from streamer.pipeline import StreamPipeline, StreamSettings, run
+from streamer.pipeline import StreamPipeline, run
 from streamer.timeline import seconds
 from streamer.types import CELL, Offset, Want
+from streamer.windows import StreamSettings
 from tests.e2e.daemon import COMMAND, ROOT, Daemon, Listener
 from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
 from tests.make_media import make_clip

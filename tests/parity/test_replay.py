@@ -17,10 +17,11 @@ from streamer.detect import Detector
 from streamer.events import decode_clip
 from streamer.features.spectral import Spectral
 from streamer.networks.crnn import Posteriors
-from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, StreamSettings, run
+from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, run
 from streamer.replay.replayer import ClipResult, Replayer
 from streamer.replay.truth import labelled
 from streamer.types import SAMPLE_RATE_HZ, CellScores, Chunk, Offset, cells_in
+from streamer.windows import StreamSettings
 from tests.models import bursts, factories, seeded_bundle
 
 BUNDLE = seeded_bundle()

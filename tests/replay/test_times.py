@@ -14,9 +14,10 @@ from streamer.errors import SourceError
 from streamer.features.base import want_of
 from streamer.media.source import MediaOptions, open_media
 from streamer.networks.weights import WeightsStore
-from streamer.pipeline import StreamPipeline, StreamSettings, run
+from streamer.pipeline import StreamPipeline, run
 from streamer.replay.replayer import ClipResult, Replayer
 from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk, Discontinuity, Floats, MediaItem, Offset, Want
+from streamer.windows import StreamSettings
 from tests.make_media import Retime, make_clip
 from tests.media.test_steering import PATTERNS
 from tests.rtsp import RtspServer, needs_rtsp

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.detect import Detector
-from streamer.pipeline import Output, StreamPipeline, StreamSettings
+from streamer.pipeline import Output, StreamPipeline
 from streamer.runtime.intake import Closed, Intake, Item, Opened
 from streamer.runtime.lane import Lane, Restart, Turn
 from streamer.timeline import Timeline
 from streamer.types import CELL, Anchor, CellScores, Chunk, Discontinuity, Offset, Onset, Picture
+from streamer.windows import StreamSettings
 from tests.models import bursts, factories, seeded_bundle
 
 T = TypeVar("T")

@@ -15,12 +15,12 @@ import pytest
 
 from streamer.address import Address
 from streamer.media.source import MediaOptions
-from streamer.pipeline import StreamSettings
 from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.sinks.jsonl import JsonLinesSink
+from streamer.windows import StreamSettings
 from tests.hanging import hanging_playlist
 from tests.limits import LATENCY_LIMIT_S, LOOKAHEAD_S
 from tests.make_media import make_clip

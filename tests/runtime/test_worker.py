@@ -13,7 +13,7 @@ import pytest
 from streamer.detect import Detector
 from streamer.features.base import ExtractorFactory
 from streamer.media.pace import Arrival
-from streamer.pipeline import StreamPipeline, StreamSettings
+from streamer.pipeline import StreamPipeline
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.intake import Closed, Intake, Item, Opened
 from streamer.runtime.lane import Lane
@@ -23,6 +23,7 @@ from streamer.runtime.shedding import PictureStride
 from streamer.runtime.worker import Parts, Stopwatch, Worker
 from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, kind
 from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk
+from streamer.windows import StreamSettings
 from tests.models import SlowGrey, bursts, factories, pictures, seeded_bundle
 
 
