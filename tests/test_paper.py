@@ -36,7 +36,7 @@ CITED = {
     "streamer/networks/crnn.py": [("weighted by themselves", "2.1"), ("widths of the vectors' projections", "3")],
     "streamer/networks/inputs.py": [("projection", "3")],
     "streamer/replay/scoring.py": [("Length of a segment", "4.3.2"), ("three figures", "4.3.2")],
-    "train/config.py": [("projections", "3"), ("the highest one", "4.3.1"), ("up to here", "4.3.1")],
+    "train/config.py": [("projections", "3"), ("highest learning rate", "4.3.1"), ("steps of the ramp", "4.3.1")],
     "train/evaluate.py": [("0.46 s", "2.2"), ("threshold of 0.5", "2.2")],
     "train/mean_teacher.py": [("mean teacher", "2.3")],
 }

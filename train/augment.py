@@ -1,4 +1,4 @@
-"""What widens a small corpus, on batches of raw cells: linear mel magnitudes, so sounds add and filters multiply."""
+"""Augmentation on batches of raw cells: linear mel magnitudes, so sounds add and filters multiply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.config import FitConfig
 
 @dataclass(slots=True)
 class Batch:
-    """Clips of every kind, the strong ones first, then the weak ones, then the unlabeled ones."""
+    """Clips of every kind: first those with strong labels, then with weak labels, then unlabelled."""
 
     features: dict[str, Tensor]  # modality -> (B, T, ...)
     valid: dict[str, Tensor]  # modality -> (B, T) bool
@@ -28,7 +28,7 @@ class Batch:
 
 
 def unused(shapes: Mapping[str, tuple[int, ...]], config: FitConfig) -> list[str]:
-    """The augmentations of a configuration that do nothing with these modalities and kinds of clips."""
+    """The configured augmentations that have no effect with these modalities and kinds of clips."""
     spectral = any(len(shape) > 1 for shape in shapes.values())
     without = [name for name in ("filter_db", "mask_mels", "mask_cells") if getattr(config, name) and not spectral]
     if config.mixup and not (spectral and len(shapes) == 1 and config.batch.get("strong", 0)):
@@ -37,7 +37,7 @@ def unused(shapes: Mapping[str, tuple[int, ...]], config: FitConfig) -> list[str
 
 
 def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:
-    """The batch with every augmentation that `config` asks for; both networks see these clips."""
+    """The batch with every augmentation that `config` enables. The student and the teacher both receive these clips."""
     strong_clips = len(batch.strong)
     clips, cells = next(iter(batch.valid.values())).shape
     if config.shift:
@@ -56,7 +56,7 @@ def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:
 
 
 def blanked(batch: Batch, config: FitConfig, rng: np.random.Generator) -> dict[str, Tensor]:
-    """The student's view: features with some neighbouring mel bins and cells blanked (SpecAugment)."""
+    """The student's input: features with some adjacent mel bins and cells set to zero (SpecAugment)."""
     features = dict(batch.features)
     name = batch.spectral
     if name is not None and (config.mask_mels or config.mask_cells):
@@ -83,7 +83,7 @@ def _shift(batch: Batch, row: int, cells: int, strong_clips: int) -> None:
 
 
 def _mixup(batch: Batch, name: str, share: float, strong_clips: int, rng: np.random.Generator) -> None:
-    """Add another clip's power at a random level to some strong clips; the labels of both hold."""
+    """Add another clip's power at a random level to some strong clips; the result has the labels of both."""
     magnitudes = batch.features[name]
     partners = torch.from_numpy(rng.permutation(strong_clips))
     chosen = torch.from_numpy((rng.random(strong_clips) < share).astype(np.float32))

@@ -1,4 +1,4 @@
-"""`earwitness-train card`: puts what replay measured into a bundle, and writes its model card."""
+"""`earwitness-train card`: adds the scores that replay measured to a bundle, and writes its model card."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CARD = "MODEL_CARD.md"
 
 
 def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
-    """The figures of one `earwitness replay --truth --report FOLDER`, and the name they go by.
+    """The scores of one `earwitness replay --truth --report FOLDER`, and their name in the bundle.
 
     Raises:
-        EarwitnessError: the report is missing, has no scores, or is another bundle's.
+        EarwitnessError: the report is missing, has no scores, or belongs to another bundle.
 
     """
     try:
@@ -31,7 +31,7 @@ def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
     if not report.scores:
         raise EarwitnessError(f"{folder}: was replayed without --truth, so there is nothing to put into the bundle")
     if not report.complete:
-        raise EarwitnessError(f"{folder}: was interrupted: go on with it by --resume first")
+        raise EarwitnessError(f"{folder}: was interrupted: finish it with --resume first")
     if report.broken:
         raise EarwitnessError(f"{folder}: {len(report.broken)} of its clips could not be replayed: {report.broken[0]}")
     if report.bundle != bundle.name:
@@ -42,9 +42,9 @@ def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
 
 
 def with_scores(bundle: Bundle, reports: Mapping[str, Mapping[str, Any]]) -> Bundle:
-    """The bundle with these figures beside or instead of those that it has, and each by all of its names.
+    """The bundle with these scores added. A score of the same name is replaced.
 
-    A figure of a bundle that was measured before the micro figures had names gets them from its counts.
+    Scores of an older bundle without micro F1 get it from their counts.
     """
     scores = {**bundle.scores, **reports}
     named = {name: {**one, **Report.of_json(one).json()} if _counted(one) else one for name, one in scores.items()}

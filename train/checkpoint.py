@@ -1,4 +1,4 @@
-"""The state of a training run on disk: all that it takes to go on to the very same network."""
+"""The state of a training run on disk: everything needed to resume it with identical results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The teacher with the best validation so far; with `keep: last`, the last one."""
+    """The teacher with the best validation scores so far; with `keep: last`, the last one."""
 
     merit: float = -1.0  # mean of the validation's F1 scores
-    state: Mapping[str, Any] | None = None  # teacher, step and validation, as in `best.pt`; None: there is none yet
+    state: Mapping[str, Any] | None = None  # teacher, step and validation, as in `best.pt`; None: none yet
 
     def save(self, out: Path) -> None:
-        """Write `best.pt`, or take it away where the run has none (yet, or after going back to a checkpoint)."""
+        """Write `best.pt`, or remove it if the run has no best teacher (not yet, or not at the restored checkpoint)."""
         if self.state is not None:
             save(out / BEST, self.state)
         else:
@@ -39,7 +39,7 @@ class Best:
 
 @dataclass(slots=True)
 class Learner:
-    """All that changes while a run learns."""
+    """Everything that changes during training."""
 
     student: Crnn
     teacher: Crnn
@@ -49,7 +49,7 @@ class Learner:
     best: Best = field(default_factory=Best)
 
     def save(self, out: Path) -> None:
-        """Write `checkpoint.pt`, whole or not at all."""
+        """Write `checkpoint.pt` atomically."""
         state = {
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
@@ -63,10 +63,10 @@ class Learner:
         save(out / CHECKPOINT, state)
 
     def load(self, out: Path) -> bool:
-        """Go back to `checkpoint.pt`; False if there is none.
+        """Restore `checkpoint.pt`; False if there is none.
 
         Raises:
-            EarwitnessError: it is damaged, or of another network.
+            EarwitnessError: it is damaged, or belongs to another network.
 
         """
         path = out / CHECKPOINT
@@ -75,7 +75,7 @@ class Learner:
         try:
             state = torch.load(path, weights_only=True)
             modalities = list(state["modalities"])
-        except Exception as error:  # torch.load raises whatever the damage leads to
+        except Exception as error:  # torch.load can raise any exception on damaged data
             raise _damaged(path, error) from None
         if modalities != list(self.student.modalities):
             raise EarwitnessError(f"{path}: was trained on {', '.join(modalities)}: name another folder or delete it")
@@ -86,18 +86,18 @@ class Learner:
             self.rng.bit_generator.state = json.loads(state["rng"])
             torch.set_rng_state(state["torch_rng"])
             self.step, best = int(state["step"]), state["best"]
-            # Before the best teacher was in here, `best` was its merit, and `best.pt` stands as it is.
+            # In older checkpoints `best` is only the merit; the teacher is then in `best.pt`.
             self.best = Best(**best) if isinstance(best, dict) else Best(float(best), _load_best(out))
         except EarwitnessError:
             raise
         except Exception as error:
             raise _damaged(path, error) from None
-        _log.info("%s: continuing at step %d", out, self.step)
+        _log.info("%s: resuming at step %d", out, self.step)
         return True
 
     def change_settings(self, config: FitConfig, *, reseed: bool) -> None:
-        """Go on with other settings than those that the checkpoint was written with."""
-        for group in self.optimiser.param_groups:  # which came with the checkpoint
+        """Continue with settings that differ from the checkpoint's."""
+        for group in self.optimiser.param_groups:  # restored from the checkpoint
             group["weight_decay"] = config.weight_decay
         if reseed:
             self.rng = np.random.default_rng(config.seed)
@@ -107,7 +107,7 @@ class Learner:
         """Begin with a trained network instead of a random one.
 
         Raises:
-            EarwitnessError: it is of another form.
+            EarwitnessError: the bundle's network has another architecture.
 
         """
         try:
@@ -115,21 +115,21 @@ class Learner:
             self.teacher.load_state_dict(bundle.tensors)
         except RuntimeError as error:
             raise EarwitnessError(
-                f"bundle {bundle.name}: its network is not that of the configuration: "
+                f"bundle {bundle.name}: its network does not match the configuration: "
                 f"{' '.join(str(error).split())[:160]}"
             ) from None
         self.step = step
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint atomically."""
     part = path.with_name(path.name + ".part")
     torch.save(dict(state), part)
     os.replace(part, path)
 
 
 def trim_log(out: Path, step: int) -> None:
-    """Take the lines behind `step` out of `log.jsonl`, and one that was cut off: they will be written again."""
+    """Remove from `log.jsonl` the lines after `step` and a truncated last line: training writes them again."""
     path = out / LOG
     if not path.exists():
         return
@@ -139,7 +139,7 @@ def trim_log(out: Path, step: int) -> None:
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            _log.warning("%s: a line that can't be read is taken out: %.80s", path, line.strip())
+            _log.warning("%s: removed an unreadable line: %.80s", path, line.strip())
     part = path.with_name(path.name + ".part")
     part.write_text("".join(kept))
     part.replace(path)
@@ -159,5 +159,5 @@ def _load_best(out: Path) -> Mapping[str, Any] | None:
 def _damaged(path: Path, error: Exception) -> EarwitnessError:
     return EarwitnessError(
         f"{path}: is damaged, or not a checkpoint of this run ({' '.join(str(error).split())[:120]}): restore it, or "
-        "delete it to begin anew"
+        "delete it to start over"
     )

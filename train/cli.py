@@ -1,4 +1,4 @@
-"""The `earwitness-train` command. Nearly nothing is imported here, for the reason that `streamer.cli` gives."""
+"""The `earwitness-train` command. It imports as little as possible, for the reason given in `streamer.cli`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamer.starting import EndsAtOnce, not_loaded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded."""
+    """Run one command; returns 0 on success."""
     try:
         with EndsAtOnce("earwitness-train"):
             from train import commands

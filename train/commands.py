@@ -1,4 +1,4 @@
-"""What `earwitness-train` does: corpus, features, fit, evaluate, export, card."""
+"""The commands of `earwitness-train`: corpus, features, fit, evaluate, export, card."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from train.data.dataset import Corpus
 
 _log = logging.getLogger(__name__)
 _EXTRA = ("soundfile", "tensorboard")
-"""The packages of the extra `train`. Only the commands that need one import it."""
+"""Packages of the extra `train`. Each is imported only by the commands that need it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded."""
+    """Run one command; returns 0 on success."""
     logging.basicConfig(format="earwitness-train: %(message)s", level=logging.INFO)
     args = _parser().parse_args(argv)
     try:
-        if args.run is not _fit:  # which has a setting
+        if args.run is not _fit:  # `fit` has its own setting
             use_threads(1)
         args.run(args)
     except EarwitnessError as error:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        return _failed("interrupted; what is done is kept", 130)
+        return _failed("interrupted; finished work is kept", 130)
     return 0
 
 
@@ -52,35 +52,37 @@ def _failed(text: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="earwitness-train", description="Makes models for earwitness.")
+    parser = argparse.ArgumentParser(prog="earwitness-train", description="Trains models for earwitness.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     mix = _command(
         commands, "corpus", "mix recordings into clips", "earwitness-train corpus recordings data/corpus --seed 1"
     )
     mix.add_argument("source", type=Path, help="folder with manifest.tsv and the recordings")
-    mix.add_argument("out", type=Path, help="folder to make")
-    mix.add_argument("--config", type=Path, help="YAML, see configs/train/corpus.yaml")
-    mix.add_argument("--seed", type=int, help="instead of the configuration's")
+    mix.add_argument("out", type=Path, help="folder to create")
+    mix.add_argument("--config", type=Path, help="YAML; see configs/train/corpus.yaml")
+    mix.add_argument("--seed", type=int, help="overrides the configuration's seed")
     mix.add_argument(
         "--split",
         type=Path,
         metavar="FROM",
-        help="a corpus or a bundle: the groups of recordings that it knows stay on their side, only new ones are dealt",
+        help="a corpus or a bundle: groups of recordings that it knows keep their part; only new groups are assigned",
     )
-    mix.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    mix.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)")
     mix.set_defaults(run=_corpus)
 
     features = _command(
         commands, "features", "compute a corpus's features once", "earwitness-train features data/corpus data/features"
     )
     features.add_argument("corpus", type=Path)
-    features.add_argument("out", type=Path, help="folder for features; what it lacks is added")
+    features.add_argument("out", type=Path, help="folder for features; missing ones are added")
     features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
     features.add_argument(
         "--weights", type=Path, metavar="DIR", help="folder of pretrained networks (default: the user's cache)"
     )
-    features.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    features.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)"
+    )
     features.set_defaults(run=_features)
 
     fit = _command(
@@ -91,22 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("corpus", type=Path)
     fit.add_argument("features", type=Path)
-    fit.add_argument("out", type=Path, help="folder for checkpoints and logs; a run that is there goes on")
+    fit.add_argument("out", type=Path, help="folder for checkpoints and logs; an existing run is resumed")
     fit.add_argument("--config", type=Path, help="YAML; its fields are in train/config.py")
     fit.add_argument(
         "--from",
         type=Path,
         dest="begin",
         metavar="BUNDLE",
-        help="begin a new run with this bundle's network and step count; no group of recordings may have changed sides",
+        help="start a new run from this bundle's network and step count; no group of recordings may have changed parts",
     )
-    fit.add_argument("--threads", type=int, help="of torch, instead of the configuration's")
+    fit.add_argument("--threads", type=int, help="torch threads; overrides the configuration's")
     fit.set_defaults(run=_fit)
 
     judge = _command(
         commands,
         "evaluate",
-        "score a bundle on a part",
+        "score a bundle on a part of a corpus",
         "earwitness-train evaluate data/corpus data/features --part test",
     )
     judge.add_argument("corpus", type=Path)
@@ -127,18 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
     pack.add_argument(
-        "--decoding", type=Path, metavar="BUNDLE", help="take this bundle's thresholds instead of tuning them"
+        "--decoding", type=Path, metavar="BUNDLE", help="use this bundle's thresholds instead of tuning them"
     )
     pack.add_argument(
         "--weights", type=Path, metavar="DIR", help="folder of pretrained networks (default: the user's cache)"
     )
-    pack.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    pack.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)"
+    )
     pack.set_defaults(run=_export)
 
     describe = _command(
         commands,
         "card",
-        "put what replay measured into a bundle, and write its model card",
+        "add the scores that replay measured to a bundle, and write its model card",
         "earwitness-train card model results-clip results-stream",
     )
     describe.add_argument("bundle", type=Path, help="folder of the bundle")
@@ -171,7 +175,7 @@ def _corpus(args: argparse.Namespace) -> None:
 def _features(args: argparse.Namespace) -> None:
     media = Corpus.read(args.corpus).media()
     computed = cache.add(args.out, media, args.modalities, _weights(args), max(1, args.workers))
-    _log.info("%s: %d of %d clips were computed, the others were there", args.out, computed, len(media))
+    _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
 
 
 def _fit(args: argparse.Namespace) -> None:

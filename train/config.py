@@ -1,4 +1,4 @@
-"""The training side's configuration: YAML files in `configs/train`, parsed once. Defaults live here alone."""
+"""The configuration of training: YAML files in `configs/train`, parsed once. All defaults are here."""
 
 from __future__ import annotations
 
@@ -34,45 +34,50 @@ class _Strict(BaseModel):
 class CorpusConfig(_Strict):
     """How `earwitness-train corpus` mixes recordings into clips."""
 
-    seed: int = Field(0, description="everything random follows from it; the same seed gives the same corpus")
+    seed: int = Field(0, description="seed of all random choices; the same seed gives the same corpus")
     classes: tuple[str, ...] = Field(CLASSES, description="the foreground classes, in the order of the model's outputs")
     uses: tuple[str, ...] = Field(
-        ("ship", "train"), description="which `use` values of the manifest to take recordings from"
+        ("ship", "train"), description="`use` values of the manifest whose recordings are taken"
     )
     clips: dict[Part, int] = Field(
         {"train": 6000, "weak": 500, "unlabeled": 500, "validation": 400, "test": 500},
-        description="clips of each part; train, weak and unlabeled share the training recordings",
+        description="number of clips in each part; train, weak and unlabeled share the training recordings",
     )
-    validation_share: float = Field(0.12, gt=0, lt=0.5, description="of each class's groups, at least one")
-    test_share: float = Field(0.18, gt=0, lt=0.5, description="of each class's groups, at least one")
+    validation_share: float = Field(0.12, gt=0, lt=0.5, description="share of each class's groups, at least one group")
+    test_share: float = Field(0.18, gt=0, lt=0.5, description="share of each class's groups, at least one group")
     train_on_validation: bool = Field(
         False,
-        description="mix the validation recordings into the training clips too: for a model's last phase, when "
-        "thresholds are tuned and nothing is left to choose",
+        description="mix the validation recordings into the training clips too: for a model's last phase, after the "
+        "thresholds are tuned and nothing is left to select",
     )
-    clip_s: float = Field(10.0, gt=1.0, description="length of a clip")
+    clip_s: float = Field(10.0, gt=1.0, description="length of a clip in seconds")
     events: dict[int, float] = Field(
-        {0: 0.04, 1: 0.26, 2: 0.30, 3: 0.22, 4: 0.12, 5: 0.06}, description="how often a clip has so many events"
+        {0: 0.04, 1: 0.26, 2: 0.30, 3: 0.22, 4: 0.12, 5: 0.06},
+        description="number of events in a clip -> its probability",
     )
-    polyphony: int = Field(3, ge=1, description="most events that sound at once")
+    polyphony: int = Field(3, ge=1, description="maximum number of simultaneous events")
     peak_dbfs: tuple[float, float] = Field((-25.0, -3.0), description="range of a finished clip's peak")
-    snr_db: tuple[float, float] = Field((5.0, 25.0), description="range of an event's level over the background's")
-    snr_train_db: tuple[float, float] = Field((0.0, 28.0), description="the same for clips to train on")
+    snr_db: tuple[float, float] = Field((5.0, 25.0), description="range of an event's level above the background")
+    snr_train_db: tuple[float, float] = Field((0.0, 28.0), description="the same for training clips")
     distractors: dict[int, float] = Field(
-        {0: 0.75, 1: 0.25}, description="how often so many background recordings sound like events, unlabelled"
+        {0: 0.75, 1: 0.25},
+        description="number of background sounds that are added like events but not labelled -> its probability",
     )
     extend: float = Field(
-        0.3, ge=0, le=1, description="how often a steady sound is looped to last longer than its recording"
+        0.3, ge=0, le=1, description="probability that a steady sound is looped to last longer than its recording"
     )
-    event_s: tuple[float, float] = Field((0.25, 10.0), description="shortest and longest event")
-    gap_s: float = Field(0.5, gt=0, description="silences in a recording shorter than this do not end an event")
+    event_s: tuple[float, float] = Field((0.25, 10.0), description="shortest and longest event in seconds")
+    gap_s: float = Field(0.5, gt=0, description="a silence shorter than this does not end an event")
     active_db: float = Field(
-        25.0, gt=0, description="a recording's sound is active down to this far below its loud parts"
+        25.0, gt=0, description="a recording is active where its level is within this many dB of its loud parts"
     )
     speed: float = Field(
-        0.12, ge=0, lt=0.5, description="training clips: recordings are played up to this much faster or slower"
+        0.12,
+        ge=0,
+        lt=0.5,
+        description="training clips: recordings are played up to this share faster or slower",
     )
-    room: float = Field(0.25, ge=0, le=1, description="training clips: how often an event gets a room's reverberation")
+    room: float = Field(0.25, ge=0, le=1, description="training clips: probability that an event gets reverberation")
 
 
 class FitConfig(_Strict):
@@ -80,44 +85,55 @@ class FitConfig(_Strict):
 
     seed: int = 0
     modalities: tuple[str, ...] = Field(
-        ("spectral",), min_length=1, description="some of those that `earwitness-train features --help` lists"
+        ("spectral",), min_length=1, description="modalities; `earwitness-train features --help` lists them"
     )
     widths: dict[str, PositiveInt] = Field(
-        {}, description="of the embeddings' projections, by modality; without: those of paper section 3"
+        {}, description="widths of the embeddings' projections, by modality; default: paper section 3"
     )
     steps: int = Field(12_500, ge=1, description="optimiser steps")
     batch: dict[Kind, int] = Field(
-        {"strong": 18, "weak": 3, "unlabeled": 3}, description="clips of each kind in a batch; some must be labelled"
+        {"strong": 18, "weak": 3, "unlabeled": 3},
+        description="number of clips of each kind in a batch; some must be labelled",
     )
-    learning_rate: float = Field(0.001, gt=0, description="the highest one (paper section 4.3.1)")
-    ramp_steps: int = Field(12_500, ge=1, description="exp(-5 (1 - t / ramp)^2) up to here (paper section 4.3.1)")
-    decay: float = Field(0.99995, gt=0, le=1, description="factor a step on the learning rate behind the ramp")
-    anneal_steps: int = Field(0, ge=0, description="over so many last steps the learning rate falls to 0 in a line")
+    learning_rate: float = Field(0.001, gt=0, description="highest learning rate (paper section 4.3.1)")
+    ramp_steps: int = Field(
+        12_500, ge=1, description="steps of the ramp exp(-5 (1 - t / ramp)^2) (paper section 4.3.1)"
+    )
+    decay: float = Field(0.99995, gt=0, le=1, description="factor on the learning rate per step after the ramp")
+    anneal_steps: int = Field(
+        0, ge=0, description="number of last steps in which the learning rate falls linearly to 0"
+    )
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.5, ge=0, lt=1)
-    ema: float = Field(0.999, gt=0, lt=1, description="how much of itself the teacher keeps a step")
+    ema: float = Field(0.999, gt=0, lt=1, description="share of its weights that the teacher keeps per step")
     ema_warmup: bool = Field(False, description="min(1 - 1 / (step + 1), ema) instead of ema from the start")
     consistency_frames: float = Field(2.0, ge=0, description="weight of the frame-level consistency cost")
     consistency_clip: float = Field(1.0, ge=0, description="weight of the clip-level consistency cost")
-    consistency_ramp: bool = Field(False, description="let the weights rise with the learning rate's ramp")
+    consistency_ramp: bool = Field(False, description="ramp up the consistency weights like the learning rate")
     clip_cost: float = Field(
         1.0, ge=0, description="weight of the clip-level cost on strong clips; weak clips always have 1"
     )
-    mixup: float = Field(0.0, ge=0, le=1, description="how often two strong clips are added to one")
-    filter_db: float = Field(0.0, ge=0, description="random equaliser on training clips, up to so many dB up and down")
-    shift: bool = Field(False, description="rotate training clips in time")
-    mask_mels: int = Field(0, ge=0, description="most neighbouring mel bins to blank in a training clip")
-    mask_cells: int = Field(0, ge=0, description="most neighbouring cells to blank in a training clip's input")
-    crop: float = Field(
-        0.0, ge=0, le=1, description="how often a batch is cut to a random shorter window, as at a stream's start"
+    mixup: float = Field(
+        0.0, ge=0, le=1, description="probability that another strong clip is mixed into a strong clip"
     )
-    reduced_precision: bool = Field(False, description="convolutions in bfloat16 while training")
+    filter_db: float = Field(0.0, ge=0, description="random equaliser on training clips, up to this many dB up or down")
+    shift: bool = Field(False, description="rotate training clips in time")
+    mask_mels: int = Field(0, ge=0, description="maximum number of adjacent mel bins to mask in a training clip")
+    mask_cells: int = Field(0, ge=0, description="maximum number of adjacent cells to mask in a training clip")
+    crop: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that a batch is cropped to a random shorter window, as at the start of a stream",
+    )
+    reduced_precision: bool = Field(False, description="run convolutions in bfloat16 during training")
     keep: Literal["best", "last"] = Field(
-        "best", description="which teacher becomes best.pt: that with the best validation, or the last one"
+        "best",
+        description="which teacher is saved as best.pt: the one with the best validation scores, or the last one",
     )
     validate_every: int = Field(250, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")
-    threads: int = Field(0, ge=0, description="of torch; 0 leaves torch's choice")
+    threads: int = Field(0, ge=0, description="torch threads; 0: torch chooses")
 
     @model_validator(mode="after")
     def _can_learn(self) -> FitConfig:
@@ -135,7 +151,7 @@ def load(path: Path | None, schema: type[C]) -> C:
     """Parse a YAML file, or the defaults if there is none.
 
     Raises:
-        ConfigError: it can't be read, is not YAML, or a field is not known or has a wrong value.
+        ConfigError: the file can't be read, is not YAML, or has an unknown field or an invalid value.
 
     """
     if path is None:
@@ -149,4 +165,4 @@ def load(path: Path | None, schema: type[C]) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {place}: {first['msg']}; see configs/train for what there is") from None
+        raise ConfigError(f"{path}: {place}: {first['msg']}; see configs/train for examples") from None

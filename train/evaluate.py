@@ -1,4 +1,4 @@
-"""Posteriors of stored clips, their scores, and the thresholds that suit them best."""
+"""Posteriors of stored clips, their scores, and the thresholds with the best scores."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _MEDIANS = (1, 3, 5, 7, 9, 13)
 _ONSET_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.1), 2).tolist())
 _OFFSET_SHARES = (0.4, 0.7, 1.0)
 _GROUPS_OF_ITS_OWN = 50
-"""Groups of recordings from which on a class's own thresholds count more than those that suit all."""
+"""With more groups of recordings than this, a class's own merit outweighs the mean over all classes."""
 _TAG_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.05), 2).tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPosteriors:
-    """What a network says of one clip."""
+    """A network's posteriors of one clip."""
 
     name: str  # the truth's
     cells: Floats  # (cells, classes)
@@ -42,7 +42,7 @@ class ClipPosteriors:
 
     @property
     def duration_s(self) -> float:
-        """Of its cells."""
+        """Duration of its cells in seconds."""
         return seconds(CELL * len(self.cells))
 
 
@@ -53,9 +53,9 @@ def default_decoding(classes: Sequence[str]) -> Decoding:
 
 @torch.inference_mode()
 def posteriors(network: Crnn, part: PartData, batch: int = 16, *, progress: bool = False) -> list[ClipPosteriors]:
-    """Every clip of a part through the network, as one window each, clips of the same length together.
+    """Posteriors of every clip of a part. Each clip is one window; clips of the same length share a batch.
 
-    In a clip that holds nothing of what the network takes it finds nothing.
+    A clip without any of the network's inputs gets empty posteriors.
     """
     counts = part.features.cells
     order = sorted(range(len(part)), key=lambda row: (int(counts[row]), row))
@@ -75,7 +75,7 @@ def posteriors(network: Crnn, part: PartData, batch: int = 16, *, progress: bool
 
 
 def streamed_posteriors(bundle: Path, weights: Path, part: PartData, workers: int) -> list[ClipPosteriors]:
-    """The same clips as a live stream hears them, by `earwitness replay --mode stream`'s own code, in parallel.
+    """The same clips processed as live streams, by the code of `earwitness replay --mode stream`, in parallel.
 
     Raises:
         BundleError, WeightsError, SourceError: as replay does.
@@ -91,12 +91,12 @@ def streamed_posteriors(bundle: Path, weights: Path, part: PartData, workers: in
 
 
 def _nothing(name: str, classes: int) -> ClipPosteriors:
-    """Of a clip that holds nothing of what the model takes."""
+    """The posteriors of a clip without any of the model's inputs."""
     return ClipPosteriors(name, np.zeros((0, classes), np.float32), np.zeros(classes, np.float32))
 
 
 _replayer: list[Replayer] = []
-"""Of a worker process: the bundle is loaded once in each, not once a clip."""
+"""State of a worker process: the bundle is loaded once per process, not once per clip."""
 
 
 def _begin_replay(bundle: Path, weights: Path) -> None:
@@ -109,7 +109,7 @@ def _replay_job(path: str, row: str) -> ClipPosteriors:
 
 
 def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, ClipPrediction]:
-    """Events and tags of clips by the one event decoder."""
+    """Events and tags of clips, from the one event decoder."""
     tag_thresholds = np.array([one.tag_threshold for one in decoding.per_class])
     return {
         clip.name: ClipPrediction(
@@ -124,7 +124,7 @@ def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> 
     """Clip, segment and event F1 of clips.
 
     Raises:
-        TruthError: the truth does not speak of a clip.
+        TruthError: the truth has no row for a clip.
 
     """
     durations_s = {clip.name: clip.duration_s for clip in clips}
@@ -134,18 +134,18 @@ def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> 
 def tune(
     ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequence[str], groups: Mapping[str, int]
 ) -> Decoding:
-    """The thresholds and median filter of each class that score best on validation clips (never on test clips).
+    """The thresholds and median filter of each class with the best scores on validation clips (never on test clips).
 
-    `ways` are the clips' posteriors in each way in which the model will be used (as whole clips, as a
-    stream); a setting counts with its mean over them. A class's events count with the mean of their event
-    and segment F1, smoothed over neighbouring thresholds so that no lucky grid point wins; its tags with
-    their clip F1.
+    `ways` holds the clips' posteriors for each way of using the model (whole clips, streams). A setting's merit
+    is its mean over the ways. For events it is the mean of event and segment F1, smoothed over neighbouring
+    thresholds so that no lucky grid point wins; for tags it is the clip F1.
 
-    `groups` says of how many groups of recordings each class's validation clips are made. What suits a few
-    recordings need not suit the class: with n groups, n / (n + 50) of a setting's merit is the class's own,
-    the rest is its mean over all classes. So a handful of groups gets what suits all classes, hundreds what
-    suits each. (Tuned on either half of 1,000 clips with 1 to 8 groups a class and scored on the other,
-    shared thresholds had 1 to 2.4 points more segment F1 than each class's own, and as much event F1.)
+    `groups` gives the number of groups of recordings in each class's validation clips. Thresholds that suit a
+    few recordings need not suit the class: with n groups, a setting's merit is n / (n + 50) the class's own and
+    for the rest the mean over all classes. A class with few groups thus gets the thresholds that suit all
+    classes; a class with hundreds gets its own. (Tuned on either half of 1,000 clips with 1 to 8 groups per
+    class and scored on the other, shared thresholds had 1 to 2.4 points more segment F1 than each class's own,
+    and the same event F1.)
     """
     grid = [
         ClassDecoding(onset, max(0.05, round(onset * share, 3)), median)

@@ -25,10 +25,10 @@ from train.split import check_split
 
 
 def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple[Crnn, int]:
-    """The teacher of a `best.pt`, ready to detect, and the step it is from.
+    """The teacher in a `best.pt`, in evaluation mode, and its step.
 
     Raises:
-        EarwitnessError: the file is missing or is not one of `fit`'s.
+        EarwitnessError: the file is missing or was not written by `fit`.
 
     """
     try:
@@ -38,7 +38,7 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
         network.load_state_dict(state["teacher"])
     except FileNotFoundError:
         raise EarwitnessError(f"{path}: there is no such file: run `earwitness-train fit` first") from None
-    except Exception as error:  # torch.load raises whatever the damage leads to
+    except Exception as error:  # torch.load can raise any exception on damaged data
         raise EarwitnessError(
             f"{path}: is not a checkpoint of this network: {' '.join(str(error).split())[:200]}"
         ) from None
@@ -48,23 +48,23 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
 def make(
     corpus: Corpus, features: Path, fit: Path, out: Path, name: str, weights: Path, workers: int, tuned: Bundle | None
 ) -> Report:
-    """Write the best teacher of `fit` as the bundle `out`, with thresholds and scores: its scores on the test clips.
+    """Write the best teacher of `fit` as the bundle `out`, with thresholds and scores; returns its test scores.
 
-    Thresholds are tuned on the validation clips, heard whole and as streams, or are those of the bundle `tuned`.
+    The thresholds are tuned on the validation clips, processed whole and as streams, or taken from the bundle `tuned`.
 
     Raises:
-        EarwitnessError: the run, the corpus or its features are not complete; the validation recordings were
-            trained on, the run or `tuned` knows another split, or `tuned` has other classes.
+        EarwitnessError: the run, the corpus or its features are incomplete; the validation recordings were
+            trained on; the run or `tuned` used another split; or `tuned` has other classes.
         BundleError, WeightsError, SourceError: as replay does.
 
     """
     summary, classes = corpus.summary, corpus.classes
     if tuned is not None and tuned.classes != classes:
-        raise EarwitnessError(f"{tuned.name} has other classes than {corpus.folder}: its thresholds can't be taken")
+        raise EarwitnessError(f"{tuned.name} has other classes than {corpus.folder}: its thresholds can't be used")
     if tuned is None and summary.trains_on_validation:
         raise EarwitnessError(
-            f"{corpus.folder}: its validation recordings were trained on, so they can't tune thresholds: take those of "
-            "a bundle that was tuned before, with --decoding BUNDLE"
+            f"{corpus.folder}: its validation recordings were trained on, so thresholds can't be tuned on them: use "
+            "those of a bundle that was tuned before, with --decoding BUNDLE"
         )
     run = Run.read(fit)
     if run is None:
@@ -88,7 +88,7 @@ def make(
         validation = _part(corpus, "validation", features, run)
         assert validation.truth is not None
         whole = evaluate.posteriors(network, validation, progress=True)
-        with TemporaryDirectory() as folder:  # `out` is to hold a bundle that is tuned, or none
+        with TemporaryDirectory() as folder:  # `out` must never hold an untuned bundle
             made.save(Path(folder))
             streamed = evaluate.streamed_posteriors(Path(folder), weights, validation, workers)
         groups = {label: len(names) for label, names in summary.groups["validation"].items()}
@@ -110,7 +110,7 @@ def _part(corpus: Corpus, part: Literal["validation", "test"], features: Path, r
 
 
 def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Provenance:
-    """What a model was trained on: recordings by source and licence, and every setting."""
+    """The provenance of a model: its recordings by source and licence, and all settings."""
     try:
         with (corpus.folder / "metadata" / "sources.tsv").open(newline="") as file:
             rows = [
@@ -118,7 +118,7 @@ def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Proven
             ]
         groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
     except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{corpus.folder}: is not complete: {error}") from None
+        raise EarwitnessError(f"{corpus.folder}: is incomplete: {error}") from None
     summary = corpus.summary
     sources = Counter((source, licence, use) for source, licence, use, _ in groups)
     return Provenance(

@@ -1,4 +1,4 @@
-"""One command at a time writes into a folder."""
+"""Only one command at a time writes into a folder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import IO
 from streamer.errors import EarwitnessError
 
 _PATIENCE_S = 3.0
-"""The workers of a command that was killed end a moment later."""
+"""How long to wait for the lock: the workers of a killed command end a moment after it."""
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Make `folder` and hold it. The system lets go of it when the process and its workers end, however they end.
+    """Create `folder` and lock it. The system releases the lock when the process and its workers end, in any way.
 
     Raises:
-        EarwitnessError: another process writes there, or it can't be written.
+        EarwitnessError: another process writes there, or the folder can't be written.
 
     """
     try:
@@ -32,14 +32,16 @@ def only_writer(folder: Path) -> Iterator[None]:
         deadline_s = time.monotonic() + _PATIENCE_S
         while not _locked(file):
             if time.monotonic() > deadline_s:
-                raise EarwitnessError(f"{folder}: another earwitness-train writes there: wait for it, or end it")
+                raise EarwitnessError(f"{folder}: another earwitness-train is writing there: wait for it, or stop it")
             time.sleep(0.1)
         yield
 
 
 def _locked(file: IO[str]) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its worker processes hold it too, for they write as well
+        fcntl.flock(
+            file, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # the worker processes inherit the lock, because they write too
     except BlockingIOError:
         return False
     return True

@@ -41,25 +41,25 @@ _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unl
 
 @dataclass(frozen=True, slots=True)
 class _Labelled:
-    """A part with its targets: (clips, cells, classes), (clips, classes), or none."""
+    """A part with its targets: (clips, cells, classes) if strong, (clips, classes) if weak, or empty."""
 
     part: PartData
     target: Floats
 
 
 def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bundle | None = None) -> None:
-    """Train a mean teacher and its student; the best teacher by validation is `out/best.pt`.
+    """Train a student and its mean teacher; `out/best.pt` is the teacher with the best validation scores.
 
-    Continues from `out/checkpoint.pt` where there is one, else from the bundle `begin`, else from nothing.
-    `out` also gets TensorBoard's events, `log.jsonl`, a line a validation, and `fit.json`, what the run is and was.
+    Resumes from `out/checkpoint.pt` if it exists, else starts from the bundle `begin`, else from random weights.
+    Also writes TensorBoard events, `log.jsonl` (one line per validation) and `fit.json` (the run and its phases).
 
     Raises:
-        EarwitnessError: features or annotations are missing or do not fit the clips, or what is there to continue is
-            damaged, of another network or features, or of a corpus whose groups of recordings were on other sides.
+        EarwitnessError: features or annotations are missing or do not match the clips; or the run to resume is
+            damaged, has another network or features, or used a corpus with another split.
 
     """
     torch.manual_seed(config.seed)
-    torch.set_flush_denormal(True)  # numbers that small tell nothing and cost a processor a hundred times the others
+    torch.set_flush_denormal(True)  # denormals carry no information and are a hundred times slower
     if config.threads:
         use_threads(config.threads)
     data = {
@@ -68,14 +68,14 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
         if config.batch.get(kind, 0)
     }
     validation = corpus.part("validation", features, config.modalities)
-    labelled = data.get("strong", data.get("weak"))  # a configuration has one of them
+    labelled = data.get("strong", data.get("weak"))  # every configuration has at least one of them
     assert labelled is not None
     shapes = labelled.part.features.shapes
     strange = [name for name in config.widths if len(shapes.get(name, ())) != 1]
     if strange:
         raise EarwitnessError(f"widths: {', '.join(strange)} are not among this run's embeddings")
     for name in unused(shapes, config):
-        _log.warning("%s does nothing here: it is for spectral cells%s", name, " alone" if name == "mixup" else "")
+        _log.warning("%s has no effect here: it needs%s spectral cells", name, " only" if name == "mixup" else "")
     student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, dropout=config.dropout).to(
         memory_format=torch.channels_last
     )
@@ -92,15 +92,15 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
 def _take_up(
     out: Path, learner: Learner, corpus: Corpus, data: list[PartData], config: FitConfig, begin: Bundle | None
 ) -> bool:
-    """Go back to where the run was, and note in `fit.json` how it goes on; False if nothing is left to do."""
+    """Resume the run, or start it, and record the phase in `fit.json`; False if nothing is left to do."""
     run: Run | None = None
     resumed = learner.load(out)
     if resumed:
         run = Run.read(out)
         if run is None:
-            raise EarwitnessError(f"{out}: has a checkpoint but no fit.json, which says what the run is: restore it")
+            raise EarwitnessError(f"{out}: has a checkpoint but no fit.json, which describes the run: restore it")
         if begin is not None:
-            _log.info("%s: is there already and goes on; --from %s is not used", out, begin.name)
+            _log.info("%s: resuming the existing run; --from %s is ignored", out, begin.name)
     elif begin is not None:
         run = Run.of_bundle(begin)
         learner.step = run.steps
@@ -119,7 +119,7 @@ def _take_up(
     elif begin is not None:
         learner.start_from(begin, learner.step)
     if learner.step >= config.steps:
-        _log.info("%s: has %d steps already, and the configuration wants %d", out, learner.step, config.steps)
+        _log.info("%s: already has %d steps; the configuration asks for %d", out, learner.step, config.steps)
         return False
     now.write(out)
     learner.best.save(out)
@@ -138,7 +138,7 @@ def _train(
     config: FitConfig,
 ) -> None:
     student, teacher, optimiser, rng = learner.student, learner.teacher, learner.optimiser, learner.rng
-    board = SummaryWriter(out, purge_step=learner.step + 1)  # what a killed run wrote behind its checkpoint
+    board = SummaryWriter(out, purge_step=learner.step + 1)  # drops what a killed run wrote after its checkpoint
     started = time.monotonic()
     assert validation.truth is not None  # only unlabelled parts have none
     bar = tqdm(total=config.steps, initial=learner.step, desc="fit", unit="step", mininterval=5)
@@ -213,7 +213,7 @@ def _read(corpus: Corpus, features: Path, part: Part, modalities: tuple[str, ...
 
 
 def _draw(data: Mapping[Kind, _Labelled], classes: int, config: FitConfig, rng: np.random.Generator) -> Batch:
-    """Random clips of every kind, the strong ones first, all as long as the longest clip of all."""
+    """Random clips of every kind, the strong ones first, padded to the longest clip of the data."""
     cells = max(int(one.part.features.cells.max()) for one in data.values())
     features: dict[str, list[Tensor]] = {}
     valid: dict[str, list[Tensor]] = {}
@@ -239,7 +239,7 @@ def _draw(data: Mapping[Kind, _Labelled], classes: int, config: FitConfig, rng: 
 
 
 def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000) -> None:
-    """Set each input's mean and standard deviation per bin, over valid cells of the training clips."""
+    """Set the mean and standard deviation of each input, per bin, from valid cells of the training clips."""
     clips = np.flatnonzero(features.cells)
     rows = clips[np.linspace(0, len(clips) - 1, min(most_clips, len(clips))).astype(int)]
     for name in network.modalities:
@@ -260,7 +260,7 @@ def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000
 
 
 def _expect_priors(network: Crnn, target: Floats) -> None:
-    """Let the untrained network expect each class as often as it is there, which saves the first hundreds of steps."""
+    """Set the output bias to each class's share of the cells, which saves the first hundreds of steps."""
     share = torch.from_numpy(target).flatten(0, -2).mean(dim=0).clamp(1e-3, 0.5)
     with torch.no_grad():
         network.classify.bias.copy_(torch.logit(share))

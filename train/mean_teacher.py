@@ -1,4 +1,4 @@
-"""The mean teacher (Tarvainen & Valpola 2017) as the paper uses it (paper section 2.3)."""
+"""The mean teacher (Tarvainen & Valpola 2017) as used in the paper (section 2.3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.config import FitConfig
 
 
 def learning_rate(step: int, config: FitConfig) -> float:
-    """`highest * exp(-5 (1 - t / ramp)^2)` up to the ramp's end, then times `decay` a step; annealed at the end."""
+    """`highest * exp(-5 (1 - t / ramp)^2)` during the ramp, then times `decay` per step; annealed at the end."""
     left = min(1.0, (config.steps - step) / config.anneal_steps) if config.anneal_steps else 1.0
     return config.learning_rate * ramp(step, config) * config.decay ** max(0, step - config.ramp_steps) * left
 
@@ -25,7 +25,7 @@ def ramp(step: int, config: FitConfig) -> float:
 
 
 def new_teacher(student: Crnn) -> Crnn:
-    """A copy of the student that no gradient reaches, in the mode it detects in: no dropout, running statistics."""
+    """A copy of the student without gradients, in evaluation mode: no dropout, running statistics."""
     return copy.deepcopy(student).eval().requires_grad_(False)
 
 
@@ -33,8 +33,8 @@ def new_teacher(student: Crnn) -> Crnn:
 def follow(teacher: nn.Module, student: nn.Module, step: int, config: FitConfig) -> None:
     """Move the teacher towards the student: an exponential moving average of weights and of float buffers.
 
-    Batch norm's running statistics are averaged like the weights, so that they stay those of the
-    weights they stand beside; its counters are copied. Step 0 is the first one.
+    Batch norm's running statistics are averaged like the weights, so that they match the averaged weights; its
+    counters are copied. Step 0 is the first one.
     """
     keep = min(1 - 1 / (step + 2), config.ema) if config.ema_warmup else config.ema
     for ours, theirs in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
@@ -47,10 +47,10 @@ def follow(teacher: nn.Module, student: nn.Module, step: int, config: FitConfig)
 def costs(
     student: Posteriors, teacher: Posteriors, batch: Batch, valid: Tensor, config: FitConfig
 ) -> dict[str, Tensor]:
-    """The costs that training minimises the sum of, without the consistency's weights.
+    """The terms of the training cost, before the consistency weights are applied.
 
     Args:
-        student, teacher: what both say of the batch's clips, (B, T, classes) and (B, classes).
+        student, teacher: both networks' posteriors of the batch's clips, (B, T, classes) and (B, classes).
         batch: its first clips have strong labels, the next weak ones, the rest none.
         valid: (B, T) bool, cells that hold media.
 
@@ -65,7 +65,7 @@ def costs(
     frames = (bce * weight[:strong_clips]).mean() / weight[:strong_clips].mean().clamp_min(1e-6)
     frame_gap = (student.cells - teacher.cells).square()
     return {
-        "frames": frames if strong_clips else torch.zeros(()),  # of weak labels alone nothing is known frame by frame
+        "frames": frames if strong_clips else torch.zeros(()),  # weak labels give no targets per cell
         "clips": (clip_weight * clip_bce).sum() / max(1, len(clip_bce)),
         "consistency_frames": (frame_gap * weight).mean() / weight.mean().clamp_min(1e-6),
         "consistency_clips": (student.clip - teacher.clip).square().mean(),

@@ -1,4 +1,4 @@
-"""Where a model comes from: what each phase of its training was, on which data, with which code, on which machine."""
+"""The provenance of a model: the settings, data, code and machine of each phase of its training."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PACKAGES = ("earwitness", "torch", "torchaudio", "torchvision", "av", "numpy")
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training run ran on, from a step on."""
+    """The code, packages and machine of a training run, starting at a step."""
 
     from_step: int
-    commit: str | None  # of the source that ran, "+" behind it if it was changed; None: it is no checkout
+    commit: str | None  # of the source code, followed by "+" if it was modified; None: not a git checkout
     packages: dict[str, str]
     python: str
     machine: str
@@ -42,22 +42,22 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def like(self, other: Environment) -> bool:
-        """Whether both are the same but for the step."""
+        """Whether both are the same except for the step."""
         return msgspec.structs.replace(self, from_step=0) == msgspec.structs.replace(other, from_step=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of training with the same settings and data. Interruptions do not end it."""
+    """A period of training with the same settings and data. Interruptions do not end it."""
 
     from_step: int
     settings: Mapping[str, Any]  # of `FitConfig`
     corpus: Mapping[str, Any]  # of `CorpusConfig`
-    data_sha256: str | None = None  # of media, annotations and what makes the features; None: of an older version
+    data_sha256: str | None = None  # of media, annotations and feature specs; None: written by an older version
     environments: tuple[Environment, ...] = ()
 
     def json(self) -> dict[str, Any]:
-        """As a bundle stores it: the settings beside the rest."""
+        """As a bundle stores it: the settings on the same level as the other fields."""
         more = {} if self.data_sha256 is None else {"data_sha256": self.data_sha256}
         if self.environments:
             more["environments"] = msgspec.to_builtins(self.environments)
@@ -65,7 +65,7 @@ class Phase:
 
     @classmethod
     def of_json(cls, raw: Mapping[str, Any]) -> Phase:
-        """What `json` gave. Raises `KeyError`, `TypeError` or `msgspec.ValidationError`."""
+        """The inverse of `json`. Raises `KeyError`, `TypeError` or `msgspec.ValidationError`."""
         settings = dict(raw)
         return cls(
             from_step=int(settings.pop("from_step")),
@@ -76,7 +76,7 @@ class Phase:
         )
 
     def goes_on(self, other: Phase) -> bool:
-        """Whether `other` is this phase, taken up again."""
+        """Whether `other` is this phase, resumed."""
         return (self.settings, self.corpus, self.data_sha256) == (other.settings, other.corpus, other.data_sha256)
 
 
@@ -98,8 +98,8 @@ class Provenance:
     corpus: Mapping[str, Any]  # the last corpus's `CorpusConfig`
     recordings: Mapping[str, Mapping[str, int]]  # of the last corpus: part -> class -> groups
     trained_on: tuple[Source, ...]
-    split: Pin | None  # of all its corpora; None: of a version that did not pin groups
-    split_unchecked: bool = False  # it began with a model that did not say its groups
+    split: Pin | None  # of all its corpora; None: written by a version that did not record groups
+    split_unchecked: bool = False  # it started from a model whose groups are not recorded
 
     def json(self) -> dict[str, Any]:
         """As a bundle stores it."""
@@ -115,10 +115,10 @@ class Provenance:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Provenance:
-        """A bundle's.
+        """The provenance of a bundle.
 
         Raises:
-            EarwitnessError: it was not written by `earwitness-train export`.
+            EarwitnessError: the bundle was not written by `earwitness-train export`.
 
         """
         raw = bundle.provenance
@@ -138,15 +138,15 @@ class Provenance:
             ) from None
 
     def until(self, step: int) -> Provenance:
-        """Without the phases that begin at `step` or behind it."""
+        """The provenance without the phases that begin at or after `step`."""
         return replace(self, phases=tuple(one for one in self.phases if one.from_step < step))
 
 
 def known_of(bundle: Bundle) -> Known:
-    """What a bundle says of the corpora that it learned from, as `check_split` takes it.
+    """What a bundle records of the corpora that it was trained on, as input to `check_split`.
 
     Raises:
-        EarwitnessError: it has a provenance that is none of `earwitness-train export`.
+        EarwitnessError: its provenance was not written by `earwitness-train export`.
 
     """
     if not bundle.provenance:
@@ -159,7 +159,7 @@ def known_of(bundle: Bundle) -> Known:
 def _commit() -> str | None:
     folder = Path(__file__).parent
     try:
-        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # or it is some other project's checkout
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # else it is another project's checkout
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""`fit.json`: what a training run is and was, phase by phase, and what may change when it is taken up again."""
+"""`fit.json`: a training run and its phases, and what may change when it is resumed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ FILE = "fit.json"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of `earwitness-train fit`. It never changes its classes, its modalities and what makes their features."""
+    """A run of `earwitness-train fit`. Its classes, modalities and feature specs never change."""
 
     name: str  # for errors
     classes: tuple[str, ...]
     modalities: tuple[str, ...]
-    specs: Mapping[str, Mapping[str, Any]]  # of the features; empty: of a version that did not note them
+    specs: Mapping[str, Mapping[str, Any]]  # of the features; empty: written by a version that did not record them
     phases: tuple[Phase, ...]
-    split: Pin | None  # of all its corpora; None: of a version that did not pin groups
-    split_unchecked: bool = False  # it began with a model that does not say its groups
-    begun_with: Known | None = None  # the bundle that it begins with
+    split: Pin | None  # of all its corpora; None: written by a version that did not record groups
+    split_unchecked: bool = False  # it started from a model whose groups are not recorded
+    begun_with: Known | None = None  # the bundle that it starts from
     steps: int = 0  # of that bundle
 
     @classmethod
@@ -57,13 +57,13 @@ class Run:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
             raise EarwitnessError(
-                f"{path}: is damaged, or not of `earwitness-train fit` ({error!r:.120}): restore it, or name another "
-                "folder"
+                f"{path}: is damaged, or not written by `earwitness-train fit` ({error!r:.120}): restore it, or name "
+                "another folder"
             ) from None
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Run:
-        """What a run is that begins with a bundle. Raises `EarwitnessError` if that was not exported by us."""
+        """A run that starts from a bundle. Raises `EarwitnessError` if `export` did not write the bundle."""
         came = Provenance.of(bundle)
         return cls(
             name=bundle.name,
@@ -78,7 +78,7 @@ class Run:
         )
 
     def write(self, folder: Path) -> None:
-        """Write `fit.json`, whole or not at all."""
+        """Write `fit.json` atomically."""
         raw: dict[str, Any] = {
             "classes": list(self.classes),
             "modalities": list(self.modalities),
@@ -92,18 +92,18 @@ class Run:
         part.replace(folder / FILE)
 
     def check_corpus(self, corpus: Summary) -> bool:
-        """See that the run can be judged by a corpus: see `check_split`, also for what it gives and raises."""
+        """Check that a corpus can evaluate the run; returns and raises as `check_split`."""
         configs = tuple(one.corpus for one in self.phases if one.corpus)
         return check_split(self.begun_with or Known(self.name, self.split, configs), corpus)
 
     def taken_up(self, phase: Phase, corpus: Summary, specs: Mapping[str, Mapping[str, Any]]) -> Run:
-        """The run with `phase`, which begins at the step that it has got to.
+        """The run with `phase` added, which begins at the current step.
 
-        A phase with the settings and the data of the last one is that one, after an interruption. Settings and data
-        may change, but not the network's form and not what makes its features.
+        A phase with the same settings and data as the last one continues it after an interruption. Settings and data
+        may change, but not the network's architecture or its feature specs.
 
         Raises:
-            EarwitnessError: classes, modalities, widths or features are others, or `check_split` refuses the corpus.
+            EarwitnessError: classes, modalities, widths or features differ, or `check_split` rejects the corpus.
 
         """
         self._check_same("classes", self.classes, corpus.classes)
@@ -134,13 +134,13 @@ class Run:
     def _check_same(self, what: str, before: object, now: object) -> None:
         if before != now:
             raise EarwitnessError(
-                f"{self.name} has {what} {_shown(before)}, now they are {_shown(now)}: that can't change within a run; "
+                f"{self.name} has {what} {_shown(before)}, now they are {_shown(now)}: they can't change within a run; "
                 "name another folder"
             )
 
 
 def new_run(folder: Path, phase: Phase, corpus: Summary, specs: Mapping[str, Mapping[str, Any]]) -> Run:
-    """A run that begins with nothing."""
+    """A run that starts from random weights."""
     return Run(str(folder), corpus.classes, tuple(specs), specs, (phase,), pin_of(corpus))
 
 

@@ -1,4 +1,5 @@
-"""Which side of the split each group of recordings is on, pinned: what a model may know must not judge it."""
+"""The side of the split of each group of recordings. It stays fixed, so that no model is evaluated on recordings that
+it was trained on."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ _log = logging.getLogger(__name__)
 Side: TypeAlias = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
 _DEALT_BY = ("seed", "uses", "validation_share", "test_share")
-"""What of a corpus's configuration decides how groups are dealt: all that there is to compare in models of versions
-that did not pin."""
+"""The configuration fields that decide how groups are assigned. For models of versions that did not record groups,
+only these can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The side of every group that a corpus, or a model's corpora so far, had."""
+    """The side of every group in a corpus, or in all of a model's corpora."""
 
     sides: Mapping[str, Side]
 
     @classmethod
     def of_json(cls, parts: Mapping[str, Iterable[str]]) -> Pin:
-        """From side -> groups."""
+        """The pin of a mapping from side to groups."""
         return cls({group: side for side in SIDES for group in parts.get(side, ())})
 
     def json(self) -> dict[str, list[str]]:
@@ -40,22 +41,22 @@ class Pin:
         return sorted(group for group, side in other.sides.items() if self.sides.get(group, side) != side)
 
     def joined(self, other: Pin) -> Pin:
-        """The groups of both; `other`'s side holds."""
+        """The groups of both; where they differ, `other`'s side."""
         return Pin({**self.sides, **other.sides})
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a run or a model says of the corpora that it learned from."""
+    """What a run or a model records of the corpora that it was trained on."""
 
     name: str
-    pin: Pin | None  # None: it is of a version that did not pin groups
+    pin: Pin | None  # None: written by a version that did not record groups
     configs: tuple[Mapping[str, Any], ...]  # of its corpora, oldest first
     counts: Mapping[str, Mapping[str, int]] | None = None  # of its last corpus: part -> class -> groups
 
 
 def pin_of(summary: Summary) -> Pin:
-    """A corpus's split; one of a version that did not pin is read from its parts' groups."""
+    """A corpus's split. For a version that did not record it, it is taken from the groups of the parts."""
     if summary.split is not None:
         return Pin.of_json(summary.split)
     return Pin.of_json(
@@ -64,23 +65,23 @@ def pin_of(summary: Summary) -> Pin:
 
 
 def check_split(known: Known, corpus: Summary) -> bool:
-    """See that what was learned can't know what a corpus keeps apart; False if that can't be told for certain.
+    """Check that a model was not trained on recordings that a corpus holds out; False if that can't be verified.
 
     Raises:
-        EarwitnessError: a group changes sides, validation recordings were trained on and are not in `corpus`, or, for
-            what does not say its groups, the corpus was dealt in another way or has other recordings.
+        EarwitnessError: a group changes sides; validation recordings were trained on and `corpus` holds them out; or
+            groups are not recorded, and the corpus was split in another way or has other recordings.
 
     """
     if any(one.get("train_on_validation", False) for one in known.configs) and not corpus.trains_on_validation:
         raise EarwitnessError(
             f"{known.name} was trained on a corpus with another train_on_validation, so it knows the recordings that "
-            "this corpus keeps for validation: make the corpus with the same, or begin without it"
+            "this corpus keeps for validation: make the corpus with the same setting, or start without this model"
         )
     if known.pin is not None:
         _check_pins(known.name, known.pin, pin_of(corpus))
         return True
     if not known.configs:
-        _log.warning("%s does not say what it was trained on: it may know the recordings of this corpus", known.name)
+        _log.warning("%s does not record what it was trained on: it may know this corpus's recordings", known.name)
         return False
     other = sorted(
         {field for one in known.configs for field in _DEALT_BY if one.get(field) != corpus.config.get(field)}
@@ -88,20 +89,20 @@ def check_split(known: Known, corpus: Summary) -> bool:
     if other:
         raise EarwitnessError(
             f"{known.name} was trained on a corpus with another {', '.join(other)}, so it may know the recordings that "
-            "this corpus keeps for validation and test: make the corpus with the same, or begin without it"
+            "this corpus keeps for validation and test: make the corpus with the same settings, or start without this "
+            "model"
         )
     changed = _counts_changed(known.counts, corpus) if known.counts is not None else None
     if changed and corpus.split_from is None:
         raise EarwitnessError(
-            f"{known.name} was trained on other recordings ({changed}) and does not say which, so it may know those "
-            "that this corpus keeps for validation and test: make the corpus that it was trained on again, and pin its "
-            "groups with `earwitness-train corpus --split THAT`, or begin without it"
+            f"{known.name} was trained on other recordings ({changed}) and does not record which, so it may know those "
+            "that this corpus keeps for validation and test: make the corpus that it was trained on again, and keep "
+            "its split with `earwitness-train corpus --split CORPUS`, or start without this model"
         )
     _log.warning(
-        "%s does not say which groups of recordings it was trained on (%s), so it can't be checked that none changed "
-        "sides",
+        "%s does not record which groups of recordings it was trained on (%s), so moved groups can't be detected",
         known.name,
-        "only that seed and shares are the same could be seen"
+        "only seed and shares could be compared; they are the same"
         if changed or known.counts is None
         else "seed, shares and the number of groups are the same",
     )
@@ -114,8 +115,8 @@ def _check_pins(name: str, pin: Pin, corpus: Pin) -> None:
         first = moved[0]
         raise EarwitnessError(
             f"{name} and this corpus have {len(moved)} groups of recordings on other sides of the split ({first!r}: "
-            f"{pin.sides[first]} there, {corpus.sides[first]} here): make the corpus with --split of it, so that known "
-            "groups stay where they are, or begin without it"
+            f"{pin.sides[first]} there, {corpus.sides[first]} here): make the corpus with --split CORPUS, naming the "
+            "corpus that the model was trained on, or start without this model"
         )
 
 
@@ -132,7 +133,7 @@ def read_pin(folder: Path) -> Pin:
     """The split of a corpus or of a bundle, to be kept in another corpus.
 
     Raises:
-        EarwitnessError: the folder holds neither, or does not say its groups.
+        EarwitnessError: the folder holds neither, or does not record its groups.
 
     """
     if (folder / FILE).exists():
@@ -141,7 +142,7 @@ def read_pin(folder: Path) -> Pin:
     split = bundle.provenance.get("split")
     if split is None:
         raise EarwitnessError(
-            f"bundle {folder}: does not say which groups of recordings were on which side, only how many: pin the "
-            "split of the corpus that it was trained on"
+            f"bundle {folder}: records only how many groups of recordings were on each side, not which: use the "
+            "corpus that it was trained on"
         )
     return Pin.of_json(split)

@@ -1,4 +1,4 @@
-"""Worker processes for long work: one thread each, and none outlives the command."""
+"""Worker processes for long tasks: one thread each, and none outlives the command."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from streamer.errors import EarwitnessError
 from streamer.networks.backends import use_threads
 
 _LOOK_S = 0.5
-"""How often a worker looks whether the command is still there."""
+"""Interval at which a worker checks that the command is still running."""
 
 
 @contextmanager
 def pool(
     workers: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that each call `begin(*arguments)` first. What was not begun is dropped on an error.
+    """A pool of processes that each call `begin(*arguments)` first. On an error, jobs that have not begun are dropped.
 
     Raises:
         EarwitnessError: a worker was killed.
@@ -34,14 +34,14 @@ def pool(
         yield executor
     except BrokenProcessPool:
         raise EarwitnessError(
-            "a worker process was killed, perhaps for want of memory: run it again with fewer --workers"
+            "a worker process was killed, perhaps because memory ran out: run it again with fewer --workers"
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(command: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C goes to all: without a traceback from each
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes; no traceback from each
     threading.Thread(target=_end_with, args=(command,), daemon=True).start()
     use_threads(1)
     if begin is not None:
@@ -49,7 +49,7 @@ def _begin(command: int, begin: Callable[..., None] | None, arguments: tuple[Any
 
 
 def _end_with(command: int) -> None:
-    """A command that is killed can't end its workers: they would wait for work for ever."""
+    """End when the command has ended: a killed command can't end its workers, which would wait forever."""
     while os.getppid() == command:
         time.sleep(_LOOK_S)
     os._exit(1)

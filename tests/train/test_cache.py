@@ -130,7 +130,7 @@ def test_features_of_another_spec_or_version_are_refused_in_one_line(
     for command in (evaluate, export):
         capsys.readouterr()
         assert cli.main(command) == 1
-        assert "takes spectral features with window=2048, these were made with window=1024" in capsys.readouterr().err
+        assert "needs spectral features with window=2048, these were made with window=1024" in capsys.readouterr().err
     assert features(source, out) == 1
     assert "its features have window=1024, not window=2048" in capsys.readouterr().err
     store.write_text(json.dumps({**key, "version": 0}))
@@ -194,7 +194,7 @@ def test_two_at_once_do_not_write_into_one_folder(tmp_path: Path, capsys: pytest
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         assert features(source, out) == 1
-        assert "another earwitness-train writes there" in capsys.readouterr().err
+        assert "another earwitness-train is writing there" in capsys.readouterr().err
         process.kill()
     assert features(source, out) == 0
 

@@ -60,7 +60,7 @@ def test_a_part_in_which_nothing_matches_is_an_error(
     rename(source / "metadata" / f"{part}.tsv", f"{part}_", "other_")
     assert cli.main(arguments([str(source), str(stored)], tmp_path / "run", steps=1)) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{part}.tsv: speaks of none of the" in last
+    assert f"{part}.tsv: annotates none of the" in last
     assert "other_00000.flac" in last
 
 
@@ -76,8 +76,8 @@ def test_clips_without_a_row_and_rows_without_a_clip_are_counted(
     assert "1 of 4 clips in" in text
     assert "have no row in" in text
     assert "1 of 4 clips in" in text
-    assert "train_00002.flac the first" in text
-    assert "elsewhere.flac the first" in text
+    assert "the first is train_00002.flac" in text
+    assert "the first is elsewhere.flac" in text
 
 
 def test_two_clips_of_one_row_are_refused(
@@ -98,7 +98,7 @@ def test_events_behind_their_clips_end_are_counted(data: tuple[Path, Path], capl
     with caplog.at_level(logging.WARNING):
         Corpus.read(source).part("train", stored, ["spectral"])
     assert "1 events in" in caplog.text
-    assert "begin when their clip has ended" in caplog.text
+    assert "begin after their clip has ended" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_clips_without_sound_are_counted_and_found_silent(
     with caplog.at_level(logging.WARNING):
         assert cli.main(arguments([str(source), str(stored)], tmp_path / "run", steps=2)) == 0
     assert "1 of 4 clips in" in caplog.text
-    assert "hold nothing that spectral could be made of, train_00000.mkv the first" in caplog.text
+    assert "have no media for spectral; the first is train_00000.mkv" in caplog.text
     assert cli.main(["export", str(source), str(stored), str(tmp_path / "run"), str(tmp_path / "bundle")]) == 0
     (source / "audio" / "test" / "test_00001.flac").unlink()
     make_clip(source / "audio" / "test" / "test_00001.mkv", seconds=2, audio=None, video="mjpeg")

@@ -156,7 +156,7 @@ def test_what_is_missing_is_said_in_one_line(
     data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["fit", str(tmp_path / "nowhere"), str(data[1]), str(tmp_path / "run")]) == 1
-    assert "is not a whole corpus" in capsys.readouterr().err
+    assert "is not a complete corpus" in capsys.readouterr().err
     assert cli.main(["fit", str(data[0]), str(tmp_path / "nowhere"), str(tmp_path / "run")]) == 1
     assert "run `earwitness-train features` first" in capsys.readouterr().err
     export = ["export", *map(str, data), str(tmp_path / "cut"), str(tmp_path / "bundle")]

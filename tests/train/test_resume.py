@@ -149,9 +149,9 @@ def test_fit_json_says_code_packages_machine_and_data(data: list[str], tmp_path:
     [
         ("checkpoint.pt", b"not a checkpoint", "checkpoint.pt: is damaged, or not a checkpoint of this run"),
         ("checkpoint.pt", None, "checkpoint.pt: is damaged, or not a checkpoint of this run"),
-        ("fit.json", b"{", "fit.json: is damaged, or not of `earwitness-train fit`"),
-        ("fit.json", b"[]", "fit.json: is damaged, or not of `earwitness-train fit`"),
-        ("fit.json", b'{"phases": [{}]}', "fit.json: is damaged, or not of `earwitness-train fit`"),
+        ("fit.json", b"{", "fit.json: is damaged, or not written by `earwitness-train fit`"),
+        ("fit.json", b"[]", "fit.json: is damaged, or not written by `earwitness-train fit`"),
+        ("fit.json", b'{"phases": [{}]}', "fit.json: is damaged, or not written by `earwitness-train fit`"),
     ],
 )
 def test_a_damaged_run_is_said_in_one_line(
@@ -202,10 +202,10 @@ def test_what_may_change_within_a_run_does_and_what_may_not_is_refused(
     capsys.readouterr()
     (out / "fit.json").write_text(json.dumps({**raw, "classes": ["Dog", "Cat"]}))
     assert fit(data, out, steps=6) == 1
-    assert "classes Dog, Cat, now they are Cat, Dog: that can't change within a run" in capsys.readouterr().err
+    assert "classes Dog, Cat, now they are Cat, Dog: they can't change within a run" in capsys.readouterr().err
     (out / "fit.json").write_text(json.dumps({**raw, "features": {"spectral": {"window": 1024, "mels": 128}}}))
     assert fit(data, out, steps=6) == 1
-    assert "that can't change within a run" in capsys.readouterr().err
+    assert "they can't change within a run" in capsys.readouterr().err
     (out / "fit.json").unlink()
     assert fit(data, out, steps=6) == 1
     assert "no fit.json" in capsys.readouterr().err

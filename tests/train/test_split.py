@@ -106,7 +106,7 @@ def test_a_model_that_gives_only_counts_is_compared_by_them_and_what_can_not_be_
     begin = ["--from", str(tmp_path / "old")]
     with caplog.at_level(logging.WARNING):
         assert cli.main([*arguments(few, tmp_path / "a", steps=2), *begin]) == 0
-    assert "so it can't be checked that none changed sides" in caplog.text
+    assert "so moved groups can't be detected" in caplog.text
     assert "the number of groups are the same" in caplog.text
     assert "split_unchecked" in (tmp_path / "a" / "fit.json").read_text()
     assert "trained on other recordings" in refused([*arguments(grown, tmp_path / "b", steps=2), *begin], capsys)
@@ -133,7 +133,7 @@ def test_a_corpus_that_pinned_nothing_is_read_by_its_parts_groups() -> None:
 def test_what_says_nothing_of_its_corpora_is_not_called_certain(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert not check_split(Known("mine", None, ()), Summary({"classes": ["Cat"]}, {}, {}))
-    assert "mine does not say what it was trained on" in caplog.text
+    assert "mine does not record what it was trained on" in caplog.text
 
 
 def test_a_corpus_that_is_killed_half_way_is_none_and_can_be_made_again(
@@ -148,7 +148,7 @@ def test_a_corpus_that_is_killed_half_way_is_none_and_can_be_made_again(
         lambda: len(list((half / "audio" / "train").glob("*"))) >= 5,
     )
     assert not (tmp_path / "corpus").exists()
-    assert "is not a whole corpus" in refused(["features", str(half), str(tmp_path / "features")], capsys)
+    assert "is not a complete corpus" in refused(["features", str(half), str(tmp_path / "features")], capsys)
     (half / "audio" / "train" / "left over.flac").write_bytes(b"")
     corpus.make(source, tmp_path / "corpus", SETTINGS, workers=1)
     assert not half.exists()
@@ -160,6 +160,6 @@ def test_a_folder_that_is_no_corpus_is_left_alone(tmp_path: Path) -> None:
     source = make_recordings(tmp_path / "recordings", 3)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("")
-    with pytest.raises(EarwitnessError, match="is already there and is no corpus"):
+    with pytest.raises(EarwitnessError, match="already exists and is not a corpus"):
         corpus.make(source, tmp_path / "mine", SETTINGS, workers=1)
     assert [one.name for one in (tmp_path / "mine").iterdir()] == ["notes.txt"]

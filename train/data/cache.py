@@ -1,8 +1,8 @@
-"""`earwitness-train features`: clips through the daemon's own reader and extractors, once.
+"""`earwitness-train features`: computes the features of clips once, with the daemon's own reader and extractors.
 
-`store` says how they lie on disk. A clip is known by what is in its file, not by its name: several corpora can share
-a folder, a changed clip is another one, and what is there is never computed again. Nothing is rounded: a model is
-trained on the very values that the daemon computes.
+`store` describes the files. A clip is identified by the hash of its file, not by its name: several corpora can share
+a folder, a changed clip counts as new, and stored features are never recomputed. Nothing is rounded: a model is
+trained on exactly the values that the daemon computes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ClipCells:
     values: Mapping[str, Floats]  # modality -> (cells, ...)
     valid: Mapping[str, Bools]  # modality -> (cells,)
     cells: int
-    picture_cells: int  # up to the last picture, if pictures were looked at
+    picture_cells: int  # up to the last picture, if pictures were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Features:
     cells: NDArray[np.int64]  # (clips,)
     specs: Mapping[str, Mapping[str, Any]]  # modality -> its extractor's spec
     _stores: Mapping[str, Stored]
-    _entries: Mapping[str, Sequence[Entry]]  # modality -> a clip each
+    _entries: Mapping[str, Sequence[Entry]]  # modality -> one entry per clip
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Each modality's shape of one cell."""
+        """Modality -> shape of one cell."""
         return {name: store.values.shape[1:] for name, store in self._stores.items()}
 
     def batch(self, rows: Sequence[int], cells: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -73,7 +73,7 @@ class Features:
 
 
 def media_sha256(path: Path) -> str:
-    """By which a clip is known. Raises `EarwitnessError` if it can't be read."""
+    """The hash that identifies a clip. Raises `EarwitnessError` if the file can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,14 +82,14 @@ def media_sha256(path: Path) -> str:
 
 
 def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCells:
-    """All cells of one clip, as the stream's pipeline would make them; none if it has no media that is taken.
+    """All cells of one clip, as the stream's pipeline computes them; none if the clip has no usable media.
 
-    The clip's audio says where it ends, also for modalities that take none of it: what is computed for one
-    modality today and for another one tomorrow goes together.
+    The clip's audio decides where it ends, also for modalities that do not use audio. Cells of different
+    modalities thus match, even if they are computed at different times.
 
     Raises:
         SourceError: the clip can't be read.
-        EarwitnessError: its timestamps jump, so that it is not one clip.
+        EarwitnessError: its timestamps jump, so it is not one continuous clip.
 
     """
     want = want_of(factories.values()) | Want(frozenset({SAMPLE_RATE_HZ}))
@@ -121,16 +121,16 @@ def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCel
 
 
 def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weights: Path, workers: int) -> int:
-    """Compute and store what `folder` lacks of the clips' features: the number of clips that it took.
+    """Compute and store the clips' features that `folder` lacks; returns the number of clips computed.
 
-    Each clip is kept as soon as it is done: what is interrupted or killed is gone on with.
+    Each clip is stored as soon as it is done, so an interrupted or killed command can be resumed.
 
     Args:
-        folder: made if it is not there.
-        clips: the media and its SHA-256.
+        folder: created if it does not exist.
+        clips: path of the media -> its SHA-256.
         modalities: some of `EXTRACTORS`.
         weights: folder of pretrained networks.
-        workers: processes.
+        workers: number of processes.
 
     Raises:
         EarwitnessError: the folder holds features of another spec, or a clip has jumping timestamps.
@@ -163,7 +163,7 @@ def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> 
     """The stored features of `clips`, in their order.
 
     Raises:
-        EarwitnessError: a modality or a clip is missing, or they were made by another version.
+        EarwitnessError: a modality or a clip is missing, or the features were made by another version.
 
     """
     stores: dict[str, Stored] = {}
@@ -172,8 +172,8 @@ def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> 
         missing = [path for path, sha256 in clips.items() if sha256 not in store.entries]
         if missing:
             raise EarwitnessError(
-                f"{folder}: has no {name} features of {len(missing)} of {len(clips)} clips, {missing[0]} the first (as "
-                "it is now): run `earwitness-train features` for this corpus"
+                f"{folder}: has no {name} features of {len(missing)} of {len(clips)} clips in their current version, "
+                f"the first is {missing[0]}: run `earwitness-train features` for this corpus"
             )
     entries = {name: [store.entries[sha256] for sha256 in clips.values()] for name, store in stores.items()}
     if all(store.key.pictures_alone for store in stores.values()):  # a stream of pictures ends with its last picture
@@ -185,10 +185,10 @@ def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> 
 
 
 def check_specs(features: Features, specs: Mapping[str, Mapping[str, Any]], whose: str) -> None:
-    """See that the features are those that a model takes: of the same spec and weights.
+    """Check that the features have the spec and weights that a model needs.
 
     Raises:
-        EarwitnessError: they are not.
+        EarwitnessError: they do not.
 
     """
     for name, spec in specs.items():
@@ -196,13 +196,13 @@ def check_specs(features: Features, specs: Mapping[str, Mapping[str, Any]], whos
         other = [field for field, value in spec.items() if value is not None and mine.get(field) != value]
         if other:
             raise EarwitnessError(
-                f"{whose} takes {name} features with {shown(spec, other)}, these were made with "
+                f"{whose} needs {name} features with {shown(spec, other)}, these were made with "
                 f"{shown(mine, other)}: compute them in another folder with `earwitness-train features`"
             )
 
 
 def in_order(modalities: Sequence[str]) -> list[str]:
-    """The modalities in the order in which networks take them. Raises `EarwitnessError` if one is not known."""
+    """The modalities in the order of a network's inputs. Raises `EarwitnessError` if one is unknown."""
     for name in modalities:
         if name not in EXTRACTORS:
             raise EarwitnessError(f"there is no modality {name!r}; there are {', '.join(EXTRACTORS)}")
@@ -210,7 +210,7 @@ def in_order(modalities: Sequence[str]) -> list[str]:
 
 
 _worker_factories: dict[str, ExtractorFactory] = {}
-"""Of a worker process: networks are loaded once in each, not once a clip."""
+"""State of a worker process: networks are loaded once per process, not once per clip."""
 
 
 def _begin(modalities: Sequence[str], weights: Path) -> None:
@@ -220,7 +220,7 @@ def _begin(modalities: Sequence[str], weights: Path) -> None:
 def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
     cells = clip_cells(path, {name: _worker_factories[name] for name in modalities})
     if media_sha256(path) != sha256:
-        raise EarwitnessError(f"{path}: changed while it was read: run it again")
+        raise EarwitnessError(f"{path}: changed while it was being read: run the command again")
     return cells
 
 

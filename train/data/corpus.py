@@ -1,7 +1,7 @@
 """`earwitness-train corpus`: a folder of mixed clips with DCASE's annotation files.
 
 ```
-OUT/corpus.json                     the configuration, the side of the split of every group (written last)
+OUT/corpus.json                     the configuration, the part of every group (written last)
 OUT/audio/<part>/<clip>.flac        22 050 Hz, mono, 16 bit
 OUT/metadata/<part>.tsv             train, validation, test: filename onset offset event_label
 OUT/metadata/weak.tsv               filename event_labels (comma-separated)
@@ -43,18 +43,18 @@ def make(
 ) -> None:
     """Split the recordings under `source` by group and mix every part's clips into `out`.
 
-    The same recordings, configuration and seed give the same files, whatever the number of workers. Groups that
-    `pin` (the split of `pin_name`) knows stay on their side; only new groups are dealt. All of `out` comes to be
-    at once, at the end: what was killed half way is no corpus.
+    The same recordings, configuration and seed give the same files for any number of workers. Groups in `pin` (the
+    split of `pin_name`) stay in their part; only new groups are assigned. `out` is created atomically at the end, so
+    a killed command leaves no partial corpus there.
 
     Raises:
-        EarwitnessError: `out` is already there, a recording is bad, or a class has no recording.
+        EarwitnessError: `out` already exists, a recording is invalid, or a class has no recording.
 
     """
     if (out / FILE).exists():
         raise EarwitnessError(f"{out}: already holds a corpus; name another folder or delete it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EarwitnessError(f"{out}: is already there and is no corpus; name another folder or delete it")
+        raise EarwitnessError(f"{out}: already exists and is not a corpus; name another folder or delete it")
     sides = pin.sides if pin is not None else {}
     parts = split(read_manifest(source, config.uses), config.seed, config.validation_share, config.test_share, sides)
     _check(parts, config)
@@ -62,7 +62,7 @@ def make(
     if config.train_on_validation:
         parts = replace(parts, train=(*parts.train, *parts.validation))
     recordings = {part: _recordings(parts, part) for part in PARTS}
-    half = out.with_name(out.name + ".part")  # what an earlier run left half way is in here
+    half = out.with_name(out.name + ".part")  # may hold files of an interrupted run
     with only_writer(half):
         for name in ("audio", "metadata"):
             shutil.rmtree(half / name, ignore_errors=True)
@@ -82,7 +82,7 @@ def make(
 def _mix(
     recordings: dict[Part, tuple[Recording, ...]], out: Path, config: CorpusConfig, workers: int
 ) -> dict[Part, list[tuple[str, mixing.Clip | None]]]:
-    """Write every part's clips: what is in each."""
+    """Write the clips of every part; returns their names and contents."""
     for part in PARTS:
         (out / "audio" / part).mkdir(parents=True)
     rows: dict[Part, list[tuple[str, mixing.Clip | None]]] = {part: [] for part in PARTS}
@@ -102,7 +102,7 @@ def _mix(
 
 
 _pools: dict[tuple[Recording, ...], mixing.Pool] = {}
-"""The pool of the worker process, read once: the one global, since a process pool's jobs share nothing else."""
+"""The worker process's recordings, read once. This is a global because the jobs of a pool share nothing else."""
 
 
 def _mix_job(
@@ -142,7 +142,7 @@ def _write_metadata(out: Path, rows: dict[Part, list[tuple[str, mixing.Clip | No
 def _strong_rows(rows: Sequence[tuple[str, mixing.Clip | None]]) -> Iterator[tuple[str, ...]]:
     for name, clip in rows:
         if clip and not clip.labels:
-            yield name, "", "", ""  # a clip without an event still counts
+            yield name, "", "", ""  # a clip without events is annotated too
         for one in clip.labels if clip else ():
             yield name, f"{one.onset_s:.3f}", f"{one.offset_s:.3f}", one.label
 

@@ -1,4 +1,4 @@
-"""A corpus as training sees it: each part's clips, what is annotated of them, and their features."""
+"""A corpus as training uses it: the clips of each part, their annotations and their features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from train.data.summary import Summary, read_summary
 
 _log = logging.getLogger(__name__)
 _ANNOTATIONS: Mapping[Part, tuple[str, ...]] = {"unlabeled": ("unlabeled.tsv", "unlabel_in_domain.tsv")}
-"""The files of a part in `metadata`, where there is more than `<part>.tsv`: DCASE's name for the unlabelled one."""
+"""Possible annotation files of a part, if not only `<part>.tsv`: DCASE names the unlabelled one differently."""
 _STRONG: tuple[Part, ...] = ("train", "validation", "test")
 
 
@@ -29,10 +29,10 @@ class PartData:
 
     part: Part
     clips: tuple[Path, ...]
-    rows: tuple[str, ...]  # each clip's name in the truth; its file name where there is none
+    rows: tuple[str, ...]  # each clip's name in the truth, or its file name if there is no truth
     truth: Truth | None
     features: cache.Features
-    sha256: str  # of all that is in here: media, annotations, what makes the features
+    sha256: str  # of media, annotations and feature specs
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -40,14 +40,14 @@ class PartData:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A folder of `earwitness-train corpus`, or one of the same form."""
+    """A folder written by `earwitness-train corpus`, or one with the same layout."""
 
     folder: Path
     summary: Summary
 
     @classmethod
     def read(cls, folder: Path) -> Corpus:
-        """The corpus in `folder`. Raises `EarwitnessError` if it is none, or not whole."""
+        """The corpus in `folder`. Raises `EarwitnessError` if there is none, or it is incomplete."""
         return cls(folder, read_summary(folder))
 
     @property
@@ -65,17 +65,17 @@ class Corpus:
         folders = sorted(path for path in (self.folder / "audio").glob("*") if path.is_dir())
         clips = [clip for folder in folders for clip in _clips_in(folder)]
         if not clips:
-            raise EarwitnessError(f"{self.folder / 'audio'}: has no clips in folders of the parts' names")
+            raise EarwitnessError(f"{self.folder / 'audio'}: has no clips in folders named after the parts")
         return {clip: cache.media_sha256(clip) for clip in clips}
 
     def part(self, part: Part, features: Path, modalities: Sequence[str]) -> PartData:
-        """A part with the features of its clips, as they are now.
+        """A part with the features of its current clips.
 
-        Clips without annotation are left out, and annotations without a clip passed over, with a counted warning.
+        Clips without annotations and annotations without a clip are left out, with a warning that counts them.
 
         Raises:
-            EarwitnessError: there are no clips, no annotation is of any of them, or features of a clip are missing.
-            TruthError: the annotations can't be read, are not of the part's kind, or have an unknown class.
+            EarwitnessError: there are no clips, none of them is annotated, or features of a clip are missing.
+            TruthError: the annotations can't be read, have the wrong kind for the part, or have an unknown class.
 
         """
         folder = self.folder / "audio" / part
@@ -98,9 +98,9 @@ class Corpus:
         paths = [self.folder / "metadata" / name for name in names]
         path = next((one for one in paths if one.exists()), None)
         if path is None:
-            if part == "unlabeled":  # its clips are all that there is to know
+            if part == "unlabeled":  # it needs no annotations
                 return None, None
-            raise TruthError(f"{paths[0]}: there is no such file, so nothing is known of the clips in audio/{part}")
+            raise TruthError(f"{paths[0]}: there is no such file, so the clips in audio/{part} have no annotations")
         truth = read_truth(path, labels=part != "unlabeled")
         truth.check_classes(self.classes)
         if part in _STRONG and not truth.strong:
@@ -119,38 +119,36 @@ def _matched(truth: Truth, clips: Sequence[Path], folder: Path) -> dict[Path, st
     rows = truth.names_of([str(clip.absolute()) for clip in clips])
     if not rows:
         raise TruthError(
-            f"{truth.source}: speaks of none of the {len(clips)} clips in {folder}: its file names are like "
-            f"{next(iter(truth.tags), 'none')}, the clips' like {clips[0].name}"
+            f"{truth.source}: annotates none of the {len(clips)} clips in {folder}: its file names look like "
+            f"{next(iter(truth.tags), 'none')}, those of the clips like {clips[0].name}"
         )
     if len(rows) < len(clips):
         unknown = next(clip for clip in clips if str(clip.absolute()) not in rows)
         _log.warning(
-            "%d of %d clips in %s have no row in %s and are left out, %s the first",
+            "%d of %d clips in %s have no row in %s and are left out; the first is %s",
             len(clips) - len(rows), len(clips), folder, truth.source, unknown.name,
         )  # fmt: skip
     absent = sorted(set(truth.tags) - set(rows.values()))
     if absent:
         _log.warning(
-            "%d of %d clips in %s are not in %s, %s the first",
+            "%d of %d clips in %s are not in %s; the first is %s",
             len(absent), len(truth.tags), truth.source, folder, absent[0],
         )  # fmt: skip
     return {clip: rows[str(clip.absolute())] for clip in clips if str(clip.absolute()) in rows}
 
 
 def _check_cells(data: PartData, modalities: Sequence[str]) -> None:
-    """Clips with nothing of what the model takes teach nothing, and a model finds nothing in them."""
+    """Warn of clips without any of the model's inputs: they do not contribute to training or detection."""
     empty = [clip for clip, cells in zip(data.clips, data.features.cells, strict=True) if cells == 0]
     what = f"{len(empty)} of {len(data)} clips in {data.clips[0].parent}"
     if len(empty) == len(data):
-        raise EarwitnessError(f"{what} hold nothing that {', '.join(modalities)} could be made of")
+        raise EarwitnessError(f"{what} have no media for {', '.join(modalities)}")
     if empty:
-        _log.warning(
-            "%s hold nothing that %s could be made of, %s the first", what, ", ".join(modalities), empty[0].name
-        )
+        _log.warning("%s have no media for %s; the first is %s", what, ", ".join(modalities), empty[0].name)
 
 
 def _warn_of_late_events(data: PartData) -> None:
-    """Events that begin when their clip has ended may be another clip's."""
+    """Warn of events that begin after the end of their clip: they may belong to another clip."""
     if data.truth is None or not data.truth.strong:
         return
     late = [
@@ -161,7 +159,7 @@ def _warn_of_late_events(data: PartData) -> None:
     ]
     if late:
         _log.warning(
-            "%d events in %s begin when their clip has ended, one of %s the first",
+            "%d events in %s begin after their clip has ended; the first is in %s",
             len(late),
             data.truth.source,
             late[0],

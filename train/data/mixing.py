@@ -73,7 +73,7 @@ def read_pool(recordings: Sequence[Recording], config: CorpusConfig) -> Pool:
 
 
 def mix(pool: Pool, config: CorpusConfig, rng: np.random.Generator, *, training: bool) -> Clip:
-    """One clip. `training` adds what widens a small set of recordings: speed, rooms, a wider range of levels."""
+    """One clip. `training` adds augmentation: speed changes, reverberation, a wider range of levels."""
     length = round(config.clip_s * RATE_HZ)
     background = _draw(pool.backgrounds, rng)
     mixture = _loop(_varied(background.samples, config, rng, training=training), length, rng)
@@ -102,7 +102,7 @@ def mix(pool: Pool, config: CorpusConfig, rng: np.random.Generator, *, training:
 
 
 def _cut(source: Sound, config: CorpusConfig, rng: np.random.Generator, *, training: bool) -> Floats:
-    """One active part of a sound at an RMS of 1, faded at its ends."""
+    """One active part of a sound, scaled to an RMS of 1, faded in and out."""
     start, stop = source.parts[rng.integers(len(source.parts))]
     samples = _varied(source.samples[start:stop], config, rng, training=training)
     if source.steady and rng.random() < config.extend:
@@ -123,7 +123,7 @@ def _cut(source: Sound, config: CorpusConfig, rng: np.random.Generator, *, train
 
 
 def _varied(samples: Floats, config: CorpusConfig, rng: np.random.Generator, *, training: bool) -> Floats:
-    """Played a little faster or slower, by resampling the spectrum."""
+    """The samples played slightly faster or slower, by resampling the spectrum."""
     if not training or config.speed == 0:
         return samples.astype(np.float32)
     length = round(len(samples) * np.exp(rng.uniform(-config.speed, config.speed)))
@@ -135,7 +135,7 @@ def _varied(samples: Floats, config: CorpusConfig, rng: np.random.Generator, *, 
 
 
 def _in_a_room(samples: Floats, rng: np.random.Generator) -> Floats:
-    """Convolved with a made-up room: a direct path and exponentially decaying noise, cut at the sound's end."""
+    """The samples convolved with a synthetic room response: a direct path and exponentially decaying noise."""
     decay_s, wet = rng.uniform(0.1, 0.45), rng.uniform(0.1, 0.6)
     times_s = np.arange(round(decay_s * RATE_HZ)) / RATE_HZ
     tail = rng.standard_normal(len(times_s)) * 10 ** (-3 * times_s / decay_s)
@@ -147,7 +147,7 @@ def _in_a_room(samples: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _loop(samples: Floats, length: int, rng: np.random.Generator) -> Floats:
-    """`length` samples of an endless, cross-faded loop of a sound, from a random place in it."""
+    """`length` samples of a cross-faded loop of a sound, from a random start."""
     fade = min(round(_LOOP_FADE_S * RATE_HZ), len(samples) // 4)
     ramp = np.sqrt(np.linspace(0, 1, fade, dtype=np.float32))
     body = samples[fade:].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The recordings that corpora are mixed from: the manifest, the split by group, the part that sounds."""
+"""The recordings that corpora are mixed from: the manifest, the split by group, the active parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamer.errors import EarwitnessError
 from streamer.types import Floats
 
 RATE_HZ = 22_050
-"""Of the recordings, and so of the corpus."""
+"""Sample rate of the recordings and of the corpus."""
 _BACKGROUND = "background/"
 _FRAME_S, _STEP_S = 0.02, 0.01
 
@@ -35,13 +35,13 @@ class Recording:
 
     @property
     def is_background(self) -> bool:
-        """None of the classes sounds in it."""
+        """Whether it contains none of the classes."""
         return self.label.startswith(_BACKGROUND)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Recordings of each part; no group is in two of them."""
+    """Recordings of each part; no group is in two parts."""
 
     train: tuple[Recording, ...]
     validation: tuple[Recording, ...]
@@ -92,11 +92,11 @@ def split(
     test_share: float,
     pinned: Mapping[str, str] | None = None,
 ) -> Split:
-    """Deal whole groups to the parts, each label's groups in the wanted shares.
+    """Assign whole groups to the parts, so that each label's groups have the given shares.
 
-    A group that has several labels goes to one part. Labels with few groups are dealt first, so that
-    each has at least one group in every part where it has three. Groups in `pinned` (group -> part) are
-    not dealt: they stay there, and the others make up the shares.
+    A group that has several labels goes to one part. Labels with few groups are assigned first, so that
+    a label with at least three groups has one in every part. Groups in `pinned` (group -> part) stay in
+    their part, and the others are assigned to reach the shares.
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for recording in recordings:
@@ -146,10 +146,10 @@ def level_db(samples: Floats) -> Floats:
 
 
 def active_parts(samples: Floats, active_db: float, gap_s: float, shortest_s: float) -> list[tuple[int, int]]:
-    """Where the recording sounds, as (start, stop) samples.
+    """The active parts of the recording, as (start, stop) samples.
 
-    A frame is active while it is within `active_db` of the recording's loud frames and, where the
-    recording has silence to compare with, 6 dB above that. Gaps under `gap_s` are closed.
+    A level frame (20 ms) is active while it is within `active_db` of the recording's loud frames and, if the
+    recording has silence to compare with, 6 dB above the silence. Gaps shorter than `gap_s` are closed.
     """
     levels = level_db(samples)
     loud, quiet = np.percentile(levels, 95), np.percentile(levels, 8)
@@ -170,6 +170,6 @@ def active_parts(samples: Floats, active_db: float, gap_s: float, shortest_s: fl
 
 
 def is_steady(samples: Floats) -> bool:
-    """Its level hardly varies, so a loop of it sounds like more of the same."""
+    """Whether the level hardly varies, so that a loop of the sound still sounds natural."""
     levels = level_db(samples)
     return len(samples) >= RATE_HZ and float(np.percentile(levels, 90) - np.percentile(levels, 10)) < 9.0

@@ -1,8 +1,8 @@
-"""One modality's features on disk: clip after clip, added as they are made.
+"""One modality's features on disk: clips are appended as they are computed.
 
 ```
-FEATURES/<modality>/store.json     what makes the cells: the extractor's spec with its weights' SHA-256, our version
-FEATURES/<modality>/clips.jsonl    a line a clip, by its media's SHA-256, added when its cells are written
+FEATURES/<modality>/store.json     how cells are computed: the extractor's spec with its weights' SHA-256, our version
+FEATURES/<modality>/clips.jsonl    one line per clip, by its media's SHA-256, appended after its cells
 FEATURES/<modality>/values.f32     (cells of all clips, ...) float32, memory-mapped when read
 FEATURES/<modality>/valid.u8       (cells of all clips,) bool
 ```
@@ -27,12 +27,12 @@ _STORE, _CLIPS, _VALUES, _VALID = "store.json", "clips.jsonl", "values.f32", "va
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What decides the values of a modality's cells, beside the media."""
+    """Everything except the media that decides the values of a modality's cells."""
 
     version: int
     spec: dict[str, Any]
     shape: tuple[int, ...]
-    pictures_alone: bool  # it takes no audio
+    pictures_alone: bool  # it uses no audio
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One modality's store, as it is read."""
+    """One modality's store, opened for reading."""
 
     key: Key
     entries: Mapping[str, Entry]  # media's SHA-256 -> its cells
@@ -55,7 +55,7 @@ class Stored:
 
 
 class Writer:
-    """One modality's store, as clips are added to it. What a killed run left half written is cut off."""
+    """One modality's store, opened for appending. A partial clip of a killed run is cut off."""
 
     def __init__(self, folder: Path, key: Key) -> None:
         folder.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ class Writer:
             file.close()
 
     def add(self, sha256: str, values: Floats, valid: Bools, picture_cells: int) -> None:
-        """Keep a clip's cells: its line comes last, so that a line always speaks of cells that are there."""
+        """Store a clip's cells. Its line is written last, so that every line refers to stored cells."""
         self._values.write(values.tobytes())
         self._valid.write(valid.tobytes())
         self._values.flush()
@@ -97,7 +97,7 @@ class Writer:
 def _append_to(path: Path, length: int) -> BinaryIO:
     file = path.open("ab")
     if file.tell() < length:
-        raise EarwitnessError(f"{path}: is shorter than {_CLIPS} beside it says: delete {path.parent}")
+        raise EarwitnessError(f"{path}: is shorter than {_CLIPS} requires: delete {path.parent}")
     if file.tell() > length:
         file.truncate(length)
     return file
@@ -107,7 +107,7 @@ def read_store(folder: Path, name: str) -> Stored:
     """The stored features of the modality `name`.
 
     Raises:
-        EarwitnessError: there are none, or they are damaged, or of another version.
+        EarwitnessError: there are none, they are damaged, or another version wrote them.
 
     """
     if not (folder / _STORE).exists():
@@ -122,7 +122,7 @@ def read_store(folder: Path, name: str) -> Stored:
     cells = max((one.start + one.cells for one in entries.values()), default=0)
     try:
         shape = (cells, *key.shape)
-        empty = cells == 0  # which can't be mapped
+        empty = cells == 0  # an empty file can't be memory-mapped
         values = np.zeros(shape, np.float32) if empty else np.memmap(folder / _VALUES, np.float32, "r", shape=shape)
         valid = np.fromfile(folder / _VALID, np.bool_, cells)
         if len(valid) < cells:
@@ -140,7 +140,7 @@ def _read_key(folder: Path) -> Key:
 
 
 def _read_entries(folder: Path) -> tuple[dict[str, Entry], int]:
-    """The clips by their SHA-256, and the length of the whole lines: a killed run may have left half of one."""
+    """The clips by their SHA-256, and the length of all complete lines: a killed run may leave a partial one."""
     try:
         data = (folder / _CLIPS).read_bytes() if (folder / _CLIPS).exists() else b""
         whole = data[: data.rfind(b"\n") + 1]

@@ -1,4 +1,4 @@
-"""`corpus.json`: how a corpus was made and split. It is written last, so a corpus that has it is whole."""
+"""`corpus.json`: how a corpus was made and split. It is written last, so a corpus that has it is complete."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ FILE = "corpus.json"
 
 
 class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `corpus.json` says."""
+    """The contents of `corpus.json`."""
 
     config: dict[str, Any]  # of `CorpusConfig`
-    groups: dict[str, dict[str, list[str]]]  # train, validation, test -> label -> groups of recordings heard there
+    groups: dict[str, dict[str, list[str]]]  # train, validation, test -> label -> groups of recordings in it
     recordings: dict[str, dict[str, int]]  # train, validation, test -> label -> recordings
-    split: dict[str, list[str]] | None = (
-        None  # train, validation, test -> groups, also those of corpora it was pinned to
-    )
-    split_from: str | None = None  # the corpus or model that known groups' sides were taken from
+    split: dict[str, list[str]] | None = None  # train, validation, test -> groups, including those of `split_from`
+    split_from: str | None = None  # the corpus or model whose split was kept
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -30,12 +28,12 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def trains_on_validation(self) -> bool:
-        """Whether its validation recordings are among those to train on."""
+        """Whether its validation recordings are also trained on."""
         return bool(self.config.get("train_on_validation", False))
 
 
 def read_summary(folder: Path) -> Summary:
-    """What `corpus.json` says of a corpus.
+    """Read the `corpus.json` of a corpus.
 
     Raises:
         EarwitnessError: it is missing or damaged.
@@ -46,12 +44,12 @@ def read_summary(folder: Path) -> Summary:
         if not summary.config.get("classes"):
             raise ValueError("config names no classes")
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise EarwitnessError(f"{folder}: is not a whole corpus of `earwitness-train corpus`: {error}") from None
+        raise EarwitnessError(f"{folder}: is not a complete corpus of `earwitness-train corpus`: {error}") from None
     return summary
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
-    """Write `corpus.json`, whole or not at all."""
+    """Write `corpus.json` atomically."""
     part = folder / (FILE + ".part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n")
     part.replace(folder / FILE)

@@ -14,7 +14,7 @@ from streamer.types import CELL, Floats
 def strong(truth: Truth, rows: Sequence[str], classes: Sequence[str], cells: int) -> Floats:
     """(clips, cells, classes) of 0 and 1: a cell is active when an event covers its centre.
 
-    An event too short to cover a centre is given the cell that holds its middle.
+    An event too short to cover a centre activates the cell that contains its middle.
 
     Args:
         truth: annotations with times.
@@ -36,7 +36,7 @@ def strong(truth: Truth, rows: Sequence[str], classes: Sequence[str], cells: int
 
 
 def weak(truth: Truth, rows: Sequence[str], classes: Sequence[str]) -> Floats:
-    """(clips, classes) of 0 and 1: what is in each clip, wherever in it. Arguments as for `strong`."""
+    """(clips, classes) of 0 and 1: whether each class occurs anywhere in the clip. Arguments as for `strong`."""
     targets = np.zeros((len(rows), len(classes)), np.float32)
     for index, row in enumerate(rows):
         for label in truth.tags[row]:
