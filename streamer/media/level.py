@@ -47,30 +47,24 @@ class Level:
 
 
 class LevelMeter:
-    """`push` decoded sound; gives out a `Level` each second. The same for any chunking but for rounding."""
+    """`push` decoded sound; gives out a `Level` each second. The same for any chunking."""
 
     def __init__(self) -> None:
         self._rate_hz = 0
-        self._start()
-
-    def _start(self) -> None:
-        self._count = 0
         self._mixed = False
-        self._channels = 0
-        self._heard = _Sums(1)
-        self._sums = _Sums(1)
+        self._parts: list[tuple[Floats, Floats]] = []  # channels, what is heard of them; one second at most
+        self._count = 0
 
     def push(self, rate_hz: int, channels: Floats, heard: Floats, *, mixed: bool) -> list[Level]:
         """Take in `channels` (channels, n) and what of them the model hears, (n,); `mixed`: the mean of all."""
         levels = []
-        if (rate_hz, len(channels), mixed) != (self._rate_hz, self._channels, self._mixed):
+        same = not self._parts or len(self._parts[0][0]) == len(channels)
+        if (rate_hz, mixed) != (self._rate_hz, self._mixed) or not same:
             levels += self.flush()
-            self._rate_hz, self._channels, self._mixed = rate_hz, len(channels), mixed
-            self._sums, self._heard = _Sums(len(channels)), _Sums(1)
-        while channels.shape[1]:
-            count = min(self._rate_hz - self._count, channels.shape[1])
-            self._sums.push(channels[:, :count])
-            self._heard.push(heard[None, :count])
+            self._rate_hz, self._mixed = rate_hz, mixed
+        while len(heard):
+            count = min(self._rate_hz - self._count, len(heard))
+            self._parts.append((channels[:, :count], heard[:count]))
             self._count += count
             channels, heard = channels[:, count:], heard[count:]
             if self._count == self._rate_hz:
@@ -81,47 +75,22 @@ class LevelMeter:
         """What there is of the second that runs."""
         if not self._count:
             return []
-        level = Level(
-            seconds=self._count / self._rate_hz,
-            rms_dbfs=_dbfs(float(self._heard.rms().max())),
-            peak_dbfs=_dbfs(float(self._heard.peak.max())),
-            loudest_dbfs=_dbfs(float(self._sums.rms().max())),
-            channels=self._channels,
-            mixed=self._mixed,
-        )
-        self._count = 0
-        self._sums, self._heard = _Sums(self._channels), _Sums(1)
+        channels = np.concatenate([part[0] for part in self._parts], axis=1)
+        heard = np.concatenate([part[1] for part in self._parts])[None]
+        rms, peak = _levels(heard)
+        loudest = rms if len(channels) == 1 else _levels(channels)[0]
+        level = Level(self._count / self._rate_hz, rms, peak, loudest, len(channels), self._mixed)
+        self._parts, self._count = [], 0
         return [level]
 
 
-class _Sums:
-    """Sums over samples of some channels, of which their levels are made."""
-
-    def __init__(self, channels: int) -> None:
-        self._count = 0
-        self._sum = np.zeros(channels)
-        self._squares = np.zeros(channels)
-        self._low = np.full(channels, np.inf)
-        self._high = np.full(channels, -np.inf)
-
-    def push(self, samples: Floats) -> None:
-        """Take in (channels, n)."""
-        self._count += samples.shape[1]
-        self._sum += samples.sum(axis=1, dtype=np.float64)
-        self._squares += np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
-        self._low = np.minimum(self._low, samples.min(axis=1))
-        self._high = np.maximum(self._high, samples.max(axis=1))
-
-    def rms(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Of each channel, without its mean; exactly 0 where it has only one value."""
-        mean = self._sum / self._count
-        rms = np.sqrt(np.maximum(self._squares / self._count - mean**2, 0.0))
-        return np.where(self._high > self._low, rms, 0.0)
-
-    @property
-    def peak(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """The largest distance from zero of each channel; 0 where it has only one value."""
-        return np.where(self._high > self._low, np.maximum(self._high, -self._low), 0.0)
+def _levels(channels: Floats) -> tuple[float, float]:
+    """RMS without a constant offset, and peak, of the loudest of (channels, n); silence if it has only one value."""
+    moves = channels.max(axis=1) > channels.min(axis=1)
+    if not moves.any():
+        return FLOOR_DBFS, FLOOR_DBFS
+    moving = channels[moves]
+    return _dbfs(float(moving.std(axis=1, dtype=np.float64).max())), _dbfs(float(np.abs(moving).max()))
 
 
 def _dbfs(value: float) -> float:

@@ -42,6 +42,7 @@ SLACK_S = Fraction(10, 1000)
 SPEED = Fraction(1, 200)
 """The most by which sound is stretched: five times what a bad sample clock is off by, and a tenth of a semitone."""
 _BLOCK_S = Fraction(1, 10)
+_NS = 1_000_000_000
 _STEP_S = Fraction(5, 1000)
 """A smaller step forward is no lost packet: hardly any holds less."""
 _BACK_S = Fraction(2, 1000)
@@ -306,18 +307,18 @@ def _joined(sounds: list[Sound]) -> list[Sound]:
 
 
 class _Errors:
-    """The errors of the newest seconds, and what they all agree on."""
+    """The errors of the newest seconds, and what they all agree on; in whole ns, as fractions are slow to compare."""
 
     def __init__(self, seconds: int) -> None:
-        self._blocks: deque[tuple[Fraction, Fraction]] = deque(maxlen=round(seconds / _BLOCK_S))  # least, most
-        self._block: tuple[Fraction, Fraction] | None = None
-        self._taken_away = Fraction(0)
+        self._blocks: deque[tuple[int, int]] = deque(maxlen=round(seconds / _BLOCK_S))  # least, most
+        self._block: tuple[int, int] | None = None
+        self._taken_away = 0
 
     def push(self, error: Fraction) -> None:
         """Take in the error of some samples."""
-        error += self._taken_away
-        least, most = self._block or (error, error)
-        self._block = (min(least, error), max(most, error))
+        error_ns = round(error * _NS) + self._taken_away
+        least, most = self._block or (error_ns, error_ns)
+        self._block = (min(least, error_ns), max(most, error_ns))
 
     def end_block(self) -> None:
         """A block is over; one without a timestamp tells nothing."""
@@ -330,16 +331,19 @@ class _Errors:
         """The error closest to zero of all, if they have one sign and are many enough; else 0."""
         if len(self._blocks) < (self._blocks.maxlen or 0):
             return Fraction(0)
+        least, most = self._blocks[-1]
+        if least <= self._taken_away <= most:
+            return Fraction(0)
         least = min(block[0] for block in self._blocks) - self._taken_away
         most = max(block[1] for block in self._blocks) - self._taken_away
-        return max(least, Fraction(0)) + min(most, Fraction(0))
+        return Fraction(max(least, 0) + min(most, 0), _NS)
 
     def take_away(self, error: Fraction) -> None:
         """All errors have become smaller by this."""
-        self._taken_away += error
+        self._taken_away += round(error * _NS)
 
     def clear(self) -> None:
         """Errors are counted from another place now."""
         self._blocks.clear()
         self._block = None
-        self._taken_away = Fraction(0)
+        self._taken_away = 0
