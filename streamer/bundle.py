@@ -1,6 +1,6 @@
-"""A model bundle: a folder with `bundle.json` and `model.safetensors`, all that a daemon needs to detect.
+"""A model bundle: a folder with `bundle.json` and `model.safetensors`, which is everything a daemon needs to detect.
 
-`train` writes bundles and the daemon reads them. Nothing in one is code: JSON and safetensors only.
+`train` writes bundles and the daemon reads them. A bundle contains no code: JSON and safetensors only.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model with everything that its features and its decoding need.
+    """A model with the settings of its features and its decoding.
 
-    `provenance` says what it was trained on and how, `scores` what was measured, with n and command.
+    `provenance` records the training data and settings, `scores` the measured scores with n and command.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Bundle:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that the network takes."""
+        """The modalities that are the network's inputs."""
         return tuple(self.feature_specs)
 
     def fingerprint(self) -> str:
@@ -89,10 +89,10 @@ class Bundle:
         return digest.hexdigest()
 
     def network(self) -> Crnn:
-        """The network with its weights, ready to detect.
+        """The network with its weights, in evaluation mode.
 
         Raises:
-            BundleError: the tensors are not this network's.
+            BundleError: the tensors do not match the network.
 
         """
         shapes, widths = self._inputs()
@@ -107,20 +107,20 @@ class Bundle:
         """The extractor factories of the modalities; loads pretrained networks from `weights`.
 
         Raises:
-            BundleError: a modality or a field of its spec is not known here.
-            WeightsError: a pretrained network's weights are missing or are not those it was trained with.
+            BundleError: a modality or a field of its spec is unknown.
+            WeightsError: a pretrained network's weights are missing or are not those used in training.
 
         """
         made: dict[str, ExtractorFactory] = {}
         for name, spec in self.feature_specs.items():
             if name not in EXTRACTORS:
                 raise BundleError(
-                    f"bundle {self.name}: needs the modality {name!r}, this version has {', '.join(EXTRACTORS)}"
+                    f"bundle {self.name}: needs the modality {name!r}; this version has {', '.join(EXTRACTORS)}"
                 )
             try:
                 made[name] = EXTRACTORS[name](spec, weights)
             except (TypeError, ValueError) as error:
-                raise BundleError(f"bundle {self.name}: the spec of {name} is not understood: {error}") from None
+                raise BundleError(f"bundle {self.name}: the spec of {name} is invalid: {error}") from None
         shapes, _ = self._inputs()
         for name, factory in made.items():
             if factory.shape != shapes[name]:
@@ -152,7 +152,7 @@ class Bundle:
             hint = (
                 "is a file; name the folder that holds bundle.json"
                 if path.exists()
-                else "there is no such folder; check the path, or name none for the model that is shipped"
+                else "there is no such folder; check the path, or leave it out to use the shipped model"
             )
             raise BundleError(f"bundle {path}: {hint}")
         document = _read_document(path)
@@ -195,7 +195,7 @@ class Bundle:
         )
 
     def save(self, path: Path) -> None:
-        """Write the bundle into the folder `path`, each file whole or not at all.
+        """Write the bundle into the folder `path`, each file atomically.
 
         Raises:
             BundleError: the folder can't be written.

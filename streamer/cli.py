@@ -1,6 +1,6 @@
-"""The `earwitness` command: parses, hands over to one of `streamer.commands`, and says in one line what went wrong.
+"""The `earwitness` command: parses the arguments, runs one of `streamer.commands`, and prints errors in one line.
 
-Nearly nothing is imported here: until `main` has taken the signals over, Ctrl-C means a traceback.
+As little as possible is imported here: until `main` handles the signals, Ctrl-C prints a traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COMMANDS = ("run", "replay", "listen", "weights", "doctor", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit code: 0 only on success."""
+    """Run a command and return the exit code: 0 only on success."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         with EndsAtOnce("earwitness"):
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known.learn_arguments(argv)
 
     def failed(text: str, code: int, prog: str = "earwitness", *, trace: bool = True) -> int:
-        """Print the error's line, and with --debug where it comes from."""
+        """Print the error's line, and with --debug its traceback."""
         if trace and "--debug" in argv:
             import traceback
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with EndsAtOnce("earwitness"):
-            # Only what is asked for is imported: torch alone takes seconds, and `listen` needs none of it.
+            # Only the requested command is imported: torch alone takes seconds, and `listen` does not need it.
             named = [word for word in argv if not word.startswith("-")][:1]
             args = make_parser(named if named and named[0] in COMMANDS else COMMANDS).parse_args(argv)
         args.argv, args.known = list(argv), known
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EarwitnessError as error:
         return failed(str(error), error.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has gone: nobody is left to tell. Python must not try to flush it again at exit.
+        # The reader of our output is gone. Python must not try to flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return not_loaded("earwitness", error)
     except Exception as error:
         debug = "--debug" in argv
-        hint = "please report it" if debug else "run it with `earwitness --debug ...` to see where, and report it"
+        hint = "please report it" if debug else "run it with `earwitness --debug ...` for details, and report it"
         return failed(f"this should not happen: {type(error).__name__}: {error}; {hint}", 1)
     return code
 

@@ -1,4 +1,4 @@
-"""Listening to a daemon from another program.
+"""Receives a daemon's messages in another program.
 
 >>> with Subscriber("tcp://127.0.0.1:5557", ["event/"]) as messages:
 ...     for message in messages:
@@ -22,15 +22,15 @@ from streamer.sinks.wire import Head, HeartbeatMessage, Message, UnknownTypeErro
 
 _HEARTBEAT = "heartbeat/"
 _RUNS = 64
-"""Starts of publishers that are told apart at one time; the one that was silent for longest gives way."""
+"""Publisher runs that are tracked at a time; beyond this, the one that was silent longest is dropped."""
 
 
 class Subscriber:
-    """An iterator over the messages of one or more daemons, in the order of sending. One thread uses it.
+    """An iterator over the messages of one or more daemons, in the order of sending. Not thread-safe.
 
-    ZeroMQ connects, and connects again, by itself. Messages that are sent once more for a subscriber that came later
-    are passed over if they were received before, so at the start come the statuses and open events of that
-    moment, each once. `missed` counts what got lost, because this program was too slow or the connection broke.
+    ZeroMQ connects and reconnects automatically. The current statuses and open events arrive first, each once; replays
+    for other subscribers are skipped. `missed` counts messages that were lost because this program was too slow or
+    the connection broke.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class Subscriber:
         on_lost: Callable[[HeartbeatLostError], None] | None = None,
         queue_messages: int = 10_000,
     ) -> None:
-        """Subscribe to the topics that begin with one of `topics` (docs/messages.md); `""` is all of them.
+        """Subscribe to the topics that begin with one of `topics` (docs/messages.md); `""` matches all.
 
-        Iteration ends when nothing came for `timeout_s` seconds; None: it never does. If a publisher is silent for
-        `lost_after_s` seconds (but at least twice its heartbeat interval), or none is heard at first, `on_lost` is
-        called once, or `HeartbeatLostError` is raised if there is no `on_lost`; one can go on receiving after it.
-        At most `queue_messages` wait here; the daemon then holds some more, and what it can't hold is missed.
+        Iteration ends when no message arrives for `timeout_s` seconds; None: it never ends. If a publisher is silent
+        for `lost_after_s` seconds (at least twice its heartbeat interval), or no publisher is heard at the start,
+        `on_lost` is called once; without `on_lost`, `HeartbeatLostError` is raised. Receiving can continue after it.
+        At most `queue_messages` are queued here and some more in the daemon; messages beyond that are missed.
 
         Raises:
-            UsageError: an endpoint is not one.
+            UsageError: an endpoint is invalid.
 
         """
         self._endpoints = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
@@ -68,7 +68,8 @@ class Subscriber:
         self._socket.set(zmq.RCVHWM, queue_messages)
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.IPV6, 1)
-        # A peer whose machine or network is gone says no goodbye: TCP finds out, and ZeroMQ connects again.
+        # A peer whose machine or network fails does not close the connection: keepalive detects it, and ZeroMQ
+        # reconnects.
         self._socket.set(zmq.TCP_KEEPALIVE, 1)
         self._socket.set(zmq.TCP_KEEPALIVE_IDLE, 10)
         self._socket.set(zmq.TCP_KEEPALIVE_INTVL, 5)
@@ -85,22 +86,22 @@ class Subscriber:
             except zmq.ZMQError:
                 self.close()
                 raise UsageError(
-                    f"{endpoint!r} is not an endpoint to listen to; use tcp://HOST:PORT or ipc://PATH"
+                    f"{endpoint!r} is not an endpoint to subscribe to; use tcp://HOST:PORT or ipc://PATH"
                 ) from None
 
     @property
     def missed(self) -> Mapping[str, int]:
-        """Messages that were sent in the topics subscribed to but never came, by publisher.
+        """Number of messages in the subscribed topics that were sent but never received, by publisher.
 
-        Without a subscription to everything, what was lost of a topic before anything of it came can't be told.
+        Without a subscription to everything, messages lost before the first one of their topic are not counted.
         """
         return MappingProxyType(self._order.missed)
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
-        """The next message; None if none came within `timeout_s` seconds (None: wait for as long as it takes).
+        """The next message; None if none arrived within `timeout_s` seconds (None: wait without limit).
 
         Raises:
-            WireError: something came that is no message, or is of a newer schema.
+            WireError: the received data is not a message, or has a newer schema.
             HeartbeatLostError: a publisher has fallen silent, and `on_lost` is not set.
 
         """
@@ -112,13 +113,13 @@ class Subscriber:
                 if message is not None:
                     return message
             else:
-                # Only when nothing waits: whoever was busy for long has not lost the publisher thereby.
+                # Only when no message is queued: a caller that was busy for long has not lost the publisher.
                 self._check_heartbeats()
             if time.monotonic() >= deadline_s:
                 return None
 
     def close(self) -> None:
-        """Disconnect. A second time it does nothing."""
+        """Disconnect. A second call has no effect."""
         if not self._context.closed:
             self._context.destroy(linger=0)
 
@@ -139,15 +140,15 @@ class Subscriber:
     ) -> None:
         self.close()
 
-    def _take(self, frames: list[bytes]) -> Message | None:
-        """What came, if it is new and was asked for."""
-        if len(frames) != 2:
-            raise WireError(f"not a message: {len(frames)} frames instead of 2; is this the endpoint of an earwitness?")
-        topic = frames[0].decode(errors="replace")
+    def _take(self, parts: list[bytes]) -> Message | None:
+        """The received message, if it is new and was subscribed to."""
+        if len(parts) != 2:
+            raise WireError(f"not a message: {len(parts)} parts instead of 2; is this the endpoint of an earwitness?")
+        topic = parts[0].decode(errors="replace")
         message: Message | None = None
         head: Message | Head
         try:
-            head = message = decode(frames[1])
+            head = message = decode(parts[1])
         except UnknownTypeError as error:
             head = error.head
         self._heard_s[head.publisher] = time.monotonic()
@@ -158,7 +159,7 @@ class Subscriber:
         return message
 
     def _next_loss_s(self) -> float:
-        """When a publisher must have been heard again, monotonic."""
+        """Monotonic time at which the next publisher counts as lost."""
         if self._lost_after_s is None:
             return math.inf
         if not self._heard_s:
@@ -180,7 +181,9 @@ class Subscriber:
             if now_s >= heard_s + self._patience_s(publisher):
                 del self._heard_s[publisher]  # until it is heard again
                 self._begun_s = now_s
-                self._lost(publisher, f"publisher {publisher}: silent for {now_s - heard_s:.0f} s; does it still run?")
+                self._lost(
+                    publisher, f"publisher {publisher}: silent for {now_s - heard_s:.0f} s; is it still running?"
+                )
 
     def _lost(self, publisher: str | None, text: str) -> None:
         error = HeartbeatLostError(publisher, text)
@@ -190,10 +193,10 @@ class Subscriber:
 
 
 def _addresses(endpoint: str) -> list[str]:
-    """All that `endpoint` may stand for: ZeroMQ tries only the first address of a name, and may wait there for ever.
+    """All addresses of `endpoint`: ZeroMQ tries only the first address of a name, and may wait there forever.
 
-    What a daemon sends over two of them is received once: see `_Order`. Other machines' names are left to ZeroMQ, which
-    resolves them anew each time it connects.
+    `_Order` skips messages that arrive over two of them. Names of other machines are left to ZeroMQ, which resolves
+    them again at each connection.
     """
     scheme, _, place = endpoint.partition("://")
     host, _, port = place.rpartition(":")
@@ -204,16 +207,16 @@ def _addresses(endpoint: str) -> list[str]:
 
 
 class _Order:
-    """Tells from the messages' numbers which were received before and how many never came. Does no I/O."""
+    """Detects duplicates and counts missed messages by their numbers. Does no I/O."""
 
     def __init__(self, *, everything: bool) -> None:
-        """`everything`: all topics are subscribed to, so that `seq` has no gaps of its own."""
+        """`everything`: all topics are subscribed to, so every gap in `seq` is a loss."""
         self.missed: Counter[str] = Counter()
         self._everything = everything
-        self._runs: dict[tuple[str, str], _Run] = {}  # the one that was heard last stands last
+        self._runs: dict[tuple[str, str], _Run] = {}  # the most recently heard one is last
 
     def push(self, topic: str, message: Message | Head) -> bool:
-        """Take in a message; whether it is new."""
+        """Record a message; returns whether it is new."""
         key = (message.publisher, message.run)
         run = self._runs.pop(key, None) or _Run()
         self._runs[key] = run
@@ -229,7 +232,7 @@ class _Order:
         elif message.replay:
             run.recovered += bool(run.seq) and message.seq > run.seq
         else:
-            # Below 0 where one publisher is listened to over two endpoints, and one is ahead.
+            # Below 0 if one publisher is received over two endpoints, and one is ahead.
             lost = max(0, message.seq - run.seq - 1 - run.recovered) if run.seq else 0
             run.seq, run.recovered = max(run.seq, message.seq), 0
         if lost:
@@ -238,9 +241,9 @@ class _Order:
 
 
 class _Run:
-    """What came of one start of a publisher."""
+    """What was received of one run of a publisher."""
 
     def __init__(self) -> None:
         self.seq = 0  # of the newest message that was not a replay; 0: none yet
-        self.recovered = 0  # newer ones than that which came as replays
+        self.recovered = 0  # number of newer ones that were received as replays
         self.topics: dict[str, int] = {}  # topic -> its newest `topic_seq`

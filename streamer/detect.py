@@ -1,4 +1,4 @@
-"""Windows of all streams go through the network in batches; out come the scores of the cells they decide."""
+"""Runs the network on windows of all streams in batches and returns the scores of the cells that they decide."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_BATCH = 16
 
 
 class Detector:
-    """A bundle's network, shared by all streams. Not for two threads at once."""
+    """A bundle's network, shared by all streams. Not thread-safe."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises `BundleError` if the bundle's tensors are not its network's."""
+        """Raises `BundleError` if the bundle's tensors do not match its network."""
         network = bundle.network()
         self._modalities = network.modalities
         self._network: Network = TorchNetwork(PositionalCrnn(network))
@@ -28,8 +28,8 @@ class Detector:
     def scores(self, windows: Sequence[Window]) -> list[CellScores]:
         """Scores of the cells that each window decides, in the order of the windows.
 
-        Windows of the same length make a batch, of whatever streams. A batch's size changes a
-        posterior by rounding alone (some 1e-7).
+        Windows of the same length share a batch, whichever streams they are from. The batch size changes
+        posteriors only by rounding (about 1e-7).
         """
         by_length: defaultdict[int, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):

@@ -1,5 +1,5 @@
-"""The one error tree. A message is one line: what is wrong, where, and what to do. It never holds a
-secret: of a source it holds what its `Address` shows.
+"""The error tree. A message is one line: what is wrong, where, and what to do. It never contains a
+secret: a source appears as its `Address` shows it.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from streamer.escapes import printable
 
 
 class EarwitnessError(Exception):
-    """Something the user can mend. `str()` of it is one line, fit to print."""
+    """A problem that the user can fix. Its `str()` is one printable line."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """One line of printable characters, whatever names of files are in it."""
+        """One line of printable characters, whatever file names it contains."""
         return printable(super().__str__())
 
 
@@ -28,48 +28,48 @@ class ConfigError(UsageError):
 
 
 class BundleError(EarwitnessError):
-    """A model bundle is missing, damaged, or not one."""
+    """A model bundle is missing, damaged or invalid."""
 
 
 class WeightsError(EarwitnessError):
-    """Weights of a pretrained network are missing, or are not what was expected."""
+    """Weights of a pretrained network are missing or not the expected ones."""
 
 
 class SourceError(EarwitnessError):
-    """A source can't be opened or has broken. `reason` is a bounded word for metrics and status."""
+    """A source can't be opened or has failed. `reason` is one of a fixed set of codes for metrics and status."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[SourceError], tuple[str, str]]:
-        """So that it comes out of a worker process as it is."""
+        """Pickle the error with all arguments, so that it can leave a worker process."""
         return type(self), (self.reason, self.args[0])
 
 
 class SinkError(EarwitnessError):
-    """A place that messages go to can't be used."""
+    """A sink can't be used."""
 
 
 class SinkGoneError(SinkError):
-    """A place that messages went to is gone for good."""
+    """A sink is permanently gone."""
 
 
 class WireError(EarwitnessError):
-    """A message can't be read, or can't be sent as it is."""
+    """A message can't be decoded, or is not valid to send."""
 
 
 class HeartbeatLostError(EarwitnessError):
-    """A publisher that a subscriber listens to has fallen silent; `publisher` is None if none was ever heard."""
+    """A subscriber's publisher has fallen silent; `publisher` is None if none was ever heard."""
 
     def __init__(self, publisher: str | None, message: str) -> None:
         super().__init__(message)
         self.publisher = publisher
 
     def __reduce__(self) -> tuple[type[HeartbeatLostError], tuple[str | None, str]]:
-        """So that it comes out of a worker process as it is."""
+        """Pickle the error with all arguments, so that it can leave a worker process."""
         return type(self), (self.publisher, self.args[0])
 
 
 class TruthError(EarwitnessError):
-    """An annotation file can't be read or does not fit the clips."""
+    """An annotation file can't be read or does not match the clips."""

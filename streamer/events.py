@@ -1,7 +1,7 @@
 """Posteriors of cells become events: a streaming median filter, then a threshold pair per class.
 
-This is the only event decoder. Offline evaluation pushes a whole clip's posteriors through the
-tracker that the daemon pushes a few cells at a time through, and the two agree to the bit.
+This is the only event decoder. Offline evaluation pushes all posteriors of a clip at once, the daemon
+a few cells at a time, and the results are bit-identical.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from streamer.types import CELL, Bools, CellScores, EndReason, Floats, Offset, Onset
 
 _TICKS = float(2**32)
-"""Posteriors are summed as integers of this fraction: a float sum would depend on how the cells came in."""
+"""Posteriors are summed as integer multiples of 1 / this: a float sum would depend on how the cells are chunked."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassDecoding:
-    """How one class's posteriors (0 to 1) become events. Raises `ValueError` where a number makes no sense."""
+    """How one class's posteriors (0 to 1) become events. Raises `ValueError` if a number is out of range."""
 
     onset_threshold: float  # an event begins at the first filtered posterior that reaches it
-    offset_threshold: float  # and ends before the first one below it; at most `onset_threshold`
+    offset_threshold: float  # an event ends before the first one below it; at most `onset_threshold`
     median_cells: int  # length of the median filter, odd; 1: none
     tag_threshold: float = 0.5  # a clip has the class if its clip posterior reaches it
 
@@ -43,7 +43,7 @@ class ClassDecoding:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """The decoding of every class, in the order of the network's outputs. Raises `ValueError` if they don't pair up."""
+    """The decoding of every class, in the order of the network's outputs. Raises `ValueError` if they don't match."""
 
     classes: tuple[str, ...]
     per_class: tuple[ClassDecoding, ...]
@@ -57,7 +57,7 @@ class Decoding:
 
 @dataclass(slots=True)
 class _Open:
-    """An event that has begun: its onset, and what its confidence and peak need so far."""
+    """An event that has begun: its onset, and the running state of its confidence and peak."""
 
     onset: Onset
     cell: int
@@ -68,7 +68,7 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Classes with a median filter of the same length: they are always decided up to the same cell."""
+    """Classes with the same median filter length: they are always decided up to the same cell."""
 
     median: int
     columns: NDArray[np.intp]
@@ -76,7 +76,7 @@ class _Group:
     offset: NDArray[np.float64]
 
 
-# What can happen at a cell, in the order in which it does: an event gives way to the one that takes its place.
+# The changes at a cell, in their order: an event ends before the next one begins.
 _SILENCE, _TOO_LONG, _ONSET = range(3)
 _Change = tuple[int, int, int, float]  # cell, which of the above, column, filtered posterior
 
@@ -84,15 +84,15 @@ _Change = tuple[int, int, int, float]  # cell, which of the above, column, filte
 class EventTracker:
     """The events of one epoch of one stream: `push` posteriors in cell order, `flush` once at the end.
 
-    The median filter sees zeros in front of the epoch's first cell and behind its last one; a cell that
-    is not covered holds the posteriors of the cell before it. An event that lasts longer than
-    `max_event_cells` is closed with `max_duration`, and a new one begins at the same cell.
+    The median filter is zero-padded at both ends of the epoch. A cell that is not covered repeats the
+    posteriors of the cell before it. An event that lasts longer than `max_event_cells` is closed with
+    `max_duration`, and a new one begins at the same cell.
     """
 
     def __init__(
         self, stream: str, epoch: int, decoding: Decoding, *, max_event_cells: int, new_id: Callable[[], str]
     ) -> None:
-        """`new_id` gives the `event_id` of each new event. Raises `ValueError` if `max_event_cells` is under 1."""
+        """`new_id` returns the `event_id` of a new event. Raises `ValueError` if `max_event_cells` is below 1."""
         if max_event_cells < 1:
             raise ValueError(f"max_event_cells must be at least 1, not {max_event_cells}")
         self._stream = stream
@@ -101,13 +101,13 @@ class EventTracker:
         self._max_event_cells = max_event_cells
         self._new_id = new_id
         self._groups = _grouped(decoding)
-        self._decided = [0] * len(self._groups)  # cells whose filtered posterior has been judged, by group
+        self._decided = [0] * len(self._groups)  # number of decided cells, by group
         self._margin = max(group.median for group in self._groups) // 2
         count = len(decoding.classes)
-        # The posteriors that are still needed, from cell `_base` on; at first the zeros in front of the epoch.
+        # The posteriors that are still needed, from cell `_base` on; initially the padding before the epoch.
         self._base = -self._margin
         self._raw: Floats = np.zeros((self._margin, count), np.float32)
-        # The running sums in front of each of those cells, and behind the last one.
+        # The running sums before each of those cells, and after the last one.
         self._ticks: NDArray[np.int64] = np.zeros((self._margin + 1, count), np.int64)
         self._last: Floats = np.zeros(count, np.float32)
         self._next = 0
@@ -120,9 +120,9 @@ class EventTracker:
         return tuple(sorted((event.onset for event in self._open.values()), key=lambda onset: onset.onset))
 
     def push(self, scores: CellScores) -> list[Onset | Offset]:
-        """Take in the next cells' posteriors, give out what is certain now, in the order in which it happened.
+        """Process the next cells' posteriors and return the onsets and offsets that are now certain, in time order.
 
-        A class is decided up to half its median filter behind the newest cell. Raises `ValueError`
+        A class is decided up to half its median filter before the newest cell. Raises `ValueError`
         if the cells are not the epoch's next ones.
         """
         if self._flushed or scores.epoch != self._epoch or scores.start != self._next:
@@ -138,7 +138,7 @@ class EventTracker:
         return self._decide(ended=False)
 
     def flush(self, reason: EndReason) -> list[Onset | Offset]:
-        """The epoch has ended: decide the last cells, then close what is still open with `reason`."""
+        """End the epoch: decide the last cells, then close all open events with `reason`."""
         if self._flushed:
             return []
         self._flushed = True
@@ -156,7 +156,7 @@ class EventTracker:
         self._base = keep
 
     def _decide(self, *, ended: bool) -> list[Onset | Offset]:
-        """Judge every cell whose filter is full; once the epoch has `ended`, zeros fill it behind the last cell."""
+        """Decide every cell whose filter window is complete; once the epoch has `ended`, it is padded with zeros."""
         changes: list[_Change] = []
         for index, group in enumerate(self._groups):
             half = group.median // 2
@@ -181,7 +181,7 @@ class EventTracker:
         return out
 
     def _changes(self, group: _Group, start: int, filtered: Floats) -> list[_Change]:
-        """Where events of the group begin and end in the filtered posteriors (n, columns) from cell `start` on."""
+        """The begins and ends of the group's events in the filtered posteriors (n, columns) from cell `start` on."""
         was = np.array([column in self._open for column in group.columns.tolist()])
         active = _triggered(filtered, group.onset, group.offset, was)
         changes: list[_Change] = []
@@ -203,7 +203,7 @@ class EventTracker:
         return changes
 
     def _see(self, column: int, cell: int) -> None:
-        """Bring an open event's peak up to `cell`."""
+        """Update an open event's peak with the cells before `cell`."""
         event = self._open[column]
         if cell > event.seen:
             rows = self._raw[event.seen - self._base : cell - self._base, column]
@@ -228,7 +228,7 @@ class EventTracker:
 
 
 def decode_clip(stream: str, scores: Floats, decoding: Decoding) -> list[Offset]:
-    """The events of one whole clip's posteriors (cells, classes), by the same tracker; they may last for ever."""
+    """The events of one clip's posteriors (cells, classes), from the same tracker; their duration is not limited."""
     count = iter(range(scores.size + 1))
     tracker = EventTracker(
         stream, 0, decoding, max_event_cells=len(scores) + 1, new_id=lambda: f"{stream}-{next(count)}"
@@ -254,7 +254,7 @@ def _grouped(decoding: Decoding) -> tuple[_Group, ...]:
 
 
 def _held(scores: Floats, covered: Bools, before: Floats) -> Floats:
-    """`scores` (n, classes) with each uncovered row replaced by the newest covered one, at first by `before`."""
+    """`scores` (n, classes) with each uncovered row replaced by the last covered one before it, or by `before`."""
     if covered.all():
         return scores
     rows = np.concatenate((before[None], scores))
@@ -263,7 +263,7 @@ def _held(scores: Floats, covered: Bools, before: Floats) -> Floats:
 
 
 def _median(rows: Floats, length: int) -> Floats:
-    """Medians of each `length` (odd) consecutive rows of (n + length - 1, classes): (n, classes), exact elements."""
+    """Running medians over `length` (odd) rows of (n + length - 1, classes): (n, classes), without interpolation."""
     if length == 1:
         return rows
     half = length // 2
@@ -272,7 +272,7 @@ def _median(rows: Floats, length: int) -> Floats:
 
 
 def _triggered(filtered: Floats, onset: NDArray[np.float64], offset: NDArray[np.float64], was: Bools) -> Bools:
-    """On from the first row that reaches `onset` to the last before one below `offset`; `was` is the row before."""
+    """Hysteresis: active from a row that reaches `onset` until one below `offset`; `was` is the state before."""
     says_on = filtered >= onset
     says = np.concatenate((np.ones((1, len(was)), bool), says_on | (filtered < offset)))
     newest = np.maximum.accumulate(np.where(says, np.arange(len(says))[:, None], 0), axis=0)

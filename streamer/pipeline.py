@@ -1,7 +1,7 @@
-"""One stream's way from media to events: extractors, windows, event tracker, epoch by epoch, without I/O.
+"""The pipeline of one stream from media to events: extractors, windows, event tracker, epoch by epoch, without I/O.
 
-The network is not in here, because windows of all streams share a batch: `push` gives out windows,
-whoever owns the `Detector` scores them, `drain` takes the scores back and gives out what is known now.
+It does not contain the network, because windows of all streams share a batch: `push` returns windows, the owner
+of the `Detector` scores them, and `drain` takes the scores and returns the resulting events.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ Output: TypeAlias = Onset | Offset | CellScores
 
 @dataclass(frozen=True, slots=True)
 class TimedOutput:
-    """What has become certain, with the clock of its epoch."""
+    """An event or scores that are now certain, with the timeline of their epoch."""
 
     output: Output
     timeline: Timeline
 
 
 _UNLIMITED = 2**40
-"""Cells that no recording has."""
+"""More cells than any recording has."""
 
 
 WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLIMITED, max_event_s=float("inf"))
-"""Settings, with `WHOLE_CLIP_WINDOW`, that make one window of an epoch of any length: offline evaluation."""
+"""Settings for offline evaluation: with `WHOLE_CLIP_WINDOW`, an epoch of any length is one window."""
 WHOLE_CLIP_WINDOW = _UNLIMITED
 
 
 class StreamPipeline:
-    """All core state of one stream. Not for two threads at once.
+    """All core state of one stream. Not thread-safe.
 
-    Windows that `push` and `finish` gave out must be scored and drained before the next `push`. After
+    Windows that `push` and `finish` return must be scored and drained before the next `push`. After
     `finish`, and after the push of a `Discontinuity`, `drain` is due even without windows: it closes
-    what is still open.
+    the open events.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class StreamPipeline:
         new_id: Callable[[], str],
         timer: StageTimer | None = None,
     ) -> None:
-        """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` gives each event its id."""
+        """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` returns a new event id."""
         self._stream = stream
         self._factories = dict(factories)
         self._decoding = decoding
@@ -82,12 +82,12 @@ class StreamPipeline:
         self._picture_stride = 1
         self._past = Coverage()
         self._epoch = 0
-        self._undrained: int | None = None  # windows whose scores are waited for; None: no drain is due
-        self._ended: EndReason | None = None  # why the epoch ended; None: it goes on
+        self._undrained: int | None = None  # windows whose scores are awaited; None: no drain is due
+        self._ended: EndReason | None = None  # why the epoch ended; None: it has not
         self._begin()
 
     def _begin(self) -> None:
-        """Everything that lives for one epoch."""
+        """Create the state of one epoch."""
         self._timeline = Timeline()
         self._extraction = Extraction({name: self._factories[name] for name in self._present}, self._timer)
         self._extraction.shed(self._picture_stride)
@@ -111,12 +111,12 @@ class StreamPipeline:
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch; it rises when one that held any media has ended."""
+        """Number of the epoch; it increases when an epoch with any media ends."""
         return self._epoch
 
     @property
     def clock(self) -> ClockSource | None:
-        """Where the epoch's UTC comes from; None while it is not known."""
+        """Source of the epoch's UTC; None while it is unknown."""
         return self._timeline.source
 
     @property
@@ -126,12 +126,12 @@ class StreamPipeline:
 
     @property
     def coverage(self) -> Coverage:
-        """How much of the stream could be looked at, over all its epochs."""
+        """How much of the stream's media was processed, over all its epochs."""
         return self._past.plus(self._windower.coverage) if self._ended is None else self._past
 
     @property
     def picture_stride(self) -> int:
-        """Every how many cells a picture is looked at: 1 all, 0 none. Extractors that can't shed ignore it."""
+        """One picture is processed per this many cells: 1: all; 0: none. Extractors that can't shed ignore it."""
         return self._picture_stride
 
     @picture_stride.setter
@@ -140,10 +140,10 @@ class StreamPipeline:
         self._extraction.shed(stride)
 
     def source_has(self, *, audio: bool, pictures: bool) -> None:
-        """Say what the source has, before the first push of an epoch; without it, all that the model takes.
+        """Set what the source has, before the first push of an epoch. The default is all of the model's inputs.
 
         Raises:
-            SourceError: none of it is what the model takes.
+            SourceError: the source has none of the model's inputs.
             RuntimeError: the epoch has begun.
 
         """
@@ -156,7 +156,7 @@ class StreamPipeline:
             needs_audio = want_of(self._factories.values()).audio
             raise SourceError(
                 "no_audio" if needs_audio else "no_video",
-                f"{self._stream}: the source has none of what the model takes ({', '.join(self._factories)}); "
+                f"{self._stream}: the source has none of the model's inputs ({', '.join(self._factories)}); "
                 f"choose a source with {'sound' if needs_audio else 'a picture'} or another model",
             )
         self._present = present
@@ -164,7 +164,7 @@ class StreamPipeline:
             self._begin()
 
     def push(self, item: MediaItem) -> list[Window]:
-        """Take in the next media of the stream and give out the windows that are due.
+        """Process the next media of the stream and return the windows that are due.
 
         A `Discontinuity` ends the epoch with `gap`. Raises `RuntimeError` if windows are not drained.
         """
@@ -185,15 +185,15 @@ class StreamPipeline:
         return windows
 
     def finish(self, reason: EndReason) -> list[Window]:
-        """The epoch has ended: give out windows that decide all its remaining cells.
+        """End the epoch and return windows that decide all its remaining cells.
 
-        An epoch without media ends without a trace. Raises `RuntimeError` if windows are not drained.
+        An epoch without media has no effect. Raises `RuntimeError` if windows are not drained.
         """
         self._check_drained()
         if self._ended is not None:
             return []
         if not self._extraction.begun:
-            self._begin()  # anchors of a connection that gave nothing say nothing of the next one
+            self._begin()  # anchors of a connection without media do not apply to the next one
             return []
         cells = max(self._extraction.cells, self._windower.ready)
         windows = self._windower.flush(cells, self._extraction.flush(cells))
@@ -204,12 +204,12 @@ class StreamPipeline:
         return windows
 
     def drain(self, scores: Sequence[CellScores]) -> list[TimedOutput]:
-        """Take in the scores of all windows given out since the last drain, in their order.
+        """Process the scores of all windows returned since the last drain, in their order.
 
-        Gives out each window's scores, and behind them the events that they made certain, with their epoch's clock.
+        Returns the scores of each window, followed by the events that they made certain.
         """
         if len(scores) != (self._undrained or 0):
-            raise RuntimeError(f"{self._stream}: {self._undrained or 0} windows wait for scores, not {len(scores)}")
+            raise RuntimeError(f"{self._stream}: got {len(scores)} scores for {self._undrained or 0} windows")
         out: list[Output] = []
         for one in scores:
             out.append(one)
@@ -221,15 +221,15 @@ class StreamPipeline:
 
     def _check_drained(self) -> None:
         if self._undrained is not None:
-            raise RuntimeError(f"{self._stream}: drain the windows that were given out before going on")
+            raise RuntimeError(f"{self._stream}: drain the returned windows before the next push")
 
 
 def run(
     items: Iterable[MediaItem], pipeline: StreamPipeline, detector: Detector, end: EndReason = "silence"
 ) -> Iterator[TimedOutput]:
-    """Put a recording through a stream's pipeline, as fast as it goes; open events end with `end`.
+    """Process a recording with a stream's pipeline, as fast as possible; open events end with `end`.
 
-    The caller iterates: what is wrong with the media (`SourceError`) comes up where it is met.
+    A fault in the media raises `SourceError` during the iteration.
     """
     for item in items:
         yield from pipeline.drain(detector.scores(pipeline.push(item)))

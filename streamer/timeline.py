@@ -9,7 +9,7 @@ from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource
 
 _ARRIVAL_SAMPLES = 60 * SAMPLE_RATE_HZ
 _MOST_ARRIVALS = 256
-"""A reader gives about one a second; more than this in a minute tell nothing new."""
+"""A reader produces about one per second; more than this in a minute add no information."""
 PLAUSIBLE_S = 60.0
 """How far a live source's own clock may be from this machine's. What comes has been on its way for seconds, never for
 minutes; a clock that is further off was never set, or has another time zone, and nobody could see it in a message."""
@@ -51,12 +51,12 @@ def recorded_plausibly(utc_s: float, now_s: float) -> bool:
 
 
 class Timeline:
-    """UTC of the samples of one epoch, by the best anchor seen so far.
+    """UTC of the samples of one epoch, from the best anchor so far.
 
-    An `rtcp` anchor outranks `arrival`, which outranks `file`. Of the arrival anchors of the newest
-    minute, the one that says the earliest UTC for the same sample wins: delay on the way only ever
-    makes arrival late, and a camera's clock that runs slower than ours is followed within a minute.
-    The arrival clock is kept beside the best one, because latency is measured on this machine.
+    An `rtcp` anchor outranks `arrival`, which outranks `file`. Of the arrival anchors of the last
+    minute, the one with the earliest UTC for the same sample wins: network delay can only make an
+    arrival late, and the limit to a minute follows a camera's clock that runs slower than ours. The
+    arrival anchors are kept beside the best one, because latency is measured with this machine's clock.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Timeline:
         self._arrivals: deque[Anchor] = deque(maxlen=_MOST_ARRIVALS)
 
     def push(self, anchor: Anchor) -> None:
-        """Take in what another anchor says."""
+        """Add an anchor."""
         if anchor.source == "arrival":
             self._arrivals.append(anchor)
             while anchor.at - self._arrivals[0].at > _ARRIVAL_SAMPLES:
@@ -75,7 +75,7 @@ class Timeline:
 
     @property
     def source(self) -> ClockSource | None:
-        """Which clock `utc_s` speaks for; None before the first anchor."""
+        """The source of `utc_s`; None before the first anchor."""
         return self._best.source if self._best else None
 
     def utc_s(self, sample: int) -> float | None:
@@ -83,7 +83,7 @@ class Timeline:
         return _zero_s(self._best) + seconds(sample) if self._best else None
 
     def arrival_utc_s(self, sample: int) -> float | None:
-        """Unix seconds of `sample` by this machine's clock; None for a source that is not live."""
+        """Unix seconds at which `sample` arrived, by this machine's clock; None for a source that is not live."""
         return min(map(_zero_s, self._arrivals)) + seconds(sample) if self._arrivals else None
 
 

@@ -1,4 +1,4 @@
-"""The values that flow through the core. Everything here is frozen and counted in integers.
+"""The values that flow through the core. Everything here is frozen, and positions are integers.
 
 Positions are samples of a stream's master clock (`SAMPLE_RATE_HZ`), counted from the first media
 timestamp of its epoch, or cells of `CELL` samples on the same clock. Seconds exist only in config,
@@ -36,8 +36,8 @@ EndReason: TypeAlias = Literal["silence", "gap", "max_duration", "shutdown"]
 def cells_in(samples: int) -> int:
     """Cells in the first `samples` samples of an epoch.
 
-    A cell counts when all four of its spectral frame centres lie inside: centred frames with floor
-    pooling, as in the paper, so 221 000 samples (10 s) are 151 cells.
+    A cell counts if the centres of all four of its spectral frames lie inside: centred frames with floor
+    pooling, as in the paper, so 221 000 samples (10 s) have 151 cells.
     """
     return (samples // HOP + 1) // FRAMES_PER_CELL
 
@@ -46,8 +46,8 @@ def cells_in(samples: int) -> int:
 class Chunk:
     """An unbroken run of mono audio.
 
-    `start` is the position of `samples[0]` counted at `rate_hz` from the epoch's zero. A `start`
-    beyond the end of the chunk before it (at the same rate) is a hole; it never lies before it.
+    `start` is the position of `samples[0]`, counted at `rate_hz` from the start of the epoch. A `start`
+    beyond the end of the previous chunk (at the same rate) is a hole; it is never before that end.
     """
 
     rate_hz: int
@@ -56,7 +56,7 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """Position behind the last sample, at `rate_hz`."""
+        """Position after the last sample, at `rate_hz`."""
         return self.start + len(self.samples)
 
 
@@ -70,7 +70,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One point where the master clock of an epoch is known in UTC; a newer one replaces it."""
+    """A point of the master clock whose UTC is known; a newer anchor replaces it."""
 
     at: int  # master-clock sample
     utc_s: float  # Unix seconds
@@ -82,27 +82,27 @@ class Discontinuity:
     """The epoch ends here, and the next item begins a new one at position 0."""
 
     reason: str  # "pts_jump" or "hole"
-    skipped: int = 0  # master-clock samples without media between the two, if timestamps tell
+    skipped: int = 0  # master-clock samples without media between the two epochs, if known from timestamps
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What someone takes of a source's media, and no more. `|` joins the wants of several."""
+    """The media that a consumer needs from a source. `|` combines the wants of several consumers."""
 
     rates_hz: frozenset[int] = frozenset()  # audio at each of these rates; empty: no audio
     pictures: bool = False
 
     @property
     def audio(self) -> bool:
-        """Whether audio is wanted, at whatever rate."""
+        """Whether audio is wanted, at any rate."""
         return bool(self.rates_hz)
 
     def takes(self, item: MediaItem) -> bool:
-        """Whether `item` is media that is wanted."""
+        """Whether `item` is wanted media."""
         return item.rate_hz in self.rates_hz if isinstance(item, Chunk) else isinstance(item, Picture) and self.pictures
 
     def served_by(self, *, audio: bool, pictures: bool) -> bool:
-        """Whether a source that has `audio`, `pictures` or both has something that is wanted."""
+        """Whether a source with `audio`, `pictures` or both has any wanted media."""
         return (self.audio and audio) or (self.pictures and pictures)
 
     def __or__(self, other: Want) -> Want:
@@ -114,11 +114,11 @@ MediaItem: TypeAlias = Chunk | Picture | Anchor | Discontinuity
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Consecutive cells of one modality, as an extractor gives them out."""
+    """Consecutive cells of one modality, as an extractor returns them."""
 
     start: int  # index of the first cell in the epoch
     values: Floats  # (n, ...)
-    valid: Bools  # (n,); False: could not be computed, the values there are zero
+    valid: Bools  # (n,); False: could not be computed, and its values are zero
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -126,9 +126,9 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the model looks at once: all modalities over the same cells, `n` of them.
+    """The input of one run of the model: all modalities over the same `n` cells.
 
-    `emit_start` and `emit_stop` are the epoch's cells whose scores are final in this window.
+    The scores of the epoch's cells from `emit_start` to before `emit_stop` are final in this window.
     """
 
     stream: str
@@ -153,20 +153,20 @@ class CellScores:
     scores: Floats  # (n, classes), 0 to 1; zero where not covered
     covered: Bools  # (n,); False: no modality had this cell
     tags: Floats  # (classes,), the clip-level posteriors of the whole window
-    tags_start: int  # first cell of the window that the tags speak of
-    tags_stop: int  # the cell behind its last one
+    tags_start: int  # first cell of the window that the tags are for
+    tags_stop: int  # the cell after its last one
 
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """An event has begun, for certain."""
+    """An event has certainly begun."""
 
     event_id: str
     stream: str
     epoch: int
     label: str
     onset: int  # master-clock sample
-    score: float  # filtered posterior of the cell that crossed the threshold
+    score: float  # filtered posterior of the cell that reached the onset threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Offset:
     epoch: int
     label: str
     onset: int  # master-clock sample
-    offset: int  # master-clock sample behind the last active one
+    offset: int  # master-clock sample after the last active one
     confidence: float  # mean raw posterior of the event's cells, 0 to 1
     peak: float  # highest raw posterior, 0 to 1
     end_reason: EndReason

@@ -1,7 +1,7 @@
-"""Cells of all modalities become windows: the newest cells, every `hop`, with what each window decides.
+"""Makes windows from the cells of all modalities: every `hop`, the newest cells and the range that is decided.
 
-The windower works on one epoch. Its `ready` cell count is what the windows may speak of: the least
-count over the modalities that the source has, save those that lag too far behind.
+The windower handles one epoch. Its `ready` count is the number of cells that windows may use: the lowest
+count of the modalities that the source has, except those that lag too far behind.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of the media could be looked at, counted in cells when they are decided."""
+    """How much of the media was processed, counted in cells when they are decided."""
 
     cells: int = 0
     covered: int = 0  # at least one modality had the cell
-    masked: Mapping[str, int] = field(default_factory=dict)  # modality -> cells that it did not have
-    late_dropped: Mapping[str, int] = field(default_factory=dict)  # modality -> cells that came after their window
+    masked: Mapping[str, int] = field(default_factory=dict)  # modality -> cells that it lacked
+    late_dropped: Mapping[str, int] = field(default_factory=dict)  # modality -> cells that arrived after their window
 
     def plus(self, other: Coverage) -> Coverage:
         """The sum of both."""
@@ -47,14 +47,13 @@ class Coverage:
 class Windower:
     """The windows of one epoch: `push` cells of each modality in order, `flush` once at the end.
 
-    A window is made at each multiple of `hop_cells`, of the newest `window_cells` cells (fewer at the
-    beginning), and decides every cell that is not decided yet and has `lookahead_cells` behind it; a
+    A window is made at each multiple of `hop_cells`. It has the newest `window_cells` cells (fewer at the
+    beginning) and decides every undecided cell that is followed by at least `lookahead_cells` cells. A
     window that would decide nothing is not made. Every cell is decided exactly once.
 
-    A modality that is more than `skew_cells` behind the furthest one no longer holds the others up:
-    windows go on with it masked, and its cells that windows already spoke of are dropped when they
-    come, so a cell is either there in all windows or in none. A modality that the source lacks is
-    masked throughout.
+    A modality that lags more than `skew_cells` behind the most advanced one no longer delays the others:
+    windows are made with it masked. Its cells that arrive after windows have passed them are dropped, so
+    a cell is present in all windows or in none. A modality that the source lacks is always masked.
     """
 
     def __init__(
@@ -69,10 +68,10 @@ class Windower:
         lookahead_cells: int,
         skew_cells: int,
     ) -> None:
-        """`shapes`: each modality's shape of one cell; `present`: those of them that the source has.
+        """`shapes`: modality -> shape of one cell; `present`: the modalities that the source has.
 
         Raises:
-            ValueError: nothing is present, or a window is shorter than a hop and its lookahead.
+            ValueError: nothing is present, or a window is shorter than a hop plus the lookahead.
 
         """
         if not present or set(present) - set(shapes):
@@ -99,7 +98,7 @@ class Windower:
 
     @property
     def ready(self) -> int:
-        """Cells that windows may speak of; it never falls."""
+        """Number of cells that windows may use; it never decreases."""
         return self._ready
 
     @property
@@ -108,10 +107,10 @@ class Windower:
         return Coverage(self._decided, self._covered, dict(self._masked), dict(self._late_dropped))
 
     def push(self, modality: str, cells: Cells) -> list[Window]:
-        """Take in the modality's next cells and give out the windows that are due.
+        """Add the modality's next cells and return the windows that are due.
 
         Raises:
-            ValueError: the source was said not to have the modality, or the cells are not its next ones.
+            ValueError: the modality is not in `present`, or the cells are not its next ones.
 
         """
         if len(cells) == 0:
@@ -123,13 +122,13 @@ class Windower:
         return self._windows_until(self._ready)
 
     def flush(self, cells: int, last: Mapping[str, Cells]) -> list[Window]:
-        """The epoch has ended with `cells` cells: give out windows that decide all of them.
+        """End the epoch at `cells` cells and return windows that decide all of them.
 
-        `last` holds the cells that each extractor's flush gave out. They come together, because one
-        modality's end must not make another one late.
+        `last` holds the cells that each extractor's flush returned. They are passed together, so that the end
+        of one modality does not make another one late.
 
         Raises:
-            ValueError: windows already spoke of cells behind that end.
+            ValueError: windows have already used cells after that end.
 
         """
         if cells < self._ready:
@@ -144,7 +143,7 @@ class Windower:
 
     def _keep(self, modality: str, cells: Cells) -> None:
         if modality not in self._arrived:
-            raise ValueError(f"the source was said to have no {modality}")
+            raise ValueError(f"{modality} is not among the modalities of the source")
         if cells.start != self._arrived[modality]:
             raise ValueError(f"cells of {modality} from {cells.start} on do not follow {self._arrived[modality]} cells")
         self._arrived[modality] += len(cells)
@@ -158,7 +157,7 @@ class Windower:
         while self._due <= count:
             if self._due - self._lookahead_cells > self._decided:
                 windows.append(self._window(self._due, self._due - self._lookahead_cells))
-            # Not of the next one that is due: the flush may make one in between.
+            # Keep the cells that this window used: the flush may make a window before the next one that is due.
             self._forget(self._due - self._window_cells)
             self._due += self._hop_cells
         return windows
@@ -186,7 +185,7 @@ class Windower:
         return window
 
     def _forget(self, cell: int) -> None:
-        """Let go of what no window from now on can look at: all in front of `cell`."""
+        """Drop the cells before `cell`, which no later window uses."""
         for blocks in self._blocks.values():
             while blocks and blocks[0].start + len(blocks[0]) <= cell:
                 blocks.popleft()

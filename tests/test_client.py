@@ -251,7 +251,7 @@ def test_a_newer_schema_is_an_error_and_an_unknown_type_is_none() -> None:
         assert messages.missed == {}
         with pytest.raises(WireError, match=r"schema 9.*update it"):
             messages.receive(5)
-        with pytest.raises(WireError, match="1 frames instead of 2"):
+        with pytest.raises(WireError, match="1 parts instead of 2"):
             next(messages)
         with pytest.raises(WireError, match="not a message"):
             next(messages)
@@ -263,7 +263,7 @@ def test_a_newer_schema_is_an_error_and_an_unknown_type_is_none() -> None:
 
 @pytest.mark.parametrize("endpoint", ["", "nowhere", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "http://127.0.0.1:5557"])
 def test_what_is_no_endpoint_is_refused_in_one_line(endpoint: str) -> None:
-    with pytest.raises(UsageError, match="is not an endpoint to listen to; use tcp://HOST:PORT") as raised:
+    with pytest.raises(UsageError, match="is not an endpoint to subscribe to; use tcp://HOST:PORT") as raised:
         Subscriber(endpoint)
     assert "\n" not in str(raised.value)
 

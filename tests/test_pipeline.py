@@ -281,7 +281,7 @@ def test_what_the_source_has_may_change_between_epochs_only() -> None:
 
 
 def test_a_source_with_nothing_for_the_model_is_refused() -> None:
-    with pytest.raises(SourceError, match="door: the source has none of what the model takes") as caught:
+    with pytest.raises(SourceError, match="door: the source has none of the model's inputs") as caught:
         pipeline_of().source_has(audio=False, pictures=True)
     assert caught.value.reason == "no_audio"
 
@@ -326,11 +326,11 @@ def test_windows_must_be_drained_before_going_on() -> None:
     pipeline = pipeline_of()
     windows = pipeline.push(chunks(AUDIO)[0])
     assert windows
-    with pytest.raises(RuntimeError, match="drain the windows"):
+    with pytest.raises(RuntimeError, match="drain the returned windows"):
         pipeline.push(chunks(AUDIO)[0])
-    with pytest.raises(RuntimeError, match="drain the windows"):
+    with pytest.raises(RuntimeError, match="drain the returned windows"):
         pipeline.finish("silence")
-    with pytest.raises(RuntimeError, match=f"{len(windows)} windows wait for scores, not 0"):
+    with pytest.raises(RuntimeError, match=f"got 0 scores for {len(windows)} windows"):
         pipeline.drain([])
 
 

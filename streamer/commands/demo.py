@@ -1,4 +1,4 @@
-"""`earwitness demo`: the main job on the recording that ships, and what was heard beside what is true."""
+"""`earwitness demo`: runs the daemon on the shipped recording and compares the detected events with the truth."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _follow(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) ->
         message = json.loads(line)
         if message["type"] == "onset":
             late_s = message["sent_utc_s"] - message["onset_utc_s"]
-            _say(f"  {message['onset_s']:6.1f} s  {message['class']} begins   (said {late_s:.1f} s after)")
+            _say(f"  {message['onset_s']:6.1f} s  {message['class']} begins   (published {late_s:.1f} s later)")
         elif message["type"] == "offset":
             _say(f"  {message['offset_s']:6.1f} s  {message['class']} ends     (lasted {message['duration_s']:.1f} s)")
             heard.append(LabelledEvent(message["onset_s"], message["offset_s"], message["class"]))

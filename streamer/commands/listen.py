@@ -42,18 +42,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--topic",
         action="append",
         metavar="PREFIX",
-        help="only topics that begin so, e.g. event/, event/door/, status/; may be given more than once (default: all)",
+        help="only topics with this prefix, e.g. event/, event/door/, status/; can be repeated (default: all)",
     )
     parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
     parser.add_argument(
-        "--timeout", type=_seconds, metavar="S", help="end after S seconds; an error if --count messages have not come"
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        help="end after S seconds; an error if fewer than --count messages arrived",
     )
-    parser.add_argument("--human", action="store_true", help="lines for people instead of JSON")
+    parser.add_argument("--human", action="store_true", help="print readable lines instead of JSON")
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print messages until the count, the timeout, Ctrl-C or the end of whoever reads them; the exit code."""
+    """Print messages until the count, the timeout, Ctrl-C or the end of the output's reader; returns the exit code."""
     deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
     printed = 0
     with Subscriber(args.endpoint, args.topic or [""], lost_after_s=_SILENCE_S, on_lost=_say) as messages:
@@ -72,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
                 return 0
             printed += 1
     if args.count is not None and printed < args.count:
-        raise EarwitnessError(f"{printed} of {args.count} messages came from {args.endpoint} in {args.timeout:g} s")
+        raise EarwitnessError(f"{printed} of {args.count} messages arrived from {args.endpoint} in {args.timeout:g} s")
     return 0
 
 

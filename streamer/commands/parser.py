@@ -28,11 +28,11 @@ def make_parser(commands: Sequence[str]) -> Parser:
     """The parser that knows `commands`; their modules are imported for it."""
     parser = Parser(
         prog="earwitness",
-        description="Listens to and watches live streams, and tells other programs what it heard, when it began and "
-        "when it ended.",
+        description="Listens to and watches live streams, and publishes which sounds it heard and when each began and "
+        "ended.",
         epilog="example: earwitness run 'door=rtsp://user:${CAMERA_PASSWORD}@camera/stream'",
     )
-    parser.add_argument("--debug", action="store_true", help="show where in the program an error comes from")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in commands:
         importlib.import_module(f"streamer.commands.{name}").add_parser(subparsers)

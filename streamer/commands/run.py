@@ -37,8 +37,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog="example: earwitness run door=rtsp://user:pass@camera/stream --jsonl -",
     )
     add_config_options(parser)
-    parser.add_argument("--no-reconnect", action="store_true", help="give a live source up when it is lost")
-    parser.add_argument("--stay", action="store_true", help="go on when all sources have ended")
+    parser.add_argument("--no-reconnect", action="store_true", help="do not reconnect to a live source when it is lost")
+    parser.add_argument("--stay", action="store_true", help="keep running when all sources have ended")
     parser.set_defaults(main=main)
 
 

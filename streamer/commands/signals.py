@@ -1,4 +1,4 @@
-"""What the operating system asks of the daemon. Nothing but SIGKILL ends it without an offset for every onset."""
+"""The daemon's signal handling. Only SIGKILL ends it without an offset for every onset."""
 
 from __future__ import annotations
 

@@ -30,13 +30,15 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     named = f"of {', '.join(KNOWN)}"
 
-    listing = _action(actions, "list", "what is known, and what is here", "earwitness weights list")
+    listing = _action(actions, "list", "list published and installed weights", "earwitness weights list")
     listing.set_defaults(main=_list)
 
     fetching = _action(actions, "fetch", "download weights, or take a file", "earwitness weights fetch vggish vgg16")
     fetching.add_argument("names", nargs="+", metavar="NAME", help=f"some {named}")
-    fetching.add_argument("--url", help="get it from there; also says where weights of your own are, with --sha256")
-    fetching.add_argument("--sha256", metavar="HEX", help="what it must be (default: the published weights)")
+    fetching.add_argument(
+        "--url", help="download from this URL, e.g. a mirror, or your own weights together with --sha256"
+    )
+    fetching.add_argument("--sha256", metavar="HEX", help="expected SHA-256 (default: that of the published weights)")
     fetching.add_argument("--file", type=Path, metavar="FILE", help="take this .pth or .safetensors file instead")
     fetching.set_defaults(main=_fetch)
 

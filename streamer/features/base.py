@@ -22,10 +22,10 @@ class Extractor(Protocol):
     """
 
     def push(self, item: Chunk | Picture) -> Cells:
-        """Take in media that the factory wants, give out the cells that are done."""
+        """Process media that the factory wants and return the completed cells."""
 
     def flush(self, cells: int) -> Cells:
-        """The media has ended: give out all cells below `cells` that have not come out yet."""
+        """End the media and return all remaining cells below `cells`."""
 
 
 class ExtractorFactory(Protocol):

@@ -14,7 +14,7 @@ from streamer.sinks.wire import Message, check, topic
 
 
 class Sink(Protocol):
-    """A place that messages go to. Never waits for a reader; what a reader is too slow for is lost to it alone."""
+    """A destination of messages. It never waits for a reader: only the reader that is too slow loses messages."""
 
     name: str
     """What metrics and log lines call it."""
@@ -35,7 +35,7 @@ class Sink(Protocol):
         """Open anew what may have been moved or removed since, as a log file after rotation. Raises `SinkError`."""
 
     def close(self) -> None:
-        """Send what is still on its way, for at most 2 s, and let go. Never raises; a second time it does nothing."""
+        """Send queued messages for at most 2 s, then close. Never raises; a second call has no effect."""
 
 
 class Numberer:

@@ -1,4 +1,4 @@
-"""What the core says, as messages: samples become media seconds and, by the epoch's clock, UTC."""
+"""Converts the core's outputs to messages: samples become media seconds and, by the epoch's clock, UTC."""
 
 from __future__ import annotations
 

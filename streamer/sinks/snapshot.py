@@ -1,4 +1,4 @@
-"""What holds at this moment, for subscribers that come later: every stream's status and the events that are open."""
+"""The current state for late subscribers: every stream's status and the open events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, StatusMess
 
 
 class Snapshot:
-    """Takes in all that is published, and keeps the newest status and onset of each topic while it holds.
+    """Receives all published messages, and keeps the current status and open onset of each topic.
 
     It holds at most a status per stream and an onset per stream and class, even if offsets were lost on the way
     here: an onset gives way to the next one of its class, and all give way to a new epoch.

@@ -31,14 +31,14 @@ _TCP = re.compile(r"tcp://(?P<host>[^/\s]+):(?P<port>\d+|\*)")
 
 
 class ZmqSink:
-    """Publishes each message as two frames, topic and JSON.
+    """Publishes each message as two ZeroMQ parts, topic and JSON.
 
-    Every subscriber has a queue of its own of at most `queue_messages`. When it is full that subscriber misses
-    messages, and sees so from `seq`; nobody waits for it, and the others get everything. ZeroMQ does not tell
-    how many it misses, only when its queue runs full: `overflows` counts that.
+    Every subscriber has its own queue of at most `queue_messages`. When the queue is full, only that subscriber
+    misses messages; it detects this from `seq`. ZeroMQ does not report how many messages were missed, only that
+    the queue was full: `overflows` counts that.
 
     A new subscription is answered with the current statuses and open events that match it. ZeroMQ can't
-    address one subscriber, so the others that match get them too: they are marked `replay` and keep their `seq`.
+    address one subscriber, so other matching subscribers receive them too, marked `replay` and with unchanged `seq`.
     """
 
     name = "zmq"

@@ -49,7 +49,7 @@ def test_the_time_is_up() -> None:
         assert (listener.lines, listener.errors()) == ([], "")
     with listening(*LISTEN, nobody, "--timeout", "0.3", "--count", "2") as listener:
         assert listener.wait() == 1
-        assert listener.errors() == f"earwitness: error: 0 of 2 messages came from {nobody} in 0.3 s\n"
+        assert listener.errors() == f"earwitness: error: 0 of 2 messages arrived from {nobody} in 0.3 s\n"
 
 
 @pytest.mark.parametrize(
