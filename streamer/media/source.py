@@ -6,13 +6,11 @@ knows media by `streamer.types` alone: `av` is imported only in this package.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import TracebackType
-from typing import TypeAlias
 
 import av
 from av.packet import Packet
@@ -23,11 +21,12 @@ from streamer.errors import SourceError
 from streamer.media.audio import channels_of, mix
 from streamer.media.clocks import clock_fault, recorded_at, sender_report_s, start_of, start_of_packet
 from streamer.media.epoch import EpochBuilder
-from streamer.media.faults import nothing_in, reading_failed, stream_ended
-from streamer.media.interrupt import Interrupt, interruptible
+from streamer.media.faults import nothing_in, stream_ended
+from streamer.media.interrupt import Interrupt
 from streamer.media.level import Level, LevelMeter
 from streamer.media.opening import MediaOptions, OpenContainer, open_container
-from streamer.media.pace import Arrival, Pace
+from streamer.media.pace import Arrival
+from streamer.media.packets import Frame, Packets
 from streamer.media.pictures import Scaler
 from streamer.media.tracks import (
     AudioInput,
@@ -42,10 +41,7 @@ from streamer.types import Floats, MediaItem, Want
 
 __all__ = ["Interrupt", "Media", "MediaOptions", "Want", "open_media"]
 
-_Frame: TypeAlias = av.AudioFrame | av.VideoFrame
-_LONGEST_PACKET_S = 1.0
 _MOST_LEVELS = 600
-_BAD_READS = 100  # in a row: then the rest of a file can't be read
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
 
 
@@ -96,19 +92,15 @@ class Media:
         interrupt: Interrupt,
     ) -> None:
         """Use `open_media`."""
-        self.corrupt_packets = 0
-        """Packets that the source marked as damaged or that could not be decoded; they were skipped."""
         self.clock_fault: str
         """One line on a clock of the source that is implausible and so not believed; empty if all is well."""
         container = opened.container
         self._opened = opened
-        self._container = container
         self._address = address
         self._options = options
         self._now = now
         self._interrupt = interrupt
-        self._busy = threading.Lock()
-        self._closed = False
+        self._unfit = 0  # frames that could not be converted
         self._audio = choose_audio(container, address, options.audio_track) if want.rates_hz else None
         self._video = choose_video(container) if want.pictures else None
         check_decodable(container, address, want, self._audio or self._video)
@@ -134,8 +126,8 @@ class Media:
         self._scaler = Scaler()
         rate = self._video.average_rate if self._video is not None else None
         self._picture_s = 1 / Fraction(rate) if rate else Fraction(1, 25)
-        self._pace = Pace(opened.took_s)
-        self._pts: int | None = None  # of the newest packet of the track whose pace is taken
+        tracks = tuple(track for track in (self._audio, self._video) if track is not None)
+        self._packets = Packets(opened, address, tracks, options.read_timeout_s, interrupt)
         self._early: av.VideoFrame | None = None  # the first picture, while it has no timestamp
         self._shown_at: Fraction | None = None  # media time of the newest picture
         self._epochs = EpochBuilder(
@@ -151,7 +143,7 @@ class Media:
     @property
     def tells_duration(self) -> bool:
         """Whether `duration_s` is what a header or timestamps say, not FFmpeg's guess from size and bit rate."""
-        return self._container.format.name not in _GUESSED_DURATION
+        return self._opened.container.format.name not in _GUESSED_DURATION
 
     @property
     def has_audio(self) -> bool:
@@ -175,6 +167,11 @@ class Media:
         return levels
 
     @property
+    def corrupt_packets(self) -> int:
+        """Packets that the source marked as damaged or that could not be decoded; they were skipped."""
+        return self._packets.corrupt + self._unfit
+
+    @property
     def overlap_samples(self) -> int:
         """Audio samples, at the source's rate, dropped because their timestamps said that they had come before."""
         return self._epochs.overlap_samples
@@ -192,7 +189,7 @@ class Media:
     @property
     def arrival(self) -> Arrival:
         """How the newest media of a live source came: in time, or in a burst."""
-        return self._pace.arrival(time.monotonic())
+        return self._packets.arrival
 
     def interrupt(self) -> None:
         """End a reading that blocks, from any thread, within about 0.2 s: the iteration raises `SourceError`."""
@@ -200,15 +197,7 @@ class Media:
 
     def close(self) -> None:
         """Interrupt the reading and free the source; from any thread, any number of times."""
-        self._interrupt.set()
-        # FFmpeg crashes if a container is closed under a thread that reads from it.
-        if self._busy.acquire(timeout=5.0):
-            try:
-                if not self._closed:
-                    self._closed = True
-                    self._opened.close()
-            finally:
-                self._busy.release()
+        self._packets.close()
 
     def __enter__(self) -> Media:
         return self
@@ -223,7 +212,7 @@ class Media:
         failure: SourceError | None = None
         anything, last_frame_s = False, time.monotonic()
         try:
-            for packet, frames in self._packets():
+            for packet, frames in self._packets:
                 arrived_s = self._now()
                 if self.live:
                     yield from self._sender_report(packet)
@@ -247,74 +236,7 @@ class Media:
         if failure is not None:
             raise failure
 
-    def _packets(self) -> Iterator[tuple[Packet[Stream], list[_Frame]]]:
-        """Each packet with what it decodes to. Raises `SourceError` if the source ends in any way but cleanly."""
-        packets, bad_reads = self._demux(), 0
-        while True:
-            problem: Exception | None = None
-            packet: Packet[Stream] | None = None
-            frames: list[_Frame] = []
-            started = time.monotonic()
-            limit_s = self._options.read_timeout_s + self.arrival.patience_s
-            with self._busy, interruptible(self._interrupt, started + limit_s):
-                if not self._interrupt.is_set():
-                    try:
-                        packet = next(packets, None)
-                    except IndexError:
-                        pass  # PyAV at the end of a source that has got a new track meanwhile: this is the end
-                    except Exception as error:
-                        problem = error
-                    ended = time.monotonic()
-                    if packet is not None:
-                        self._came(packet, ended, ended - started)
-                        frames = self._decode(packet)
-            # Errors are raised out here, not in `except`: they must not carry FFmpeg's, whose text holds the password.
-            if self._interrupt.is_set():
-                raise SourceError("timeout", f"{self._address}: the reading was interrupted")
-            if isinstance(problem, av.error.InvalidDataError) and not self.live and bad_reads < _BAD_READS:
-                # PyAV's generator is dead after an exception; a new one goes on behind the bad place.
-                packets = self._demux()
-                bad_reads += 1
-                self.corrupt_packets += 1
-            elif problem is not None:
-                timed_out = ended - started >= limit_s
-                raise reading_failed(
-                    problem, self._address, self._opened.carrier, live=self.live, timed_out=timed_out, timeout_s=limit_s
-                )
-            elif packet is None:
-                return
-            else:
-                bad_reads = 0
-                yield packet, frames
-
-    def _demux(self) -> Iterator[Packet[Stream]]:
-        return self._container.demux(tuple(s for s in (self._audio, self._video) if s is not None))
-
-    def _came(self, packet: Packet[Stream], now_s: float, waited_s: float) -> None:
-        """Note how the newest packet of a live source came, by its length: timestamps may be anything."""
-        if not self.live or packet.stream is not (self._audio or self._video):
-            return
-        base = packet.time_base or Fraction(0)
-        length_s = float((packet.duration or 0) * base)
-        if not length_s and packet.pts is not None and self._pts is not None:
-            length_s = min(max(float((packet.pts - self._pts) * base), 0.0), _LONGEST_PACKET_S)
-        self._pts = packet.pts if packet.pts is not None else self._pts
-        self._pace.push(now_s, waited_s, length_s)
-
-    def _decode(self, packet: Packet[Stream]) -> list[_Frame]:
-        if packet.is_corrupt:
-            self.corrupt_packets += 1
-        try:
-            frames = packet.decode()
-        except EOFError:  # a decoder that has been flushed, at the end of a damaged file
-            return []
-        except (av.FFmpegError, ValueError):
-            if not packet.is_corrupt:
-                self.corrupt_packets += 1
-            return []
-        return [frame for frame in frames if isinstance(frame, _Frame)]
-
-    def _push(self, frame: _Frame) -> Iterator[MediaItem]:
+    def _push(self, frame: Frame) -> Iterator[MediaItem]:
         at = None if frame.pts is None or frame.time_base is None else frame.pts * Fraction(frame.time_base)
         try:
             if isinstance(frame, av.VideoFrame):
@@ -322,7 +244,7 @@ class Media:
             elif frame.samples:
                 yield from self._epochs.push_audio(at, frame.sample_rate, self._heard(frame))
         except (av.FFmpegError, ValueError):  # a frame of a size, rate or format that can't be converted
-            self.corrupt_packets += 1
+            self._unfit += 1
 
     def _heard(self, frame: av.AudioFrame) -> Floats:
         """What is listened to of a frame, (n,); its level is measured on the way. Raises `SourceError`."""
