@@ -57,7 +57,13 @@ def clips_of(arguments: Sequence[str]) -> list[Clip]:
         raise UsageError(
             f"results could not tell {alike} apart, for their names end alike: replay them apart"
         ) from None
-    return [Clip(clip, names[path]) for path, clip in clips.items()]
+    return [Clip(clip, _fit_to_show(clip, names[path])) for path, clip in clips.items()]
+
+
+def _fit_to_show(clip: str, name: str) -> str:
+    """The clip's name in results. What is not on disk may be a URL without its scheme, and hold a password."""
+    shown = Address.parse(clip).shown
+    return name if shown == clip or "://" in clip or Path(clip).exists() else shown
 
 
 def _listed(path: Path) -> list[str]:
