@@ -29,6 +29,8 @@ SECTIONS = {
 """Sections of Boes & Van hamme (2021), and what each is about."""
 CITED = {
     "ARCHITECTURE.md": [("window of 2048 samples", "4.2")],
+    "README.md": [("three figures", "4.3.2")],
+    "streamer/bundles/spectral/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
     "streamer/types.py": [("hop 366", "4.2")],
     "streamer/features/spectral.py": [("Slaney mel bins", "4.2")],
     "streamer/features/vggish.py": [("128 embedding values", "4.2"), ("900 ms overlap", "4.2")],
@@ -36,6 +38,7 @@ CITED = {
     "streamer/networks/crnn.py": [("weighted by themselves", "2.1"), ("widths of the vectors' projections", "3")],
     "streamer/networks/inputs.py": [("projection", "3")],
     "streamer/replay/scoring.py": [("Length of a segment", "4.3.2"), ("three figures", "4.3.2")],
+    "train/card.py": [("three figures", "4.3.2")],
     "train/config.py": [("projections", "3"), ("highest learning rate", "4.3.1"), ("steps of the ramp", "4.3.1")],
     "train/evaluate.py": [("0.46 s", "2.2"), ("threshold of 0.5", "2.2")],
     "train/mean_teacher.py": [("mean teacher", "2.3")],
