@@ -15,6 +15,8 @@ import numpy as np
 
 from streamer.types import Floats
 
+_AT_ONCE = 4096  # samples that are summed in one go: numpy takes as long for one
+
 InputState: TypeAlias = Literal["unknown", "ok", "silent", "cancelling", "too_quiet", "out_of_range"]
 INPUT_STATES: tuple[InputState, ...] = ("unknown", "ok", "silent", "cancelling", "too_quiet", "out_of_range")
 """Nothing was heard yet; there is sound; only one value comes, again and again; channels cancel each other in the mix;
@@ -47,50 +49,86 @@ class Level:
 
 
 class LevelMeter:
-    """`push` decoded sound; gives out a `Level` each second. The same for any chunking."""
+    """`push` decoded sound; gives out a `Level` each second. The same for any chunking but for rounding."""
 
     def __init__(self) -> None:
         self._rate_hz = 0
+        self._channels = 0
         self._mixed = False
-        self._parts: list[tuple[Floats, Floats]] = []  # channels, what is heard of them; one second at most
-        self._count = 0
+        self._count = 0  # samples of the second that runs
+        self._parts: list[tuple[Floats, Floats]] = []  # channels, what is heard of them: not yet summed
+        self._waiting = 0  # samples in them
+        self._sums, self._heard = _Sums(1), _Sums(1)
 
     def push(self, rate_hz: int, channels: Floats, heard: Floats, *, mixed: bool) -> list[Level]:
         """Take in `channels` (channels, n) and what of them the model hears, (n,); `mixed`: the mean of all."""
         levels = []
-        same = not self._parts or len(self._parts[0][0]) == len(channels)
-        if (rate_hz, mixed) != (self._rate_hz, self._mixed) or not same:
+        if (rate_hz, len(channels), mixed) != (self._rate_hz, self._channels, self._mixed):
             levels += self.flush()
-            self._rate_hz, self._mixed = rate_hz, mixed
+            self._rate_hz, self._channels, self._mixed = rate_hz, len(channels), mixed
         while len(heard):
             count = min(self._rate_hz - self._count, len(heard))
             self._parts.append((channels[:, :count], heard[:count]))
             self._count += count
+            self._waiting += count
             channels, heard = channels[:, count:], heard[count:]
             if self._count == self._rate_hz:
                 levels += self.flush()
+            elif self._waiting >= _AT_ONCE:
+                self._sum()
         return levels
 
     def flush(self) -> list[Level]:
         """What there is of the second that runs."""
         if not self._count:
             return []
-        channels = np.concatenate([part[0] for part in self._parts], axis=1)
-        heard = np.concatenate([part[1] for part in self._parts])[None]
-        rms, peak = _levels(heard)
-        loudest = rms if len(channels) == 1 else _levels(channels)[0]
-        level = Level(self._count / self._rate_hz, rms, peak, loudest, len(channels), self._mixed)
-        self._parts, self._count = [], 0
+        self._sum()
+        rms, peak = self._heard.levels()
+        loudest = rms if self._channels == 1 else self._sums.levels()[0]
+        level = Level(self._count / self._rate_hz, rms, peak, loudest, self._channels, self._mixed)
+        self._count = 0
+        self._sums, self._heard = _Sums(self._channels), _Sums(1)
         return [level]
 
+    def _sum(self) -> None:
+        if len(self._sums) != self._channels:
+            self._sums = _Sums(self._channels)
+        channels = np.concatenate([part[0] for part in self._parts], axis=1)
+        heard = np.concatenate([part[1] for part in self._parts])[None]
+        self._parts, self._waiting = [], 0
+        self._heard.push(heard)
+        if self._channels > 1:  # else they are the same
+            self._sums.push(channels)
 
-def _levels(channels: Floats) -> tuple[float, float]:
-    """RMS without a constant offset, and peak, of the loudest of (channels, n); silence if it has only one value."""
-    moves = channels.max(axis=1) > channels.min(axis=1)
-    if not moves.any():
-        return FLOOR_DBFS, FLOOR_DBFS
-    moving = channels[moves]
-    return _dbfs(float(moving.std(axis=1, dtype=np.float64).max())), _dbfs(float(np.abs(moving).max()))
+
+class _Sums:
+    """Sums over samples of some channels, of which their levels are made."""
+
+    def __init__(self, channels: int) -> None:
+        self._count = 0
+        self._sum = np.zeros(channels)
+        self._squares = np.zeros(channels)
+        self._low = np.full(channels, np.inf)
+        self._high = np.full(channels, -np.inf)
+
+    def __len__(self) -> int:
+        return len(self._sum)
+
+    def push(self, samples: Floats) -> None:
+        """Take in (channels, n)."""
+        self._count += samples.shape[1]
+        self._sum += samples.sum(axis=1, dtype=np.float64)
+        self._squares += np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
+        self._low = np.minimum(self._low, samples.min(axis=1))
+        self._high = np.maximum(self._high, samples.max(axis=1))
+
+    def levels(self) -> tuple[float, float]:
+        """RMS without a constant offset, and peak, of the loudest channel; silence if each has only one value."""
+        moves = self._high > self._low
+        variance = np.maximum(self._squares / self._count - (self._sum / self._count) ** 2, 0.0)
+        rms = np.where(moves, np.sqrt(variance), 0.0)
+        peak = np.where(moves, np.maximum(self._high, -self._low), 0.0)
+        return _dbfs(float(rms.max())), _dbfs(float(peak.max()))
 
 
 def _dbfs(value: float) -> float:

@@ -42,10 +42,10 @@ SLACK_S = Fraction(10, 1000)
 SPEED = Fraction(1, 200)
 """The most by which sound is stretched: five times what a bad sample clock is off by, and a tenth of a semitone."""
 _BLOCK_S = Fraction(1, 10)
-_NS = 1_000_000_000
-_STEP_S = Fraction(5, 1000)
+_NS = 1_000_000_000  # errors are compared in whole ns: fractions are slow
+_STEP_NS = 5_000_000
 """A smaller step forward is no lost packet: hardly any holds less."""
-_BACK_S = Fraction(2, 1000)
+_BACK_NS = 2_000_000
 """Timestamps that are rounded to ms go back by less."""
 _MOST_STEPS = 8
 """Packets lost in `HOLD_S` from a stream that still counts as exact; more is a clock that floats."""
@@ -78,23 +78,24 @@ class Steering:
         """`stamped_on_arrival`: timestamps say when packets came. They then show where a stream broke, and no more."""
         self.shift = Fraction(0)
         """Seconds to add to a timestamp of the source to have the time of what comes with it."""
-        self._limit_s = ARRIVAL_LIMIT_S if stamped_on_arrival else LIMIT_S
+        self._limit_ns = int((ARRIVAL_LIMIT_S if stamped_on_arrival else LIMIT_S) * _NS)
         self._on_arrival = stamped_on_arrival
         self._unplaced: list[Floats] = []  # from before the first timestamp
         self._rate_hz = 0
         self._base = Fraction(0)  # time of the run's first sample
         self._count = 0  # samples of the run that came out
         self._errors = _Errors(BURST_LASTING_S if stamped_on_arrival else LASTING_S)
-        self._error = Fraction(0)  # at the newest sample that was let go
+        self._error = 0  # ns, at the newest sample that was let go
         self._went_back: Fraction | None = None  # when a timestamp last did
+        self._block_size = 0
         self._filled = 0  # samples let go of the block that runs
         self._stretching = False
         self._block: list[Floats] = []  # they wait here if the block will be stretched
         self._held: list[_Stamped] = []  # while an error may go away
-        self._agreed = Fraction(0)  # the error that all that is held agrees on
+        self._agreed = 0  # ns; the error that all that is held agrees on
         self._stood = 0  # samples since it last got smaller
-        self._returns = Fraction(0)  # an error on this side of it has gone away
-        self._furthest = Fraction(0)  # after a small step: the largest error, which exact timestamps don't take back
+        self._returns = 0  # ns; an error on this side of it has gone away
+        self._furthest = 0  # ns; after a small step: the largest error, which exact timestamps don't take back
         self._steps = 0  # how often it grew
 
     @property
@@ -129,21 +130,22 @@ class Steering:
             for early in unplaced:
                 out += self._take(_Stamped(None, early))
         out += self._take(_Stamped(time, samples))
-        return _joined(out)
+        return out
 
     def flush(self) -> list[Sound]:
         """The sound ends here: an error that still stands is believed, unless jitter may be as large."""
         out: list[Sound] = []
         while self._held:
-            out += self._believe() if abs(self._agreed) > self._limit_s else self._trust_samples()
+            out += self._believe() if abs(self._agreed) > self._limit_ns else self._trust_samples()
         out += self._unblocked()
-        return _joined(out)
+        return out
 
     def _begin(self, time: Fraction, rate_hz: int) -> None:
         """A run begins at `time`, and errors are counted from there."""
         self._rate_hz = rate_hz
+        self._block_size = round(_BLOCK_S * rate_hz)
         self._base, self._count = time, 0
-        self._error = Fraction(0)
+        self._error = 0
         self._errors.clear()
         self._filled = 0
         self._stretching = False
@@ -155,39 +157,42 @@ class Steering:
         elif self._doubtful(error):
             self._held = [item]
             self._agreed, self._stood = error, len(item.samples)
-            if abs(error) > self._limit_s:
-                self._returns = self._limit_s if error > 0 else -self._limit_s
-                self._furthest = Fraction(0)
+            if abs(error) > self._limit_ns:
+                self._returns = self._limit_ns if error > 0 else -self._limit_ns
+                self._furthest = 0
             else:
-                self._returns = max(self._error, Fraction(0)) + _STEP_S / 2
+                self._returns = max(self._error, 0) + _STEP_NS // 2
                 self._furthest, self._steps = error, 1
             yield from self._believe_what_stands()
         else:
             yield from self._let_go(item, error)
 
-    def _error_of(self, item: _Stamped) -> Fraction:
-        end = self.end
-        assert end is not None
+    def _error_of(self, item: _Stamped) -> int:
         if item.time is None:
             return self._agreed if self._held else self._error
-        return item.time + self.shift - end
+        end = self.end
+        assert end is not None
+        error = item.time - end
+        if self.shift:
+            error += self.shift
+        return round(error * _NS) if error else 0
 
-    def _doubtful(self, error: Fraction) -> bool:
+    def _doubtful(self, error: int) -> bool:
         if self._on_arrival and error < 0:
             return False  # a burst
-        if abs(error) > self._limit_s:
+        if abs(error) > self._limit_ns:
             return True
         # A lost packet, if timestamps are exact.
-        return not self._on_arrival and error - max(self._error, Fraction(0)) >= _STEP_S and self._exact()
+        return not self._on_arrival and error - max(self._error, 0) >= _STEP_NS and self._exact()
 
     def _exact(self) -> bool:
         end = self.end
         assert end is not None
         return self._went_back is None or end - self._went_back > _EXACT_S
 
-    def _doubt(self, item: _Stamped, error: Fraction) -> Iterator[Sound]:
+    def _doubt(self, item: _Stamped, error: int) -> Iterator[Sound]:
         sign = 1 if self._agreed > 0 else -1
-        if self._furthest and abs(error - self._furthest) > _BACK_S:
+        if self._furthest and abs(error - self._furthest) > _BACK_NS:
             self._steps += 1
             if error < self._furthest or self._steps > _MOST_STEPS:
                 self._went_back = self.end  # not exact, but floating
@@ -199,7 +204,7 @@ class Steering:
             return
         self._held.append(item)
         if sign * error < sign * self._agreed:
-            if sign * error < sign * self._agreed - _BACK_S:
+            if sign * error < sign * self._agreed - _BACK_NS:
                 # It is going away, as where a network delivers nothing and then all at once: wait on.
                 self._stood = 0
             self._agreed = error
@@ -212,16 +217,17 @@ class Steering:
 
     def _believe(self) -> Iterator[Sound]:
         """The times jump in front of what is held, which is looked at anew from there."""
-        step = self._agreed
+        agreed = self._agreed
+        step = Fraction(agreed, _NS)
         first, *rest = self._unheld()
-        error = step if first.time is None else self._error_of(first)
+        error = agreed if first.time is None else self._error_of(first)
         yield from self._unblocked()
         end = self.end
         assert end is not None
         if self._went_back is not None:
             self._went_back += step
         self._begin(end + step, self._rate_hz)
-        yield from self._let_go(first, error - step)
+        yield from self._let_go(first, error - agreed)
         for item in rest:
             yield from self._take(item)
 
@@ -234,91 +240,77 @@ class Steering:
         held, self._held, self._stood = self._held, [], 0
         return held
 
-    def _let_go(self, item: _Stamped, error: Fraction) -> Iterator[Sound]:
+    def _let_go(self, item: _Stamped, error: int) -> Iterator[Sound]:
         """Give out the samples behind the last ones, and learn from their error."""
-        if error < self._error - _BACK_S:
+        if error < self._error - _BACK_NS:
             self._went_back = self.end
         self._error = error
-        size = round(_BLOCK_S * self._rate_hz)
-        samples = item.samples
-        while len(samples):
-            part, samples = samples[: size - self._filled], samples[size - self._filled :]
+        size = self._block_size
+        time = self._base + Fraction(self._count, self._rate_hz)
+        out: list[Floats] = []
+        taken = 0
+        while taken < len(item.samples):
+            part = item.samples[taken : taken + size - self._filled]
+            taken += len(part)
+            self._filled += len(part)
             if item.time is not None:
                 self._errors.push(self._error)
-            self._filled += len(part)
-            if self._stretching:
-                self._block.append(part)
-            else:
-                yield self._sound(part)
+            (self._block if self._stretching else out).append(part)
             if self._filled == size:
-                yield from self._end_block()
+                out += self._end_block()
+        if out:
+            samples = np.concatenate(out) if len(out) > 1 else out[0]
+            self._count += len(samples)
+            yield Sound(time, self._rate_hz, samples)
 
-    def _end_block(self) -> Iterator[Sound]:
+    def _end_block(self) -> list[Floats]:
+        """What has waited for the block's end; and what is done with the next block."""
         self._errors.end_block()
+        self._filled = 0
         lasting = self._errors.lasting
         if self._on_arrival:
-            self.shift -= lasting
+            self.shift -= Fraction(lasting, _NS)
             self._take_away(lasting)
-            lasting = Fraction(0)
-        if self._stretching:
-            block = np.concatenate(self._block)
-            most = max(int(self._filled * SPEED), 1)
-            more = max(-most, min(most, round(lasting * self._rate_hz)))
-            self._block = []
-            yield self._sound(stretched(block, len(block) + more))
-            self._take_away(Fraction(more, self._rate_hz))
-            self._stretching = more != 0
-        else:
-            self._stretching = abs(lasting) > SLACK_S
-        self._filled = 0
+            lasting = 0
+        if not self._stretching:
+            self._stretching = abs(lasting) > SLACK_S * _NS if lasting else False
+            return []
+        block, self._block = np.concatenate(self._block), []
+        most = max(int(len(block) * SPEED), 1)
+        more = max(-most, min(most, round(Fraction(lasting * self._rate_hz, _NS))))
+        self._take_away(round(Fraction(more * _NS, self._rate_hz)))
+        self._stretching = more != 0
+        return [stretched(block, len(block) + more)]
 
-    def _take_away(self, error: Fraction) -> None:
+    def _take_away(self, error: int) -> None:
         self._error -= error
         self._errors.take_away(error)
 
     def _unblocked(self) -> Iterator[Sound]:
         """What waits for the end of a block that will not come."""
+        time = self._base + Fraction(self._count, self._rate_hz)
         block, self._block = self._block, []
-        for part in block:
-            yield self._sound(part)
         self._filled = 0
         self._stretching = False
-
-    def _sound(self, samples: Floats) -> Sound:
-        time = self._base + Fraction(self._count, self._rate_hz)
-        self._count += len(samples)
-        return Sound(time, self._rate_hz, samples)
-
-
-def _joined(sounds: list[Sound]) -> list[Sound]:
-    """The same samples at the same times, in as few pieces as can be."""
-    runs: list[list[Sound]] = []
-    for sound in sounds:
-        last = runs[-1][-1] if runs else None
-        behind = last and last.time + Fraction(len(last.samples), last.rate_hz)
-        if last and last.rate_hz == sound.rate_hz and behind == sound.time:
-            runs[-1].append(sound)
-        else:
-            runs.append([sound])
-    return [
-        run[0] if len(run) == 1 else Sound(run[0].time, run[0].rate_hz, np.concatenate([one.samples for one in run]))
-        for run in runs
-    ]
+        if block:
+            samples = np.concatenate(block)
+            self._count += len(samples)
+            yield Sound(time, self._rate_hz, samples)
 
 
 class _Errors:
-    """The errors of the newest seconds, and what they all agree on; in whole ns, as fractions are slow to compare."""
+    """The errors of the newest seconds in ns, and what they all agree on."""
 
     def __init__(self, seconds: int) -> None:
         self._blocks: deque[tuple[int, int]] = deque(maxlen=round(seconds / _BLOCK_S))  # least, most
         self._block: tuple[int, int] | None = None
         self._taken_away = 0
 
-    def push(self, error: Fraction) -> None:
+    def push(self, error: int) -> None:
         """Take in the error of some samples."""
-        error_ns = round(error * _NS) + self._taken_away
-        least, most = self._block or (error_ns, error_ns)
-        self._block = (min(least, error_ns), max(most, error_ns))
+        error += self._taken_away
+        least, most = self._block or (error, error)
+        self._block = (min(least, error), max(most, error))
 
     def end_block(self) -> None:
         """A block is over; one without a timestamp tells nothing."""
@@ -327,20 +319,20 @@ class _Errors:
             self._block = None
 
     @property
-    def lasting(self) -> Fraction:
+    def lasting(self) -> int:
         """The error closest to zero of all, if they have one sign and are many enough; else 0."""
         if len(self._blocks) < (self._blocks.maxlen or 0):
-            return Fraction(0)
+            return 0
         least, most = self._blocks[-1]
         if least <= self._taken_away <= most:
-            return Fraction(0)
+            return 0
         least = min(block[0] for block in self._blocks) - self._taken_away
         most = max(block[1] for block in self._blocks) - self._taken_away
-        return Fraction(max(least, 0) + min(most, 0), _NS)
+        return max(least, 0) + min(most, 0)
 
-    def take_away(self, error: Fraction) -> None:
+    def take_away(self, error: int) -> None:
         """All errors have become smaller by this."""
-        self._taken_away += round(error * _NS)
+        self._taken_away += error
 
     def clear(self) -> None:
         """Errors are counted from another place now."""
