@@ -91,6 +91,8 @@ class LevelMeter:
         return [level]
 
     def _sum(self) -> None:
+        if not self._parts:
+            return
         if len(self._sums) != self._channels:
             self._sums = _Sums(self._channels)
         channels = np.concatenate([part[0] for part in self._parts], axis=1)

@@ -81,6 +81,7 @@ class Steering:
         self._limit_ns = int((ARRIVAL_LIMIT_S if stamped_on_arrival else LIMIT_S) * _NS)
         self._on_arrival = stamped_on_arrival
         self._unplaced: list[Floats] = []  # from before the first timestamp
+        self._unplaced_hz = 0
         self._rate_hz = 0
         self._base = Fraction(0)  # time of the run's first sample
         self._count = 0  # samples of the run that came out
@@ -114,31 +115,37 @@ class Steering:
     def push(self, time: Fraction | None, rate_hz: int, samples: Floats) -> list[Sound]:
         """Take in samples (n,) whose first has the timestamp `time` (seconds); None: the source does not say."""
         out: list[Sound] = []
-        if rate_hz != self._rate_hz:
-            if self._rate_hz:
-                out += self.flush()
-            end = self.end
-            if end is None and time is None and sum(map(len, self._unplaced)) < HOLD_S * rate_hz:
-                self._unplaced.append(samples)
-                return out
-            unplaced, self._unplaced = self._unplaced, []
+        if self._unplaced and rate_hz != self._unplaced_hz:
+            out += self._place(None)
+        if not self._rate_hz and time is None:
+            self._unplaced.append(samples)
+            self._unplaced_hz = rate_hz
+            return out if sum(map(len, self._unplaced)) < HOLD_S * rate_hz else [*out, *self._place(None)]
+        if self._unplaced:
+            out += self._place(time)
+        elif rate_hz != self._rate_hz:
+            out += self.flush()
             # A new rate is another encoder's beginning, and its first timestamp the best there is.
-            start = end or Fraction(0)
-            if time is not None:
-                start = time + self.shift - Fraction(sum(map(len, unplaced)), rate_hz)
-            self._begin(start, rate_hz)
-            for early in unplaced:
-                out += self._take(_Stamped(None, early))
+            self._begin(time + self.shift if time is not None else self.end or Fraction(0), rate_hz)
         out += self._take(_Stamped(time, samples))
         return out
 
     def flush(self) -> list[Sound]:
         """The sound ends here: an error that still stands is believed, unless jitter may be as large."""
         out: list[Sound] = []
+        if self._unplaced:
+            out += self._place(None)
         while self._held:
             out += self._believe() if abs(self._agreed) > self._limit_ns else self._trust_samples()
         out += self._unblocked()
         return out
+
+    def _place(self, time: Fraction | None) -> list[Sound]:
+        """What came without a timestamp was right before `time`; without that, time begins with it."""
+        unplaced, self._unplaced = self._unplaced, []
+        lasted = Fraction(sum(map(len, unplaced)), self._unplaced_hz)
+        self._begin(Fraction(0) if time is None else time + self.shift - lasted, self._unplaced_hz)
+        return [sound for samples in unplaced for sound in self._take(_Stamped(None, samples))]
 
     def _begin(self, time: Fraction, rate_hz: int) -> None:
         """A run begins at `time`, and errors are counted from there."""
@@ -288,11 +295,11 @@ class Steering:
 
     def _unblocked(self) -> Iterator[Sound]:
         """What waits for the end of a block that will not come."""
-        time = self._base + Fraction(self._count, self._rate_hz)
         block, self._block = self._block, []
         self._filled = 0
         self._stretching = False
         if block:
+            time = self._base + Fraction(self._count, self._rate_hz)
             samples = np.concatenate(block)
             self._count += len(samples)
             yield Sound(time, self._rate_hz, samples)

@@ -66,6 +66,13 @@ def test_cutting_changes_no_level(cuts: list[int]) -> None:
         assert got.peak_dbfs == pytest.approx(expected.peak_dbfs, abs=1e-3)
 
 
+@pytest.mark.parametrize("length", [1, 4_095, 4_096, 4_097, RATE, RATE + 1, RATE + 4_096])
+def test_sound_of_any_length_is_measured(length: int) -> None:
+    levels = measured(np.resize(SINE, (2, length)))
+    assert sum(level.seconds for level in levels) == length / RATE
+    assert LevelMeter().push(RATE, NOISE[None, :0], NOISE[:0], mixed=True) == []
+
+
 @pytest.mark.parametrize(
     ("state", "channels", "channel"),
     [

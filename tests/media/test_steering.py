@@ -220,6 +220,12 @@ def test_without_timestamps_sound_runs_on() -> None:
     assert (run.time, len(run.samples)) == (Fraction(0), 100 * PACKET)
 
 
+def test_little_without_timestamps_comes_out_at_the_end() -> None:
+    assert steered([]) == []
+    (run,) = steered([(None, np.ones(PACKET, np.float32))])
+    assert (run.time, len(run.samples)) == (Fraction(0), PACKET)
+
+
 def test_what_came_before_the_first_timestamp_is_placed_by_it() -> None:
     items: list[Packet] = [(None, np.ones(PACKET, np.float32))] * 2 + packets(10, lambda _: 50.0)
     (run,) = steered(items)
