@@ -191,14 +191,14 @@ def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: flo
     for item in media:
         if isinstance(item, Chunk) and len(item.samples):
             first.setdefault("audio", time.monotonic() - began_s)
-            levels += media.take_levels()
+            levels += media.ear.take_levels()
         elif isinstance(item, Picture):
             first.setdefault("video", time.monotonic() - began_s)
         if (_tracks(media) <= set(first) and (levels or not media.has_audio)) or time.monotonic() > until_s:
             break
     found = f"{'live' if media.live else 'a recording'}, opened in {opened_s:.1f} s"
     found += "".join(f", first {kind} after {at:.1f} s" for kind, at in first.items())
-    levels += media.take_levels()
+    levels += media.ear.take_levels()
     if media.audio is not None:
         found += f"; {media.audio}"
     if levels:

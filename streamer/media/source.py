@@ -7,7 +7,6 @@ knows media by `streamer.types` alone: `av` is imported only in this package.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import TracebackType
@@ -18,12 +17,11 @@ from av.stream import Discard, Stream
 
 from streamer.address import Address
 from streamer.errors import SourceError
-from streamer.media.audio import channels_of, mix
 from streamer.media.clocks import clock_fault, recorded_at, sender_report_s, start_of, start_of_packet
+from streamer.media.ear import Ear
 from streamer.media.epoch import EpochBuilder
 from streamer.media.faults import nothing_in, stream_ended
 from streamer.media.interrupt import Interrupt
-from streamer.media.level import Level, LevelMeter
 from streamer.media.opening import MediaOptions, OpenContainer, open_container
 from streamer.media.pace import Arrival
 from streamer.media.packets import Frame, Packets
@@ -31,17 +29,14 @@ from streamer.media.pictures import Scaler
 from streamer.media.tracks import (
     AudioInput,
     audio_input,
-    channel_index,
     check_decodable,
     choose_audio,
     choose_video,
-    no_channel,
 )
-from streamer.types import Floats, MediaItem, Want
+from streamer.types import MediaItem, Want
 
 __all__ = ["Interrupt", "Media", "MediaOptions", "Want", "open_media"]
 
-_MOST_LEVELS = 600
 _UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
 
 
@@ -104,13 +99,12 @@ class Media:
         self._audio = choose_audio(container, address, options.audio_track) if want.rates_hz else None
         self._video = choose_video(container) if want.pictures else None
         check_decodable(container, address, want, self._audio or self._video)
-        self._channel = channel_index(options.channel)
         self.audio: AudioInput | None = None
         """What is listened to; None without audio."""
         if self._audio is not None:
             self.audio = audio_input(container, address, self._audio, options.channel)
-        self._meter = LevelMeter()
-        self._levels: deque[Level] = deque(maxlen=_MOST_LEVELS)
+        self.ear = Ear(address, options.channel)
+        """Tells how loud it is."""
         recorded_s, self.clock_fault = (None, "") if opened.live else recorded_at(container, address, now)
         self.live: bool = opened.live
         """Whether it goes on at its own pace and has no end of its own: see `streamer.media.liveness`."""
@@ -154,17 +148,6 @@ class Media:
     def has_video(self) -> bool:
         """Whether pictures were wanted and there is a track of them."""
         return self._video is not None
-
-    @property
-    def has_levels(self) -> bool:
-        """Whether `take_levels` has something to give."""
-        return bool(self._levels)
-
-    def take_levels(self) -> list[Level]:
-        """How loud it was, second by second, since this was last asked; the newest ten minutes at most."""
-        levels = list(self._levels)
-        self._levels.clear()
-        return levels
 
     @property
     def corrupt_packets(self) -> int:
@@ -232,7 +215,7 @@ class Media:
         elif failure is None and not anything:
             failure = nothing_in(self._address, self._opened.carrier)
         yield from self._epochs.flush()
-        self._levels += self._meter.flush()
+        self.ear.flush()
         if failure is not None:
             raise failure
 
@@ -242,18 +225,9 @@ class Media:
             if isinstance(frame, av.VideoFrame):
                 yield from self._push_picture(at, frame)
             elif frame.samples:
-                yield from self._epochs.push_audio(at, frame.sample_rate, self._heard(frame))
+                yield from self._epochs.push_audio(at, frame.sample_rate, self.ear.push(frame))
         except (av.FFmpegError, ValueError):  # a frame of a size, rate or format that can't be converted
             self._unfit += 1
-
-    def _heard(self, frame: av.AudioFrame) -> Floats:
-        """What is listened to of a frame, (n,); its level is measured on the way. Raises `SourceError`."""
-        channels = channels_of(frame)
-        if self._channel is not None and self._channel >= len(channels):
-            raise SourceError("no_audio", no_channel(self._address, self._channel + 1, len(channels)))
-        heard = mix(channels) if self._channel is None else channels[self._channel]
-        self._levels += self._meter.push(frame.sample_rate, channels, heard, mixed=self._channel is None)
-        return heard
 
     def _push_picture(self, at: Fraction | None, frame: av.VideoFrame) -> Iterator[MediaItem]:
         early, self._early = self._early, None

@@ -107,11 +107,11 @@ class Replayer:
             meter = _Meter(address.shown, LONGEST_CLIP_S if self.mode == "clip" else None)
             meter.check(media.duration_s or 0.0)
             for timed in run(meter.measured(media, media.duration_s), pipeline, self.detector):
-                levels += media.take_levels()
+                levels += media.ear.take_levels()
                 outputs.append(timed.output)
                 if each is not None:
                     each(timed)
-            levels += media.take_levels()
+            levels += media.ear.take_levels()
         scored = [output for output in outputs if isinstance(output, CellScores)]
         scores = _joined(scored, len(self.bundle.classes))
         tag_scores = scored[0].tags if len(scored) == 1 else linear_pooling(torch.from_numpy(scores)[None])[0].numpy()

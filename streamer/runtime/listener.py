@@ -26,7 +26,7 @@ class Listener:
     @property
     def news(self) -> bool:
         """Whether it is time to `look`."""
-        return self._media.has_levels or self._counts() != self._counted or self._clock_is_news
+        return self._media.ear.has_levels or self._counts() != self._counted or self._clock_is_news
 
     def look(self) -> None:
         """Tell what is new."""
@@ -36,7 +36,7 @@ class Listener:
         if self._clock_is_news:
             log.warning("%s: %s", self._name, self._media.clock_fault)
             self._board.disbelieved(self._name, self._media.clock_fault)
-        for level in self._media.take_levels():
+        for level in self._media.ear.take_levels():
             first, state = self._watch.level is None, self._watch.state
             self._watch.push(level)
             if first:

@@ -137,8 +137,8 @@ def test_nothing_was_heard() -> None:
 
 def levels_of(path: Path) -> list[Level]:
     with open_media(str(path), Want(frozenset({22_100}))) as media:
-        levels = [level for _ in media for level in media.take_levels()]
-        return levels + media.take_levels()
+        levels = [level for _ in media for level in media.ear.take_levels()]
+        return levels + media.ear.take_levels()
 
 
 @pytest.mark.parametrize("codec", ["pcm", "pcm_u8", "pcm_s24le", "pcm_f32le", "pcma", "flac"])
