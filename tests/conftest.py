@@ -12,7 +12,11 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from streamer.networks.backends import use_threads
 from tests.weights import vgg16_tensors, vggish_tensors
+
+# Two threads a network beside a busy core are many times slower than one, and no test is about that but test_threads.
+use_threads(1)
 
 # In CI the same examples each time: what a change breaks must not depend on luck. Elsewhere new ones are looked for.
 settings.register_profile("ci", derandomize=True)

@@ -172,7 +172,7 @@ def test_wrong_use_is_refused() -> None:
         windower_of(window=10)
     windower = windower_of()
     data = media("spectral", 20)
-    with pytest.raises(ValueError, match="no vgg16"):
+    with pytest.raises(ValueError, match="vgg16 is not among the modalities of the source"):
         windower.push("vgg16", block(media("vgg16", 3), 0, 3))
     with pytest.raises(ValueError, match="from 5 on do not follow 0 cells"):
         windower.push("spectral", block(data, 5, 9))

@@ -235,7 +235,7 @@ def test_waiting_for_the_writer_of_a_fifo_can_be_interrupted(tmp_path: Path) -> 
         ("clips/a:b.mp4", None, "file", False),
         ("file:///gone.wav", None, "file", False),
         ("-", None, "pipe", False),
-        ("pipe:9", None, "pipe", False),
+        ("pipe:987", None, "pipe", False),
     ],
 )
 def test_what_is_tried_again_before_it_has_ever_been_open(
