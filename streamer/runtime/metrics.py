@@ -101,8 +101,8 @@ class Metrics:
         self._reconnects = counter("reconnects", "Lost or failed connections.", ["stream", "reason"])
         self._abandoned = counter("readers_abandoned", "Reader threads that hung and were replaced.", by_stream)
         self._audio = counter("decoded_audio_seconds", "Audio decoded.", by_stream)
-        self._frames = counter("decoded_frames", "Pictures decoded, scaled and handed on.", by_stream)
-        self._dropped = counter("dropped", "Media chunks and pictures thrown away.", ["stream", "reason"])
+        self._frames = counter("decoded_frames", "Pictures decoded, scaled and queued.", by_stream)
+        self._dropped = counter("dropped", "Media chunks and pictures dropped.", ["stream", "reason"])
         self._lag = gauge("media_lag_seconds", "Age of the oldest media that is not processed yet.", by_stream)
         self._coverage = gauge("coverage_ratio", "Share of the last minute that was heard or seen.", by_stream)
         self._cells = counter("scored_cells", "Cells (66.24 ms) that got their scores.", by_stream)
@@ -133,7 +133,7 @@ class Metrics:
         self._stray = counter("stray_pictures", "Pictures whose timestamps fit nothing else.", by_stream)
         self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
         self._lost = counter("messages_dropped", "Messages for which the queue to the sinks had no room.", ["type"])
-        self._sink_errors = counter("sink_errors", "Messages that a sink could not take.", ["sink"])
+        self._sink_errors = counter("sink_errors", "Messages that a sink lost.", ["sink"])
         build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
         build.labels(version, bundle, platform.python_version()).set(1)
         for stream in streams:
@@ -278,7 +278,7 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "The daemon shows these to Prometheus at `http://HOST:PORT/metrics` (`metrics` in its config), and those of "
+        "The daemon serves these to Prometheus at `http://HOST:PORT/metrics` (`metrics` in its config), with those of "
         "its process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...). This page is generated: "
         "`make schema`.",
         "",
