@@ -13,6 +13,7 @@ from hypothesis import settings
 from torch import Tensor
 
 from streamer.networks.backends import use_threads
+from tests.models import seeded_bundle
 from tests.weights import vgg16_tensors, vggish_tensors
 
 # Two threads a network beside a busy core are many times slower than one, and no test is about that but test_threads.
@@ -44,6 +45,14 @@ def pytest_runtest_makereport(
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model, for what runs as a command."""
+    folder = tmp_path_factory.mktemp("bundle")
+    seeded_bundle().save(folder)
+    return folder
 
 
 # Full-size weights, made once a session.

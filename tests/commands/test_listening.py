@@ -18,14 +18,6 @@ from streamer.daemon import media_options
 from streamer.errors import ConfigError, UsageError
 from tests.make_media import make_clip, tone
 from tests.media.test_tracks import RATE, sine, write
-from tests.models import seeded_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    seeded_bundle().save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

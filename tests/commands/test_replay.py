@@ -22,17 +22,10 @@ from streamer.replay.truth import read_truth
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, decode
 from streamer.types import cells_in
 from tests.make_media import make_clip
-from tests.models import CLASSES, bursts, seeded_bundle
+from tests.models import CLASSES, bursts
 from tests.send import http_server, live_ts
 
 RATE_HZ = 22_100
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    seeded_bundle().save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

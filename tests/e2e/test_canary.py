@@ -17,19 +17,11 @@ from streamer import cli
 from tests.canary import CANARY, MALFORMED, NASTY, WELL_FORMED
 from tests.e2e.daemon import COMMAND, ROOT, Daemon
 from tests.make_media import make_clip
-from tests.models import seeded_bundle
 
 RAW = [text.format(CANARY) for text in WELL_FORMED + MALFORMED]
 ENCODED = [text.format(quote(NASTY, safe="")) for text in WELL_FORMED + MALFORMED]
 VARIABLE = [text.format("${CANARY}") for text in WELL_FORMED + MALFORMED]
 ENVIRON = {"CANARY": NASTY, "WHOLE": f"rtsp://user:{CANARY}@127.0.0.1:9/{CANARY}"}
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "bundle"
-    seeded_bundle().save(path)
-    return path
 
 
 def earwitness(*arguments: str, cwd: Path = ROOT, environ: dict[str, str] | None = None) -> str:

@@ -33,13 +33,6 @@ TWO_CELLS_S = 2 * seconds(CELL) + 1e-6
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    seeded_bundle().save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     return make_clip(path, audio="aac", rate_hz=44_100, video="h264", samples=bursts(14.0, 5, 44_100), seconds=14.0)

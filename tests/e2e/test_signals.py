@@ -18,14 +18,7 @@ import pytest
 
 from tests.e2e.daemon import COMMAND, ROOT
 from tests.make_media import make_clip
-from tests.models import bursts, seeded_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    seeded_bundle().save(folder)
-    return folder
+from tests.models import bursts
 
 
 @pytest.fixture(scope="module")

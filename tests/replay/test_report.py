@@ -18,16 +18,9 @@ import pytest
 from streamer.replay.report import FILES
 from streamer.replay.truth import read_truth
 from tests.make_media import make_clip
-from tests.models import bursts, seeded_bundle
+from tests.models import bursts
 
 CLIPS = 6
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    seeded_bundle().save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
