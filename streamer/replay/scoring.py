@@ -45,16 +45,6 @@ class Counts:
         """0 to 1; None where the class is neither there nor found."""
         return 2 * self.right / (self.true + self.found) if self.true + self.found else None
 
-    @property
-    def precision(self) -> float | None:
-        """The part of what was found that is right; None where nothing was found."""
-        return self.right / self.found if self.found else None
-
-    @property
-    def recall(self) -> float | None:
-        """The part of what is there that was found; None where nothing is there."""
-        return self.right / self.true if self.true else None
-
 
 @dataclass(frozen=True, slots=True)
 class ClassReport:
