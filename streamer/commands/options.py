@@ -24,7 +24,7 @@ SOURCE_HELP = (
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that change the daemon's config."""
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help=SOURCE_HELP)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML config; see configs/daemon/example.yaml")
+    add_config_file(parser)
     parser.add_argument("--model", metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)")
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
     add_sound_options(parser, "of the command line's sources, ")
@@ -33,6 +33,17 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", metavar="HOST:PORT|off", help="metrics and health (default: 127.0.0.1:9464)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     parser.add_argument("--log-format", choices=("text", "json"), help="default: text")
+
+
+def add_config_file(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get("EARWITNESS_CONFIG") or None,
+        help="YAML config; see configs/daemon/example.yaml (default: what the variable EARWITNESS_CONFIG names)",
+    )
 
 
 def add_sound_options(parser: argparse.ArgumentParser, of: str = "") -> None:

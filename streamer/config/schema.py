@@ -41,7 +41,8 @@ class StreamConfig(_Section):
     source: Place = Field(
         description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (`-`: standard input), or a device. "
         "`${NAME}` is replaced by the "
-        "environment variable NAME and percent-encoded, so that a password need not stand in the file.",
+        "environment variable NAME, or by the content of the file that NAME_FILE names, and percent-encoded, so that a "
+        "password need not stand in the config.",
     )
     transport: Literal["tcp", "udp"] = Field(
         default="tcp", description="How RTSP carries media: tcp loses nothing on the way."

@@ -20,6 +20,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 def read_source(text: str, environ: Mapping[str, str]) -> Address:
     """The address that `text` is, with each `${NAME}` replaced by the environment variable NAME.
 
+    Where there is none, by what is in the file that the variable NAME_FILE names.
+
     In a URL a variable is one piece of it, and is percent-encoded: a password may hold any character. In the path its
     `/` stay. Three kinds are taken as they are: one at the beginning, which may hold a whole URL or path; the host;
     `USER:PASSWORD` as the whole login, but for its first `:`. What a variable brings into path or query is never shown.
@@ -104,9 +106,18 @@ def split_source(text: str) -> tuple[str | None, str]:
 
 
 def _value(name: str, environ: Mapping[str, str]) -> str:
-    if name not in environ:
-        raise ConfigError(f"the environment has no {name}; set it")
-    return environ[name]
+    """The variable NAME, or what stands in the file that NAME_FILE names: where containers have their secrets."""
+    if name in environ:
+        return environ[name]
+    file = environ.get(f"{name}_FILE")
+    if file is None:
+        raise ConfigError(f"the environment has no {name}; set it, or {name}_FILE to a file that holds it")
+    try:
+        return Path(file).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise ConfigError(f"{name}_FILE: {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}_FILE: {file}: is not UTF-8 text") from None
 
 
 def _login(value: str, *, whole: bool) -> str:

@@ -117,7 +117,8 @@ def test_variables(tmp_path: Path) -> None:
     config = load(tmp_path, text, {"USER_1": "u", "PW": "p:w"})
     assert config.streams["door"].source.reveal() == "rtsp://u:p%3Aw@h/x?a=$b"
     assert fault(tmp_path, text, {"PW": "x"}) == (
-        "config FILE:3: streams.door.source: the environment has no USER_1; set it"
+        "config FILE:3: streams.door.source: the environment has no USER_1; "
+        "set it, or USER_1_FILE to a file that holds it"
     )
 
 

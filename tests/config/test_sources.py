@@ -84,3 +84,17 @@ def test_ffmpeg_options(tmp_path: Path) -> None:
     assert "a/b" not in f"{config}{config!r}{config.model_dump()}{config.model_dump_json()}"
     with pytest.raises(ConfigError, match=r"c.yaml:1: streams.a.ffmpeg: the environment has no TOKEN; set it"):
         load_config(path, {})
+
+
+def test_variables_from_files(tmp_path: Path) -> None:
+    """Docker's and Kubernetes' secrets are files; an editor ends the last line."""
+    secret = tmp_path / "door_password"
+    secret.write_text(" p@ss/word\n")
+    address = read_source("rtsp://user:${PW}@h/x", {"PW_FILE": str(secret)})
+    assert address.reveal() == "rtsp://user:%20p%40ss%2Fword@h/x"
+    assert read_source("rtsp://user:${PW}@h/x", {"PW": "a", "PW_FILE": str(secret)}).reveal() == "rtsp://user:a@h/x"
+    for content, fault in ((None, "gone: No such file or directory"), (b"\xff\xfe", "gone: is not UTF-8 text")):
+        if content is not None:
+            (tmp_path / "gone").write_bytes(content)
+        with pytest.raises(ConfigError, match=f"PW_FILE: .*{fault}"):
+            read_source("rtsp://user:${PW}@h/x", {"PW_FILE": str(tmp_path / "gone")})

@@ -1,0 +1,94 @@
+"""`earwitness health`: asks a running daemon whether it works, for container health checks that have no curl."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from streamer.address import Address
+from streamer.commands.options import add_config_file
+from streamer.config.loading import load_config
+from streamer.config.schema import DaemonConfig
+from streamer.errors import UsageError
+from streamer.escapes import printable
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_TIMEOUT_S = 5.0
+_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "*": "127.0.0.1"}
+"""Where to ask a daemon that listens on all addresses of its machine."""
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `health`."""
+    parser = subparsers.add_parser(
+        "health",
+        help="ask a running daemon whether it works",
+        description="Asks a running daemon's /healthz, prints one line, and ends with exit code 0 if the daemon is "
+        "healthy, else 1. A source that is lost does not make it unhealthy: see --ready.",
+        epilog="example: earwitness health --config /etc/earwitness/earwitness.yaml",
+    )
+    add_config_file(parser)
+    parser.add_argument("--url", help="where the daemon serves its metrics (default: the config's `metrics` address)")
+    parser.add_argument(
+        "--ready", action="store_true", help="ask /readyz instead: whether every source has been connected to"
+    )
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one line; 0 if the daemon is well, 1 if it is not, or does not answer."""
+    ok, found = asked(base_url(args), "/readyz" if args.ready else "/healthz")
+    words = ("ready", "not ready") if args.ready else ("healthy", "unhealthy")
+    line = f"{words[not ok]}: {found}"
+    print(printable(line), file=sys.stdout if ok else sys.stderr)
+    return 0 if ok else 1
+
+
+def base_url(args: argparse.Namespace) -> str:
+    """Where the daemon of this command line answers, without a path.
+
+    Raises:
+        ConfigError: the config is wrong.
+        UsageError: the URL is none, or the config's daemon answers nowhere.
+
+    """
+    if args.url is not None:
+        address = Address.parse(args.url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise UsageError(f"--url {address}: must be like http://127.0.0.1:9464")
+        return str(args.url).rstrip("/").removesuffix("/healthz").removesuffix("/readyz")
+    config = DaemonConfig() if args.config is None else load_config(args.config, os.environ)
+    if config.metrics is None:
+        raise UsageError("`metrics` is off in the config, so that nothing answers: give it an address")
+    host, _, port = config.metrics.rpartition(":")
+    return f"http://{_ANY.get(host, host)}:{port}"
+
+
+def asked(base: str, path: str) -> tuple[bool, str]:
+    """Whether what answers at `base` says that all is well, and where it is or what is wrong."""
+    shown = Address.parse(base)
+    try:
+        # Not through a proxy: this is about the machine's own network.
+        answer = httpx.get(base + path, timeout=_TIMEOUT_S, trust_env=False)
+        body = answer.json()
+    except httpx.TimeoutException:
+        return False, f"{shown} does not answer within {_TIMEOUT_S:.0f} s: the daemon hangs"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return False, f"{shown} can't be asked: {error}; is the daemon running, with this address as `metrics`?"
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("ok"), bool):
+        return False, f"{shown} answers {answer.status_code}, and not as Earwitness does: is the address another's?"
+    ok = answer.status_code == 200 and body["ok"]
+    return ok, str(shown) if ok else _reason(body)
+
+
+def _reason(body: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in body.items() if name not in ("ok", "streams")})
