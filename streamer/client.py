@@ -11,12 +11,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 import zmq
 
-from streamer.errors import HeartbeatLostError, UsageError, WireError
+from streamer.errors import HeartbeatLostError, RefusedError, UsageError, WireError
+from streamer.sinks.handshake import Handshake
+from streamer.sinks.keys import ClientKey
 from streamer.sinks.loopback import loopback_addresses
 from streamer.sinks.wire import Head, HeartbeatMessage, Message, UnknownTypeError, decode
 
@@ -42,6 +45,7 @@ class Subscriber:
         lost_after_s: float | None = None,
         on_lost: Callable[[HeartbeatLostError], None] | None = None,
         queue_messages: int = 10_000,
+        key: ClientKey | str | Path | None = None,
     ) -> None:
         """Subscribe to the topics that begin with one of `topics` (docs/messages.md); `""` matches all.
 
@@ -49,11 +53,15 @@ class Subscriber:
         for `lost_after_s` seconds (at least twice its heartbeat interval), or no publisher is heard at the start,
         `on_lost` is called once; without `on_lost`, `HeartbeatLostError` is raised. Receiving can continue after it.
         At most `queue_messages` are queued here and some more in the daemon; messages beyond that are missed.
+        `key` is the file that `earwitness keys new` made, or what is in it; a daemon on another machine wants one.
 
         Raises:
             UsageError: an endpoint is invalid.
+            KeysError: the key file can't be used.
 
         """
+        if isinstance(key, str | Path):
+            key = ClientKey.load(key)
         self._endpoints = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         self._topics = (topics,) if isinstance(topics, str) else tuple(topics)
         self._timeout_s = timeout_s
@@ -76,6 +84,10 @@ class Subscriber:
         self._socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
         self._socket.set(zmq.RECONNECT_IVL, 100)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 500)
+        self._handshake = Handshake(self._socket, key)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._handshake.monitor, zmq.POLLIN)
         watched = () if lost_after_s is None else (_HEARTBEAT,)
         for prefix in {*self._topics, *watched}:
             self._socket.subscribe(prefix)
@@ -103,16 +115,21 @@ class Subscriber:
         Raises:
             WireError: the received data is not a message, or has a newer schema.
             HeartbeatLostError: a publisher has fallen silent, and `on_lost` is not set.
+            RefusedError: a daemon does not let us in, and says so anew at each try; receiving can continue after it.
 
         """
         deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
             wait_s = max(0.0, min(deadline_s, self._next_loss_s()) - time.monotonic())
-            if self._socket.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000), zmq.POLLIN):
+            ready = dict(self._poller.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000)))
+            refusal = self._handshake.refusal() if self._handshake.monitor in ready else ""
+            if refusal:
+                raise RefusedError(f"{', '.join(self._endpoints)}: {refusal}")
+            if self._socket in ready:
                 message = self._take(self._socket.recv_multipart())
                 if message is not None:
                     return message
-            else:
+            elif not ready:
                 # Only when no message is queued: a caller that was busy for long has not lost the publisher.
                 self._check_heartbeats()
             if time.monotonic() >= deadline_s:
@@ -121,6 +138,7 @@ class Subscriber:
     def close(self) -> None:
         """Disconnect. A second call has no effect."""
         if not self._context.closed:
+            self._handshake.close()
             self._context.destroy(linger=0)
 
     def __iter__(self) -> Self:

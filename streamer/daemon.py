@@ -15,8 +15,10 @@ from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan
+from streamer.sinks.access import Access
 from streamer.sinks.base import Sink
 from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.keys import KeyFolder
 from streamer.sinks.zmq import ZmqSink
 from streamer.windows import StreamSettings
 
@@ -44,11 +46,17 @@ def check_window(config: DaemonConfig, bundle: Bundle) -> None:
         )
 
 
+def access_of(config: DaemonConfig) -> Access:
+    """Who may come in at the config's sockets. Raises `KeysError` if its keys can't be used."""
+    keys = config.publish.keys
+    return Access(KeyFolder(keys.expanduser()) if keys is not None else None)
+
+
 def open_sinks(config: DaemonConfig) -> list[Sink]:
-    """The config's sinks. Raises `SinkError` if one can't be opened."""
+    """The config's sinks. Raises `SinkError` if one can't be opened, `KeysError` if its keys can't be used."""
     sinks: list[Sink] = []
     if config.publish.zmq is not None:
-        sinks.append(ZmqSink(config.publish.zmq, config.publish.queue_messages))
+        sinks.append(ZmqSink(config.publish.zmq, config.publish.queue_messages, access_of(config)))
     if config.publish.jsonl is not None:
         try:
             sinks.append(JsonLinesSink(config.publish.jsonl))

@@ -55,6 +55,14 @@ class SinkGoneError(SinkError):
     """A sink is permanently gone."""
 
 
+class KeysError(EarwitnessError):
+    """A key file is missing, damaged, or not safe from other users."""
+
+
+class RefusedError(EarwitnessError):
+    """A daemon does not let this subscriber in."""
+
+
 class WireError(EarwitnessError):
     """A message can't be decoded, or is not valid to send."""
 

@@ -19,7 +19,7 @@ from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_config_options, config_of
 from streamer.config.schema import DaemonConfig, StreamConfig
-from streamer.daemon import load_model, media_options
+from streamer.daemon import access_of, load_model, media_options
 from streamer.detect import Detector
 from streamer.errors import EarwitnessError, SourceError
 from streamer.escapes import printable
@@ -157,7 +157,7 @@ def _window_time(bundle: Bundle, factories: Mapping[str, ExtractorFactory]) -> C
 def _ports(config: DaemonConfig) -> Iterator[Check]:
     if config.publish.zmq is not None:
         try:
-            ZmqSink(config.publish.zmq).close()
+            ZmqSink(config.publish.zmq, access=access_of(config)).close()
             yield Check("ok", "publish", f"{config.publish.zmq} is free")
         except EarwitnessError as error:
             yield Check("fail", "publish", str(error))

@@ -51,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="S",
         help="end after S seconds; an error if fewer than --count messages arrived",
     )
+    parser.add_argument("--key", metavar="FILE", help="the key file that `earwitness keys new` made at the daemon")
     parser.add_argument("--human", action="store_true", help="print readable lines instead of JSON")
     parser.set_defaults(main=main)
 
@@ -59,7 +60,8 @@ def main(args: argparse.Namespace) -> int:
     """Print messages until the count, the timeout, Ctrl-C or the end of the output's reader; returns the exit code."""
     deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
     printed = 0
-    with Subscriber(args.endpoint, args.topic or [""], lost_after_s=_SILENCE_S, on_lost=_say) as messages:
+    topics = args.topic or [""]
+    with Subscriber(args.endpoint, topics, lost_after_s=_SILENCE_S, on_lost=_say, key=args.key) as messages:
         while args.count is None or printed < args.count:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             message = None if left_s is not None and left_s <= 0 else messages.receive(left_s)

@@ -29,6 +29,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
     add_sound_options(parser, "of the command line's sources, ")
     parser.add_argument("--publish", metavar="ENDPOINT|off", help="ZeroMQ endpoint (default: tcp://127.0.0.1:5557)")
+    parser.add_argument("--keys", metavar="FOLDER", help="who may subscribe (`earwitness keys`; default: all, locally)")
     parser.add_argument("--jsonl", metavar="FILE|-|off", help="also write each message as a line of JSON")
     parser.add_argument("--metrics", metavar="HOST:PORT|off", help="metrics and health (default: 127.0.0.1:9464)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
@@ -92,6 +93,7 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
         "model": args.model,
         "weights": args.weights,
         "publish.zmq": args.publish,
+        "publish.keys": args.keys,
         "publish.jsonl": args.jsonl,
         "metrics": args.metrics,
         "log.level": args.log_level,

@@ -40,7 +40,7 @@ def with_changes(config: DaemonConfig, changes: Mapping[str, Any]) -> DaemonConf
     data = dict(config)
     for name, value in changes.items():
         section, dot, last = name.partition(".")
-        data[section] = {**dict(data[section]), last: value} if dot else value
+        data[section] = {**dict(iter(data[section])), last: value} if dot else value
     return _parsed(data, None)
 
 

@@ -104,6 +104,11 @@ class PublishConfig(_Section):
     zmq: Annotated[str | None, OrOff] = Field(
         default="tcp://127.0.0.1:5557", description="ZeroMQ endpoint that subscribers connect to; `off`: none."
     )
+    keys: Path | None = Field(
+        default=None,
+        description="Folder of keys (`earwitness keys`): only subscribers whose key is in it may connect, and all is "
+        "encrypted; null: anybody may, which is refused beyond this machine.",
+    )
     jsonl: Annotated[str | None, OrOff] = Field(
         default=None,
         description="File to which each message is appended as a line of JSON; `-`: standard output; `off`: none.",

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from streamer.media.level import INPUT_STATES, InputState, Level
 from streamer.media.tracks import AudioInput
+from streamer.sinks.refusals import REASONS as REFUSED_REASONS
 
 State: TypeAlias = Literal["connecting", "streaming", "stalled", "backoff", "ended", "failed"]
 STATES: tuple[State, ...] = ("connecting", "streaming", "stalled", "backoff", "ended", "failed")
@@ -133,9 +134,14 @@ class Metrics:
         self._stray = counter("stray_pictures", "Pictures whose timestamps fit nothing else.", by_stream)
         self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
         self._lost = counter("messages_dropped", "Messages for which the queue to the sinks had no room.", ["type"])
+        self._refused = counter(
+            "connections_refused", "Connections to the ZeroMQ sockets that were refused.", ["reason"]
+        )
         self._sink_errors = counter("sink_errors", "Messages that a sink lost.", ["sink"])
         build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
         build.labels(version, bundle, platform.python_version()).set(1)
+        for reason in REFUSED_REASONS:
+            self._refused.labels(reason)
         for stream in streams:
             for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
                 one.labels(stream)
@@ -242,6 +248,10 @@ class Metrics:
         """The queue to the publisher was full; `kind` is the message's type."""
         self._lost.labels(kind if kind in MESSAGE_KINDS else "other").inc()
 
+    def refused(self, reason: str, count: int) -> None:
+        """`count` more connections to the sockets were refused."""
+        self._refused.labels(reason).inc(count)
+
     def sink_error(self, sink: str) -> None:
         """The sink of that name could not take a message."""
         self._sink_errors.labels(sink).inc()
@@ -258,7 +268,9 @@ def page() -> str:
         "reason": "of lost connections: "
         + ", ".join(f"`{one}`" for one in sorted(LOST_REASONS))
         + "; of dropped media: "
-        + ", ".join(f"`{one}`" for one in sorted(DROP_REASONS)),
+        + ", ".join(f"`{one}`" for one in sorted(DROP_REASONS))
+        + "; of refused connections: "
+        + ", ".join(f"`{one}` ({text})" for one, text in REFUSED_REASONS.items()),
         "stage": "`decode`, a modality, `detect`, `publish`",
         "codec": "FFmpeg's name of it",
         "rate_hz": "samples a second",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from streamer.errors import SinkError, SinkGoneError
@@ -33,6 +34,14 @@ class Overflowing(Protocol):
     overflows: int
 
 
+@runtime_checkable
+class Guarded(Protocol):
+    """A sink that readers connect to, and that does not let everyone in."""
+
+    refused: Mapping[str, int]
+    """How many were refused, by reason."""
+
+
 class Publisher(threading.Thread):
     """Sends what is in `outbox` to every sink; in between it sends heartbeats and each stream's status.
 
@@ -57,6 +66,7 @@ class Publisher(threading.Thread):
         self._fanout = Fanout(numberer, sinks, self._sink_failed, self._outages.worked)
         self._overflows = self._overflows_told = 0
         self._overflows_told_s = float("-inf")
+        self._refused: Counter[str] = Counter()
         self._lost = 0
         self._board = board
         self._reporter = reporter
@@ -114,6 +124,10 @@ class Publisher(threading.Thread):
         overflows = sum(sink.overflows for sink in self._sinks if isinstance(sink, Overflowing))
         self._metrics.overflowed(overflows - self._overflows)
         self._overflows = overflows
+        for sink in self._sinks:
+            for reason, count in sink.refused.items() if isinstance(sink, Guarded) else ():
+                self._metrics.refused(reason, count - self._refused[reason])
+                self._refused[reason] = count
         if overflows != self._overflows_told and now_s - self._overflows_told_s >= _SAY_EVERY_S:
             log.warning(
                 "a subscriber is too slow and misses messages; the others get them (its queue ran full, %d times more)",

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
-import re
-import socket
-import stat
-from collections.abc import Sequence
-from pathlib import Path
-
 import zmq
 
 from streamer.errors import SinkError
-from streamer.sinks.loopback import loopback_addresses
+from streamer.sinks.access import Access
+from streamer.sinks.door import Door
 from streamer.sinks.snapshot import Snapshot
 from streamer.sinks.wire import Message, encode, topic
-
-log = logging.getLogger(__name__)
 
 _LINGER_S = 2.0
 """How long `close` waits for subscribers to take what is queued for them."""
 _LONGEST_PREFIX = 4096
 """Bytes of a subscription; no topic is longer, and a subscriber that sends more is cut off."""
 _SUBSCRIPTIONS_A_POLL = 1000
-_TRIES = 5
-"""To find a port that is free at all addresses of a name."""
-_TCP = re.compile(r"tcp://(?P<host>[^/\s]+):(?P<port>\d+|\*)")
 
 
 class ZmqSink:
@@ -43,98 +30,57 @@ class ZmqSink:
 
     name = "zmq"
 
-    def __init__(self, endpoint: str, queue_messages: int = 10_000) -> None:
+    def __init__(self, endpoint: str, queue_messages: int = 10_000, access: Access | None = None) -> None:
         """Bind to `endpoint`, `tcp://HOST:PORT` or `ipc://PATH`; with port 0 the system chooses one.
 
+        `access` decides who may subscribe; without it everybody may, on this machine.
+
         Raises:
-            SinkError: it is not such an endpoint, reaches beyond this machine, is taken or can't be bound.
+            SinkError: it is not such an endpoint, is taken, can't be bound, or reaches beyond this machine
+                without keys.
 
         """
-        addresses = _local(endpoint)
+        options = (
+            (zmq.XPUB_VERBOSE, 1),  # else a second subscription to a topic would not be seen
+            (zmq.SNDHWM, queue_messages),
+            (zmq.RCVHWM, _SUBSCRIPTIONS_A_POLL),
+            (zmq.MAXMSGSIZE, _LONGEST_PREFIX),
+            (zmq.LINGER, round(_LINGER_S * 1000)),
+        )
         self._snapshot = Snapshot()
-        self._context = zmq.Context()  # its own: ending it waits for what is queued
-        self._socket = self._context.socket(zmq.XPUB)
-        self._socket.set(zmq.XPUB_VERBOSE, 1)  # else a second subscription to a topic would not be seen
-        self._socket.set(zmq.SNDHWM, queue_messages)
-        self._socket.set(zmq.RCVHWM, _SUBSCRIPTIONS_A_POLL)
-        self._socket.set(zmq.MAXMSGSIZE, _LONGEST_PREFIX)
-        self._socket.set(zmq.LINGER, round(_LINGER_S * 1000))
-        try:
-            self.endpoint: str = self._bind(addresses)
-            """Where subscribers connect to, with the port that was chosen."""
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise SinkError(_why_not(endpoint, error)) from None
-        path = self.endpoint.removeprefix("ipc://") if self.endpoint.startswith("ipc://") else "@"
-        self._path = None if path.startswith("@") else path  # None: nothing that could be removed
+        self._door = Door(endpoint, zmq.XPUB, access or Access(), options)
+        self._socket = self._door.socket
+        self.endpoint: str = self._door.endpoint
+        """Where subscribers connect to, with the port that was chosen."""
+        self.refused = self._door.access.refusals.counts
+        """How many were not let in, by reason."""
         self.overflows = 0
         """How often the queue of a subscriber has run full."""
-        self._bound = self._there()
 
     def send(self, message: Message) -> None:
         """Send to all whose subscription matches; never waits.
 
         Raises:
-            SinkError: the socket is broken, or an ipc endpoint's file is gone and can't be made anew, so that nobody
-                new can connect.
+            SinkError: the socket is broken, or nobody new can connect.
 
         """
         self._answer(0.0)  # what held before this message goes to new subscribers before it
         self._snapshot.push(message)
         self._send(message)
-        if self._path is not None and self._there() != self._bound:
-            self.reopen()
+        self._door.keep()
 
     def poll(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` seconds for new subscriptions and send them what holds. Raises like `send`."""
+        self._door.keep()
         self._answer(timeout_s)
 
     def reopen(self) -> None:
-        """Make an ipc endpoint's file anew if it is gone; those who are connected stay so. Raises `SinkError`."""
-        if self._path is None or self._there() == self._bound:
-            return
-        try:
-            _check_path(self.endpoint, self._path)
-            self._socket.bind(self.endpoint)
-        except (SinkError, zmq.ZMQError) as error:
-            why = _why_not(self.endpoint, error) if isinstance(error, zmq.ZMQError) else str(error)
-            raise SinkError(f"nobody new can connect: the endpoint's file was removed; {why}") from None
-        self._bound = self._there()
-        log.warning("%s: the endpoint's file was removed; it is made anew", self.endpoint)
+        """Make an ipc endpoint's file anew if it is gone; read the allow-list anew. Raises `SinkError`."""
+        self._door.reopen()
 
     def close(self) -> None:
         """Stop; what is queued for subscribers goes out for at most 2 s more."""
-        if not self._socket.closed:
-            self._socket.close()
-            self._context.term()
-
-    def _bind(self, addresses: Sequence[str]) -> str:
-        """Bind to all of `addresses`, which differ in their host alone; gives the first, with its port."""
-        for last in (False,) * _TRIES + (True,):
-            bound: list[str] = []
-            try:
-                for address in addresses:
-                    self._socket.set(zmq.IPV6, address.startswith("tcp://["))
-                    # A port that the system chooses for the first is the others' too.
-                    host, _, port = address.rpartition(":")
-                    self._socket.bind(f"{host}:{bound[0].rpartition(':')[2] if bound else port}")
-                    bound.append(self._socket.get_string(zmq.LAST_ENDPOINT))
-                return bound[0]
-            except zmq.ZMQError as error:
-                chosen = addresses[0].endswith((":0", ":*"))
-                if last or not bound or not chosen or error.errno != errno.EADDRINUSE:
-                    raise
-                for one in bound:
-                    self._socket.unbind(one)
-        raise AssertionError
-
-    def _there(self) -> tuple[int, int] | None:
-        """Which file is at the path of an ipc endpoint: device and inode; None if there is none."""
-        try:
-            found = os.stat(self._path) if self._path is not None else None
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino) if found else None
+        self._door.close()
 
     def _answer(self, timeout_s: float) -> None:
         """Take in new subscriptions and send them what holds."""
@@ -166,50 +112,3 @@ class ZmqSink:
                 self.overflows += 1
         except zmq.ZMQError as error:
             raise SinkError(f"{self.endpoint}: {error.strerror}") from None
-
-
-def _local(endpoint: str) -> list[str]:
-    """`endpoint` as ZeroMQ binds it. Raises `SinkError` unless it stays on this machine and hurts nothing there."""
-    if endpoint.startswith("ipc://") and len(endpoint) > len("ipc://"):
-        _check_path(endpoint, endpoint.removeprefix("ipc://"))
-        return [endpoint]
-    match = _TCP.fullmatch(endpoint)
-    if match is None or (match["port"] != "*" and int(match["port"]) > 65_535):
-        raise SinkError(f"{endpoint!r} is not an endpoint to publish at; use tcp://127.0.0.1:PORT or ipc://PATH")
-    host, port = match["host"], match["port"]
-    addresses = loopback_addresses(host)
-    if not addresses:
-        raise SinkError(
-            f"{endpoint}: off this machine messages need CURVE keys, which this version does not have yet; "
-            f"use tcp://127.0.0.1:{port} and a tunnel (e.g. ssh -L)"
-        )
-    return [f"tcp://[{one}]:{port}" if ":" in one else f"tcp://{one}:{port}" for one in addresses]
-
-
-def _check_path(endpoint: str, path: str) -> None:
-    """Raise `SinkError` if something is at `path`, or listens there, that ZeroMQ would remove without a word."""
-    if path.startswith("@") or path == "*":
-        return  # in no folder; a path of ZeroMQ's choice
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise SinkError(f"{endpoint}: a file is there that is no socket; choose another path")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(0.5)
-        try:
-            probe.connect(path)
-        except OSError:
-            return  # left behind by a program that is gone
-    raise SinkError(f"{endpoint} is taken; stop the program that has it (another earwitness?), or choose another path")
-
-
-def _why_not(endpoint: str, error: zmq.ZMQError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{endpoint} is taken; stop the program that has it (another earwitness?), or choose another port"
-    if error.errno == errno.EACCES:
-        return f"{endpoint}: not allowed here; choose a port above 1023, or a folder that you may write to"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"{endpoint}: there is no such folder; make it, or choose another path"
-    return f"{endpoint}: {error.strerror}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -103,6 +104,16 @@ def a_subscriber_that_is_frozen(folder: Path) -> Metrics:
     return running.metrics
 
 
+def garbage_at_the_socket(folder: Path) -> Metrics:
+    del folder
+    sink = ZmqSink("tcp://127.0.0.1:0")
+    with publishing(sink) as running:
+        with socket.create_connection(("127.0.0.1", int(sink.endpoint.rpartition(":")[2]))) as scanner:
+            scanner.sendall(bytes(100_000))
+        running.until(lambda: running.metric("connections_refused_total", reason="not_zeromq") == 1)
+    return running.metrics
+
+
 def a_disk_that_is_full(folder: Path) -> Metrics:
     del folder
     with publishing(JsonLinesSink("/dev/full")) as running:
@@ -138,6 +149,7 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     pictures_that_come_too_late: "late_cells_total masked_cells_total",
     a_reader_that_hangs: "readers_abandoned_total",
     a_subscriber_that_is_frozen: "subscriber_overflows_total",
+    garbage_at_the_socket: "connections_refused_total",
     a_disk_that_is_full: "sink_errors_total",
     a_sink_that_hangs: "messages_dropped_total",
     damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "

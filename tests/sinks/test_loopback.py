@@ -152,4 +152,4 @@ print(json.dumps([names, heard]))
         "both localhost",
         "four both",
     }
-    assert "CURVE" in heard["mixed"]
+    assert "need keys" in heard["mixed"]

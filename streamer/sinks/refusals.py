@@ -1,0 +1,59 @@
+"""Who was not let in, and why: counted by reason, and logged so that a port scan does not fill the log."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+REASONS = {
+    "unknown_key": "its key is not on the list",
+    "revoked_key": "its key was revoked",
+    "wrong_server_key": "it takes this daemon for another one: the server's key in its key file is wrong",
+    "no_key": "it has no key",
+    "unwanted_key": "it has a key, and this daemon has none: set publish.keys, or leave its key out",
+    "not_zeromq": "it does not speak ZeroMQ",
+    "closed": "it left before it had said who it is",
+    "timeout": "it did not say who it is in time",
+    "no_descriptors": "no file descriptors are left: raise the limit (ulimit -n)",
+    "other": "it could not be understood",
+}
+"""What can go wrong between a connection and its first message."""
+_HARMLESS = frozenset({"not_zeromq", "closed", "timeout"})
+"""What load balancers and port scanners do all day: no reason to warn."""
+_SAY_EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class _Told:
+    at_s: float
+    since: int = 0  # how many came since, which were not told
+
+
+class Refusals:
+    """The refusals of one daemon. One thread writes, any may read `counts`."""
+
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        """`clock_s` is monotonic."""
+        self.counts: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        """How often each reason was met."""
+        self._clock_s = clock_s
+        self._told: dict[str, _Told] = {}
+
+    def push(self, reason: str, endpoint: str, peer: str, name: str = "") -> None:
+        """Somebody at `peer`, whose key is called `name` if that is known, was refused at `endpoint`."""
+        reason = reason if reason in REASONS else "other"
+        self.counts[reason] += 1
+        now_s = self._clock_s()
+        told = self._told.get(reason)
+        if told is not None and now_s - told.at_s < _SAY_EVERY_S:
+            told.since += 1
+            return
+        self._told[reason] = _Told(now_s)
+        who = f"{peer or 'somebody whose address is gone'}{f' ({name})' if name else ''}"
+        more = f"; {told.since} more were refused for this since the last such line" if told and told.since else ""
+        level = logging.INFO if reason in _HARMLESS else logging.WARNING
+        log.log(level, "%s: refused %s: %s (%s)%s", endpoint, who, REASONS[reason], reason, more)
