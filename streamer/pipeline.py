@@ -12,12 +12,14 @@ from typing import TypeAlias
 
 from streamer.detect import Detector
 from streamer.errors import SourceError
+from streamer.event_level import CellPowers, EventLevel
 from streamer.events import Decoding, EventTracker
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.features.extraction import Extraction, StageTimer
 from streamer.timeline import Timeline, samples
 from streamer.types import (
     CELL,
+    SAMPLE_RATE_HZ,
     Anchor,
     CellScores,
     Chunk,
@@ -41,6 +43,7 @@ class TimedOutput:
 
     output: Output
     timeline: Timeline
+    level: EventLevel | None = None  # of an event; of an onset: so far. None: no sound is heard
 
 
 _UNLIMITED = 2**40
@@ -101,11 +104,14 @@ class StreamPipeline:
             lookahead_cells=self._settings.lookahead_cells,
             skew_cells=self._settings.skew_cells,
         )
+        longest = _cells(self._settings.max_event_s)
+        rates_hz = want_of(self._factories[name] for name in self._present).rates_hz
+        self._powers = CellPowers(max(rates_hz, default=SAMPLE_RATE_HZ), longest + self._window_cells)
         self._tracker = EventTracker(
             self._stream,
             self._epoch,
             self._decoding,
-            max_event_cells=_cells(self._settings.max_event_s),
+            max_event_cells=longest,
             new_id=self._new_id,
         )
 
@@ -179,6 +185,8 @@ class StreamPipeline:
             case Anchor():
                 self._timeline.push(item)
             case Chunk() | Picture():
+                if isinstance(item, Chunk):
+                    self._powers.push(item)
                 for name, cells in self._extraction.push(item):
                     windows += self._windower.push(name, cells)
         self._undrained = len(windows) or None
@@ -210,14 +218,27 @@ class StreamPipeline:
         """
         if len(scores) != (self._undrained or 0):
             raise RuntimeError(f"{self._stream}: got {len(scores)} scores for {self._undrained or 0} windows")
-        out: list[Output] = []
+        out: list[TimedOutput] = []
         for one in scores:
-            out.append(one)
-            out += self._tracker.push(one)
+            out.append(TimedOutput(one, self._timeline))
+            decided = one.start + len(one.scores)
+            out += self._with_levels(self._tracker.push(one), decided)
         if self._ended is not None:
-            out += self._tracker.flush(self._ended)
+            out += self._with_levels(self._tracker.flush(self._ended), self._extraction.cells)
         self._undrained = None
-        return [TimedOutput(one, self._timeline) for one in out]
+        return out
+
+    def _with_levels(self, events: Sequence[Onset | Offset], decided: int) -> list[TimedOutput]:
+        """`events` with their levels; an event that has not ended is measured up to the cell `decided`."""
+        ends = {event.event_id: event.offset // CELL for event in events if isinstance(event, Offset)}
+        return [
+            TimedOutput(
+                event,
+                self._timeline,
+                self._powers.level(event.onset // CELL, ends.get(event.event_id, decided)),
+            )
+            for event in events
+        ]
 
     def _check_drained(self) -> None:
         if self._undrained is not None:

@@ -140,6 +140,8 @@ def any_message() -> st.SearchStrategy[Message]:
         "onset_utc_s": _maybe_utc_s,
         "onset_utc": _maybe_utc,
         "clock": _clocks,
+        "level_dbfs": st.none() | st.floats(-150, 50),
+        "over_background_db": st.none() | st.floats(-200, 200),
     }
     window = {**stream, "start_s": _lengths, "start_utc_s": _maybe_utc_s, "clock": _clocks}
     return st.one_of(

@@ -363,3 +363,18 @@ def test_a_timer_sees_each_modality() -> None:
     pipeline.push(pictures(1.0)[0])
     pipeline.finish("silence")
     assert seen == ["spectral", "vgg16", "spectral", "vgg16"]
+
+
+def test_an_ended_event_has_the_level_of_its_sound() -> None:
+    samples = bursts(20)
+    ended = [
+        (timed.output, timed.level)
+        for timed in run(every(samples, 4000), pipeline_of(), DETECTORS[("spectral",)])
+        if isinstance(timed.output, Offset)
+    ]
+    assert ended
+    for event, level in ended:
+        assert level is not None
+        power = float(samples[event.onset : event.offset].astype(np.float64).var())
+        expected_dbfs = 10 * np.log10(power) if power > 0 else -150.0
+        assert level.level_dbfs == pytest.approx(expected_dbfs, abs=0.5)  # cells have their own constant offsets

@@ -223,9 +223,9 @@ class _JsonPrinter:
         messages: list[Message]
         match output:
             case Onset():
-                messages = [onset_message(output, timeline)]
+                messages = [onset_message(output, timeline, timed.level)]
             case Offset():
-                messages = [offset_message(output, timeline)]
+                messages = [offset_message(output, timeline, timed.level)]
             case CellScores():
                 messages = [
                     tags_message(output, self._classes, timeline),

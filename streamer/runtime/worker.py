@@ -191,9 +191,9 @@ class Worker(threading.Thread):
                     if parts.with_scores:
                         parts.outbox.put(scores_message(output, parts.classes, timeline))
                 case Onset():
-                    parts.outbox.put(onset_message(output, timeline), timeline.arrival_utc_s(output.onset))
+                    parts.outbox.put(onset_message(output, timeline, timed.level), timeline.arrival_utc_s(output.onset))
                 case Offset():
-                    parts.outbox.put(offset_message(output, timeline))
+                    parts.outbox.put(offset_message(output, timeline, timed.level))
         if cells:
             parts.metrics.scored(lane.name, cells)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from streamer.event_level import EventLevel
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage
 from streamer.timeline import Timeline, seconds
 from streamer.types import CELL, CellScores, Offset, Onset
@@ -12,10 +13,11 @@ from streamer.types import CELL, CellScores, Offset, Onset
 _TIME_DIGITS = 6
 """Decimals of seconds: a sample is 45 us."""
 _SCORE_DIGITS = 4
+_LEVEL_DIGITS = 1
 
 
-def onset_message(onset: Onset, timeline: Timeline) -> OnsetMessage:
-    """The message of an onset, by what its epoch's clock says now."""
+def onset_message(onset: Onset, timeline: Timeline, level: EventLevel | None) -> OnsetMessage:
+    """The message of an onset, by what its epoch's clock says now; `level` is the event's so far."""
     return OnsetMessage(
         stream=onset.stream,
         epoch=onset.epoch,
@@ -26,10 +28,12 @@ def onset_message(onset: Onset, timeline: Timeline) -> OnsetMessage:
         onset_utc=_utc(timeline, onset.onset),
         clock=timeline.source,
         score=_share(onset.score),
+        level_dbfs=_level_dbfs(level),
+        over_background_db=_over_background_db(level),
     )
 
 
-def offset_message(offset: Offset, timeline: Timeline) -> OffsetMessage:
+def offset_message(offset: Offset, timeline: Timeline, level: EventLevel | None) -> OffsetMessage:
     """The message of an offset; its UTC of the onset may differ from the onset's own, if a better clock came since."""
     return OffsetMessage(
         stream=offset.stream,
@@ -47,6 +51,8 @@ def offset_message(offset: Offset, timeline: Timeline) -> OffsetMessage:
         confidence=_share(offset.confidence),
         peak=_share(offset.peak),
         end_reason=offset.end_reason,
+        level_dbfs=_level_dbfs(level),
+        over_background_db=_over_background_db(level),
     )
 
 
@@ -96,3 +102,12 @@ def _utc(timeline: Timeline, sample: int) -> str | None:
 
 def _share(score: float) -> float:
     return round(score, _SCORE_DIGITS)
+
+
+def _level_dbfs(level: EventLevel | None) -> float | None:
+    return None if level is None else round(level.level_dbfs, _LEVEL_DIGITS)
+
+
+def _over_background_db(level: EventLevel | None) -> float | None:
+    over_db = None if level is None else level.over_background_db
+    return None if over_db is None else round(over_db, _LEVEL_DIGITS)

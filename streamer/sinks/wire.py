@@ -71,6 +71,13 @@ class OnsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="onset"):
     onset_utc: Annotated[str | None, Meta(description="Onset as RFC 3339 text in UTC.")]
     clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
     score: Annotated[Share, Meta(description="Filtered score of the cell that reached the onset threshold.")]
+    # Fields added within schema 1 have defaults, so that messages of older daemons can be read.
+    level_dbfs: Annotated[
+        float | None, Meta(description="Level of the sound so far in dB of full scale; null: no sound.")
+    ] = None
+    over_background_db: Annotated[
+        float | None, Meta(description="The level above the background before the onset; null: unknown.")
+    ] = None
 
 
 class OffsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="offset"):
@@ -91,6 +98,13 @@ class OffsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="offset"):
     confidence: Annotated[Share, Meta(description="Mean score of the event's cells.")]
     peak: Annotated[Share, Meta(description="Highest score of the event's cells.")]
     end_reason: Annotated[EndReason, Meta(description="Why it ended.")]
+    # Fields added within schema 1 have defaults, so that messages of older daemons can be read.
+    level_dbfs: Annotated[float | None, Meta(description="Level of the sound in dB of full scale; null: no sound.")] = (
+        None
+    )
+    over_background_db: Annotated[
+        float | None, Meta(description="The level above the background before the onset; null: unknown.")
+    ] = None
 
 
 class TagsMessage(_StreamHeader, kw_only=True, frozen=True, tag="tags"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streamer.event_level import EventLevel
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import Timeline
 from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, CellScores, Offset, Onset
@@ -12,6 +13,7 @@ from tests import messages as make
 
 ONSET = Onset("e1", "cam", 3, "Dog", 10 * CELL, 0.123456)
 OFFSET = Offset("e1", "cam", 3, "Dog", 10 * CELL, 40 * CELL, 0.6, 0.99999, "max_duration")
+LEVEL = EventLevel(-23.456, 31.25)
 
 
 def _timeline() -> Timeline:
@@ -21,19 +23,31 @@ def _timeline() -> Timeline:
 
 
 def test_an_event() -> None:
-    onset, offset = onset_message(ONSET, _timeline()), offset_message(OFFSET, _timeline())
+    onset, offset = onset_message(ONSET, _timeline(), LEVEL), offset_message(OFFSET, _timeline(), LEVEL)
     assert onset.onset_s == offset.onset_s == pytest.approx(10 * CELL / SAMPLE_RATE_HZ, abs=1e-6)
     assert onset.onset_utc_s == pytest.approx(1_790_000_000.25 - 1 + onset.onset_s, abs=2e-6)
     assert onset.onset_utc == "2026-09-21T14:13:19.912443Z"
     assert offset.offset_utc == "2026-09-21T14:13:21.899774Z"
     assert offset.duration_s == pytest.approx(30 * CELL / SAMPLE_RATE_HZ, abs=1e-6)
     assert (onset.clock, onset.score, offset.peak, offset.end_reason) == ("rtcp", 0.1235, 1.0, "max_duration")
+    assert (onset.level_dbfs, onset.over_background_db) == (offset.level_dbfs, offset.over_background_db)
+    assert (onset.level_dbfs, onset.over_background_db) == (-23.5, 31.2)
     make.numberer().number(onset)
     make.numberer().number(offset)
 
 
+def test_a_model_that_hears_nothing_has_no_levels() -> None:
+    onset = onset_message(ONSET, _timeline(), None)
+    assert (onset.level_dbfs, onset.over_background_db) == (None, None)
+
+
+def test_a_background_that_is_not_known() -> None:
+    onset = onset_message(ONSET, _timeline(), EventLevel(-23.456, None))
+    assert (onset.level_dbfs, onset.over_background_db) == (-23.5, None)
+
+
 def test_without_a_clock_utc_is_null() -> None:
-    onset = onset_message(ONSET, Timeline())
+    onset = onset_message(ONSET, Timeline(), None)
     assert (onset.clock, onset.onset_utc_s, onset.onset_utc) == (None, None, None)
     assert onset.onset_s > 0
 
