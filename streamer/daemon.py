@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.config.schema import DaemonConfig, StreamConfig
@@ -19,6 +21,8 @@ from streamer.sinks.access import Access
 from streamer.sinks.base import Sink
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.keys import KeyFolder
+from streamer.sinks.store.recorder import StorePlan
+from streamer.sinks.store.retention import Limits
 from streamer.sinks.zmq import ZmqSink
 from streamer.windows import StreamSettings
 
@@ -67,7 +71,26 @@ def open_sinks(config: DaemonConfig) -> list[Sink]:
     return sinks
 
 
-def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> Plan:
+def default_store_path(publisher: str, environ: Mapping[str, str]) -> Path:
+    """Where the messages of `publisher` are kept unless the config says otherwise: the user's state folder."""
+    state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "earwitness" / f"{publisher}.sqlite3"
+
+
+def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | None:
+    """The config's event store; None: there is none."""
+    store = config.store
+    if store.path == "off":
+        return None
+    return StorePlan(
+        path=store.path or default_store_path(config.publisher, environ),
+        limits=Limits(keep_days=store.keep_days, keep_bytes=store.keep_mb * 1_000_000),
+        longest_event_s=config.windows.max_event_s,
+        most_waiting=config.publish.queue_messages,
+    )
+
+
+def plan_of(config: DaemonConfig, run: str, environ: Mapping[str, str], *, stay: bool, reconnect: bool) -> Plan:
     """What the config asks for, in the runtime's terms. Raises `ConfigError`."""
     windows = config.windows
     _check_pipes(config)
@@ -86,6 +109,7 @@ def plan_of(config: DaemonConfig, run: str, *, stay: bool, reconnect: bool) -> P
         publish_scores=config.publish.scores,
         queue_messages=config.publish.queue_messages,
         metrics_address=config.metrics,
+        store=store_plan(config, environ),
         stay=stay,
     )
 

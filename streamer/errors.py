@@ -63,6 +63,18 @@ class RefusedError(EarwitnessError):
     """A daemon does not let this subscriber in."""
 
 
+class StoreError(EarwitnessError):
+    """The event store can't be used. `reason` is one of a fixed set of codes for metrics."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str]]:
+        """Pickle the error with all arguments, so that it can leave a worker process."""
+        return type(self), (self.reason, self.args[0])
+
+
 class WireError(EarwitnessError):
     """A message can't be decoded, or is not valid to send."""
 

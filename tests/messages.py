@@ -130,6 +130,8 @@ def any_message() -> st.SearchStrategy[Message]:
         "topic_seq": st.integers(1, 2**53),
         "sent_utc_s": st.floats(0, 4e9),
         "replay": st.booleans(),
+        "store": st.just("") | _names,
+        "stored_seq": st.integers(0, 2**53),
     }
     stream = {**header, "stream": _names, "epoch": st.integers(0, 2**31)}
     event = {
@@ -155,7 +157,7 @@ def any_message() -> st.SearchStrategy[Message]:
             duration_s=_lengths,
             confidence=_shares,
             peak=_shares,
-            end_reason=st.sampled_from(["silence", "gap", "max_duration", "shutdown"]),
+            end_reason=st.sampled_from(["silence", "gap", "max_duration", "shutdown", "crash"]),
         ),
         st.builds(TagsMessage, **window, end_s=_lengths, tags=st.dictionaries(_texts, _shares, max_size=4)),
         st.builds(
@@ -189,5 +191,7 @@ def any_message() -> st.SearchStrategy[Message]:
             uptime_s=_lengths,
             version=_texts,
             streams=st.dictionaries(_names, _states, max_size=3),
+            catch_up=st.just("") | st.just("tcp://127.0.0.1:5558"),
+            stored_through=st.integers(0, 2**53),
         ),
     )

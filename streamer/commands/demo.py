@@ -63,6 +63,7 @@ def main(args: argparse.Namespace) -> int:
                 {
                     "streams": {_STREAM: stream},
                     "publish": {"zmq": endpoint},
+                    "store": {"path": "off"},
                     "metrics": None,
                     "log": {"level": "warning"},
                 }

@@ -31,6 +31,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--publish", metavar="ENDPOINT|off", help="ZeroMQ endpoint (default: tcp://127.0.0.1:5557)")
     parser.add_argument("--keys", metavar="FOLDER", help="who may subscribe (`earwitness keys`; default: all, locally)")
     parser.add_argument("--jsonl", metavar="FILE|-|off", help="also write each message as a line of JSON")
+    parser.add_argument("--store", metavar="FILE|off", help="event store (default: in the user's state folder)")
     parser.add_argument("--metrics", metavar="HOST:PORT|off", help="metrics and health (default: 127.0.0.1:9464)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     parser.add_argument("--log-format", choices=("text", "json"), help="default: text")
@@ -95,6 +96,7 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
         "publish.zmq": args.publish,
         "publish.keys": args.keys,
         "publish.jsonl": args.jsonl,
+        "store.path": args.store,
         "metrics": args.metrics,
         "log.level": args.log_level,
         "log.format": args.log_format,
@@ -108,7 +110,14 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
         )
     config = with_sources(with_changes(config, changes), args.sources, os.environ, sound)
     known: KnownSecrets = args.known
-    places = (config.model, config.weights, config.publish.zmq, config.publish.jsonl, config.metrics)
+    places = (
+        config.model,
+        config.weights,
+        config.publish.zmq,
+        config.publish.jsonl,
+        config.store.path,
+        config.metrics,
+    )
     known.learn(*(Address.parse(str(place)) for place in places))
     for stream in config.streams.values():
         known.learn(stream.source, strings=[value.get_secret_value() for value in stream.ffmpeg.values()])

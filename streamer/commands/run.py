@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     sinks = open_sinks(config)
     try:
         supervisor = Supervisor(
-            plan_of(config, run, stay=args.stay, reconnect=not args.no_reconnect),
+            plan_of(config, run, os.environ, stay=args.stay, reconnect=not args.no_reconnect),
             bundle,
             factories,
             sinks,

@@ -120,6 +120,19 @@ class PublishConfig(_Section):
     )
 
 
+class StoreConfig(_Section):
+    """Where messages are kept, so that nobody misses one."""
+
+    path: Annotated[Path | Literal["off"] | None, BeforeValidator(lambda value: "off" if value is False else value)] = (
+        Field(
+            default=None,
+            description="The event store's file; null: PUBLISHER.sqlite3 in the user's state folder; `off`: none.",
+        )
+    )
+    keep_days: Positive = Field(default=30.0, description="Older messages are removed.")
+    keep_mb: int = Field(default=500, ge=1, description="Megabytes; beyond, the oldest messages are removed.")
+
+
 class ReconnectConfig(_Section):
     """How soon a lost source is tried again: exponential backoff with full jitter."""
 
@@ -198,6 +211,9 @@ class DaemonConfig(_Section):
         default={}, description="The sources, by name. Names are letters, digits, `_`, `.` and `-`, at most 64 of them."
     )
     publish: PublishConfig = Field(default_factory=PublishConfig, description="Where messages go, and which.")
+    store: StoreConfig = Field(
+        default_factory=StoreConfig, description="Where messages are kept, so that nobody misses one."
+    )
     metrics: Annotated[str | None, OrOff] = Field(
         default="127.0.0.1:9464", description="HOST:PORT of /metrics, /healthz and /readyz; `off`: none."
     )

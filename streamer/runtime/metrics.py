@@ -20,6 +20,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from streamer.media.level import INPUT_STATES, InputState, Level
 from streamer.media.tracks import AudioInput
 from streamer.sinks.refusals import REASONS as REFUSED_REASONS
+from streamer.sinks.store.opening import REASONS
+from streamer.sinks.store.writing import Content
 
 State: TypeAlias = Literal["connecting", "streaming", "stalled", "backoff", "ended", "failed"]
 STATES: tuple[State, ...] = ("connecting", "streaming", "stalled", "backoff", "ended", "failed")
@@ -138,10 +140,23 @@ class Metrics:
             "connections_refused", "Connections to the ZeroMQ sockets that were refused.", ["reason"]
         )
         self._sink_errors = counter("sink_errors", "Messages that a sink lost.", ["sink"])
+        self._store_up = gauge("store_up", "1 if messages are stored; 0: not, or there is no store.", [])
+        self._store_waiting = gauge("store_waiting", "Messages that were sent while the store failed, and wait.", [])
+        self._store_messages = gauge("store_messages", "Messages in the store.", [])
+        self._store_bytes = gauge("store_bytes", "Bytes of the store that are in use.", [])
+        self._store_limit = gauge("store_limit_bytes", "Bytes that the store may have (`store.keep_mb`).", [])
+        self._store_free = gauge("store_free_bytes", "Bytes that the store's disk still has.", [])
+        self._store_oldest = gauge("store_oldest_timestamp_seconds", "When the oldest stored message was sent.", [])
+        self._store_failures = counter("store_failures", "How often the store could not be used.", ["why"])
+        self._store_removed = counter("store_removed", "Messages removed: too old, or too much.", ["limit"])
         build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
         build.labels(version, bundle, platform.python_version()).set(1)
         for reason in REFUSED_REASONS:
             self._refused.labels(reason)
+        for why in sorted(REASONS):
+            self._store_failures.labels(why)
+        for limit in ("age", "size"):
+            self._store_removed.labels(limit)
         for stream in streams:
             for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
                 one.labels(stream)
@@ -256,6 +271,25 @@ class Metrics:
         """The sink of that name could not take a message."""
         self._sink_errors.labels(sink).inc()
 
+    def store(self, works: bool, waiting: int, content: Content | None) -> None:
+        """How the store is; without `content` it can't be read now, and what was last known stands."""
+        self._store_up.set(works)
+        self._store_waiting.set(waiting)
+        if content is not None:
+            self._store_messages.set(content.messages)
+            self._store_bytes.set(content.bytes)
+            self._store_limit.set(content.limit_bytes)
+            self._store_free.set(content.free_bytes)
+            self._store_oldest.set(content.oldest_utc_s or 0.0)
+
+    def store_failed(self, why: str) -> None:
+        """The store could not be used; `why` is the reason of its `StoreError`."""
+        self._store_failures.labels(why if why in REASONS else "other").inc()
+
+    def store_removed(self, limit: str, count: int) -> None:
+        """`count` messages were removed from the store, by the limit on `age` or `size`."""
+        self._store_removed.labels(limit).inc(count)
+
 
 def page() -> str:
     """`docs/metrics.md`."""
@@ -281,6 +315,8 @@ def page() -> str:
         "language": "of the track; may be empty",
         "type": ", ".join(f"`{one}`" for one in MESSAGE_KINDS),
         "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",
+        "why": ", ".join(f"`{one}`" for one in sorted(REASONS)),
+        "limit": "`age`, `size`",
         "version": "this program's version",
         "bundle": "the model's name",
         "python": "Python's version",

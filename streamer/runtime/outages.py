@@ -78,5 +78,5 @@ class Outages:
 
 
 def _lost(outage: _Outage, now_s: float) -> str:
-    count = "1 message was" if outage.lost == 1 else f"{outage.lost} messages were"
+    count = {0: "no message was", 1: "1 message was"}.get(outage.lost, f"{outage.lost} messages were")
     return f"{count} lost in {now_s - outage.began_s:.0f} s"

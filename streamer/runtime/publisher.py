@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from streamer.errors import SinkError, SinkGoneError
+from streamer.errors import SinkError, SinkGoneError, StoreError
 from streamer.runtime.board import Board
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.outages import Outages
 from streamer.runtime.outbox import Outbox, Outgoing
 from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Fanout, Numberer, Sink
+from streamer.sinks.store.recorder import Recorder, StorePlan
 from streamer.sinks.wire import OnsetMessage
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _HEARTBEAT_EVERY_S = 5.0
 _STATUS_EVERY_S = 10.0
+_MEASURE_EVERY_S = 1.0
+"""How often the store is asked for its size."""
 _SAY_EVERY_S = 60.0
 """How often it is logged that a subscriber is slow, if it stays so."""
 
@@ -43,7 +46,7 @@ class Guarded(Protocol):
 
 
 class Publisher(threading.Thread):
-    """Sends what is in `outbox` to every sink; in between it sends heartbeats and each stream's status.
+    """Stores what is in `outbox` and sends it to every sink; in between come heartbeats and each stream's status.
 
     Ends when the outbox is closed and empty, or when there were sinks and the last one is gone. What a sink could not
     take is counted and logged. An unexpected exception is handed to `crashed`, and the thread ends.
@@ -58,12 +61,17 @@ class Publisher(threading.Thread):
         reporter: Reporter,
         metrics: Metrics,
         crashed: Callable[[BaseException], None],
+        store: StorePlan | None = None,
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._outbox = outbox
         self._sinks = sinks
         self._outages = Outages(time.monotonic)
-        self._fanout = Fanout(numberer, sinks, self._sink_failed, self._outages.worked)
+        self._recorder: Recorder | None = None
+        if store is not None:
+            self._recorder = Recorder(store, numberer.run, time.monotonic, self._store_failed, self._store_worked)
+        record = self._recorder.record if self._recorder else list
+        self._fanout = Fanout(numberer, sinks, self._sink_failed, self._outages.worked, record)
         self._overflows = self._overflows_told = 0
         self._overflows_told_s = float("-inf")
         self._refused: Counter[str] = Counter()
@@ -75,7 +83,7 @@ class Publisher(threading.Thread):
         self._reopen_asked = threading.Event()
         self._began_s = time.monotonic()
         self._told: dict[str, tuple[int, float]] = {}  # stream -> changes then, when (monotonic)
-        self._sent_beat_s = float("-inf")
+        self._sent_beat_s = self._measured_s = float("-inf")
         self.beat_s = time.monotonic()
         """When the thread was last seen to work (monotonic seconds)."""
 
@@ -92,9 +100,9 @@ class Publisher(threading.Thread):
         """Send until the outbox is closed and empty, then close the sinks."""
         try:
             while not self._outbox.finished and not self.nobody_left:
+                self._open_store()
                 self._by_the_clock(time.monotonic())
-                for outgoing in self._outbox.take(_POLL_S):
-                    self._send(outgoing)
+                self._send(*self._outbox.take(_POLL_S))
                 if self._reopen_asked.is_set():
                     self._reopen_asked.clear()
                     self._fanout.reopen()
@@ -105,11 +113,28 @@ class Publisher(threading.Thread):
             for view in self._board.views():
                 if view.state not in ("ended", "failed"):
                     self._send(Outgoing(self._reporter.status(view, stopped=True)))
+            self._close_store()
             self._outages.close()
         except BaseException as error:
             self._crashed(error)
         finally:
             self._fanout.close()
+
+    def _open_store(self) -> None:
+        """Open the store if it is not open, and close the events that an earlier run left open."""
+        if self._recorder is not None:
+            self._send(*map(Outgoing, self._recorder.open()))
+
+    def _close_store(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _store_failed(self, error: StoreError, lost: int) -> None:
+        self._metrics.store_failed(error.reason)
+        self._outages.failed("store", f"{error} (live messages go on)", lost)
+
+    def _store_worked(self) -> None:
+        self._outages.worked("store")
 
     def _sink_failed(self, sink: str, error: SinkError) -> None:
         self._metrics.sink_error(sink)
@@ -154,13 +179,22 @@ class Publisher(threading.Thread):
             self._sent_beat_s = now_s
             uptime_s = now_s - self._began_s
             self._send(Outgoing(self._reporter.heartbeat(self._board.views(), _HEARTBEAT_EVERY_S, uptime_s)))
+        if self._recorder is not None and now_s - self._measured_s >= _MEASURE_EVERY_S:
+            self._measured_s = now_s
+            self._metrics.store(self._recorder.works, self._recorder.waiting, self._recorder.content())
+            for why, count in self._recorder.removed.items():
+                self._metrics.store_removed(why, count)
+            self._recorder.removed.clear()
 
-    def _send(self, outgoing: Outgoing) -> None:
+    def _send(self, *outgoing: Outgoing) -> None:
+        """Send some messages, which are stored together: a commit waits for the disk."""
         began_s = time.perf_counter()
-        message = self._fanout.send(outgoing.message)
-        self._metrics.stage("publish", time.perf_counter() - began_s)
+        sent = self._fanout.send([one.message for one in outgoing])
+        took_s = time.perf_counter() - began_s
         self.beat_s = time.monotonic()
-        if isinstance(message, OnsetMessage):
-            arrived_s = outgoing.onset_arrival_utc_s
-            latency_s = None if arrived_s is None else message.sent_utc_s - arrived_s
-            self._metrics.onset(message.stream, message.label, latency_s)
+        for one, message in zip(outgoing, sent, strict=True):
+            self._metrics.stage("publish", took_s / len(outgoing))
+            if isinstance(message, OnsetMessage):
+                arrived_s = one.onset_arrival_utc_s
+                latency_s = None if arrived_s is None else message.sent_utc_s - arrived_s
+                self._metrics.onset(message.stream, message.label, latency_s)

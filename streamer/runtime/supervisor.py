@@ -29,6 +29,7 @@ from streamer.runtime.systemd import Notifier
 from streamer.runtime.watchdog import Watchdog
 from streamer.runtime.worker import Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
+from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.wire import kind
 from streamer.windows import StreamSettings
 
@@ -71,6 +72,7 @@ class Plan:
     publish_scores: bool
     queue_messages: int
     metrics_address: str | None
+    store: StorePlan | None
     stay: bool  # go on when every source has ended
 
 
@@ -150,7 +152,7 @@ class Supervisor:
         self._worker = Worker(parts, time.monotonic, self._wake, self._crashed)
         numberer = Numberer(plan.publisher, plan.run, time.time)
         reporter = Reporter(bundle.name, factories, plan.version)
-        self._publisher = Publisher(self._outbox, numberer, sinks, board, reporter, metrics, self._crashed)
+        self._publisher = Publisher(self._outbox, numberer, sinks, board, reporter, metrics, self._crashed, plan.store)
         self._health: HealthServer | None = None
         if plan.metrics_address is not None:
             self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)

@@ -44,7 +44,7 @@ class Numberer:
     def __init__(self, publisher: str, run: str, clock_utc_s: Callable[[], float]) -> None:
         """`run` is a name that no other start of a publisher of this name had; `clock_utc_s` gives Unix seconds."""
         self._publisher = publisher
-        self._run = run
+        self.run = run
         self._clock_utc_s = clock_utc_s
         self._seq = 0
         self._topic_seq: Counter[str] = Counter()  # as many as streams times classes
@@ -55,7 +55,7 @@ class Numberer:
         numbered = msgspec.structs.replace(
             message,
             publisher=self._publisher,
-            run=self._run,
+            run=self.run,
             seq=self._seq + 1,
             topic_seq=self._topic_seq[its_topic] + 1,
             sent_utc_s=round(self._clock_utc_s(), 6),
@@ -67,7 +67,10 @@ class Numberer:
 
 
 class Fanout:
-    """All sinks as one: each message is numbered once and goes to every one of them. A sink that is gone is let go."""
+    """All sinks as one: each message is numbered once, recorded, and then goes to every one of them.
+
+    A sink that is gone is let go.
+    """
 
     def __init__(
         self,
@@ -75,16 +78,19 @@ class Fanout:
         sinks: Sequence[Sink],
         failed: Callable[[str, SinkError], None],
         worked: Callable[[str], None],
+        record: Callable[[Sequence[Message]], list[Message]] = list,
     ) -> None:
         """`failed(sink's name, error)` hears of each message that a sink could not take; the others still get it.
 
         `worked(sink's name)` hears of each message that it took. A message that can't be encoded, as of a model that
-        gives NaN, is told of under the name `wire`.
+        gives NaN, is told of under the name `wire`. `record(numbered messages)` has stored them when it returns them as
+        they are to be sent: nobody hears of what a crash could make undone.
         """
         self._numberer = numberer
         self._sinks = list(sinks)
         self._failed = failed
         self._worked = worked
+        self._record = record
         self._had_sinks = bool(sinks)
 
     @property
@@ -97,17 +103,33 @@ class Fanout:
         """There were sinks, and none is left: nobody can hear of anything any more."""
         return self._had_sinks and not self._sinks
 
-    def send(self, message: Message) -> Message | None:
-        """Number the message, send it to every sink and return it; None if it can't be encoded."""
+    def send(self, messages: Sequence[Message]) -> list[Message | None]:
+        """Number the messages, record them together, and send each to every sink.
+
+        Returns:
+            The messages as they were sent; None for one that can't be encoded.
+
+        """
+        numbered = [self._numbered(message) for message in messages]
+        recorded = iter(self._record([message for message in numbered if message is not None]))
+        sent = [None if message is None else next(recorded) for message in numbered]
+        for message in sent:
+            if message is not None:
+                self._send(message)
+        return sent
+
+    def _send(self, message: Message) -> None:
+        for sink in tuple(self._sinks):
+            if self._tried(sink, partial(sink.send, message)):
+                self._worked(sink.name)
+
+    def _numbered(self, message: Message) -> Message | None:
         try:
             numbered = self._numberer.number(message)
         except WireError as error:
             self._failed("wire", SinkError(str(error)))
             return None
         self._worked("wire")
-        for sink in tuple(self._sinks):
-            if self._tried(sink, partial(sink.send, numbered)):
-                self._worked(sink.name)
         return numbered
 
     def poll(self, timeout_s: float) -> None:

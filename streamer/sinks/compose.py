@@ -84,6 +84,11 @@ def scores_message(scores: CellScores, classes: Sequence[str], timeline: Timelin
     )
 
 
+def rfc3339(utc_s: float) -> str:
+    """Unix seconds as RFC 3339 text in UTC, to the microsecond."""
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def _media_s(sample: int) -> float:
     return round(seconds(sample), _TIME_DIGITS)
 
@@ -95,9 +100,7 @@ def _utc_s(timeline: Timeline, sample: int) -> float | None:
 
 def _utc(timeline: Timeline, sample: int) -> str | None:
     utc_s = _utc_s(timeline, sample)
-    if utc_s is None:
-        return None
-    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if utc_s is None else rfc3339(utc_s)
 
 
 def _share(score: float) -> float:

@@ -33,6 +33,7 @@ before the next attempt; the source reached its end; given up; the daemon was sh
 
 # `re.search` and JSON Schema both take a pattern as unanchored.
 Name: TypeAlias = Annotated[str, Meta(pattern=f"^{NAME.pattern}$")]
+StoreId: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{0,64}$")]
 Share: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 Length: TypeAlias = Annotated[float, Meta(ge=0.0)]
@@ -48,6 +49,8 @@ class _Header(Struct, kw_only=True, frozen=True, tag_field="type"):
     topic_seq: Annotated[int, Meta(ge=1, description="Number of the message within its topic, from 1.")] = 0
     sent_utc_s: Annotated[float, Meta(description="Unix seconds when it was first sent.")] = 0.0
     replay: Annotated[bool, Meta(description="Sent again, otherwise unchanged, because a subscriber joined.")] = False
+    store: Annotated[StoreId, Meta(description="The event store that `stored_seq` is about; empty: none.")] = ""
+    stored_seq: Annotated[Count, Meta(description="Number of the message in the store, from 1; 0: not stored.")] = 0
 
 
 class _StreamHeader(_Header, kw_only=True, frozen=True):
@@ -177,6 +180,8 @@ class HeartbeatMessage(_Header, kw_only=True, frozen=True, tag="heartbeat"):
     uptime_s: Annotated[Length, Meta(description="Seconds since the daemon started.")]
     version: Annotated[str, Meta(description="The daemon's version.")]
     streams: Annotated[dict[Name, StreamState], Meta(description="All streams and their states.")]
+    catch_up: Annotated[str, Meta(description="Endpoint that answers what was missed; empty: none.")] = ""
+    stored_through: Annotated[Count, Meta(description="The highest `stored_seq` of the store `store`; 0: none.")] = 0
 
 
 StreamMessage: TypeAlias = OnsetMessage | OffsetMessage | TagsMessage | ScoresMessage | StatusMessage
@@ -195,6 +200,8 @@ class Head(Struct, frozen=True):
     seq: int = 0
     topic_seq: int = 0
     replay: bool = False
+    store: str = ""
+    stored_seq: int = 0
 
 
 _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

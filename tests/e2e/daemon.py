@@ -66,7 +66,12 @@ class Daemon:
         if config is not None:
             (folder / "daemon.yaml").write_text(json.dumps(config))
             self._arguments += ["--config", str(folder / "daemon.yaml")]
-        self._environ = {**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
+        self._environ = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "XDG_STATE_HOME": str(folder / "state"),
+            **(environ or {}),
+        }
         self.process: subprocess.Popen[bytes] | None = None
         self.listener: Listener | None = None
 

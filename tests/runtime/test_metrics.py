@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from streamer.runtime.metrics import Metrics, page
 from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.store.recorder import StorePlan
+from streamer.sinks.store.retention import Limits
+from streamer.sinks.store.writing import Store
+from streamer.sinks.wire import StatusMessage
 from streamer.sinks.zmq import ZmqSink
 from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk, Picture
 from tests import messages as make
@@ -30,6 +36,7 @@ from tests.runtime.test_supervisor import Daemon, source
 from tests.runtime.test_watchdog import OPEN_S, PATIENCE_S, watched
 from tests.runtime.test_worker import Working, hear
 
+AMPLE = Limits(keep_days=10_000, keep_bytes=10**9)
 Values: TypeAlias = dict[str, float]
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -141,6 +148,35 @@ def damaged_recordings(folder: Path) -> Metrics:
     return all_of_it.metrics
 
 
+def a_store_that_somebody_locks(folder: Path) -> Metrics:
+    path = folder / "store.sqlite3"
+    with closing(sqlite3.connect(path)) as other, publishing(store=StorePlan(path, AMPLE, 600.0)) as running:
+        running.until(lambda: running.metric("store_messages") == 2)
+        running.until(lambda: running.metric("store_up") == 1)
+        other.execute("BEGIN IMMEDIATE")
+        running.outbox.put(make.onset())
+        running.until(lambda: running.metric("store_waiting") == 1)
+        assert running.metric("store_up") == 0
+        other.rollback()
+        running.until(lambda: running.metric("store_up") == 1)
+        other.execute("BEGIN IMMEDIATE")
+        running.outbox.put(make.offset())
+        running.until(lambda: running.metric("store_waiting") == 1)
+    return running.metrics
+
+
+def a_store_that_is_kept_small(folder: Path) -> Metrics:
+    path = folder / "store.sqlite3"
+    with closing(Store(path, AMPLE)) as store:
+        old = make.numberer().number(make.status())
+        assert isinstance(old, StatusMessage)
+        store.append([msgspec.structs.replace(old, sent_utc_s=1.0)])
+    with publishing(store=StorePlan(path, Limits(1.0, 10**9), 600.0)) as running:
+        running.until(lambda: running.metric("store_up") == 1)
+        running.until(lambda: running.metric("store_removed_total", limit="age") == 1)
+    return running.metrics
+
+
 SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     live_film_and_a_camera_that_is_off: "stream_state reconnects_total decoded_audio_seconds_total "
     "decoded_frames_total scored_cells_total coverage_ratio masked_cells_total events_total onset_to_message_seconds "
@@ -152,6 +188,9 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     garbage_at_the_socket: "connections_refused_total",
     a_disk_that_is_full: "sink_errors_total",
     a_sink_that_hangs: "messages_dropped_total",
+    a_store_that_somebody_locks: "store_messages store_bytes store_limit_bytes store_free_bytes "
+    "store_oldest_timestamp_seconds store_waiting store_failures_total",
+    a_store_that_is_kept_small: "store_up store_removed_total",
     damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "
     "input_peak_dbfs input_state audio_info",
 }

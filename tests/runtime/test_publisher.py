@@ -23,6 +23,7 @@ from streamer.runtime.publisher import Publisher
 from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Sink
 from streamer.sinks.jsonl import JsonLinesSink
+from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.wire import Message, kind
 from streamer.sinks.zmq import ZmqSink
 from tests import messages as make
@@ -33,7 +34,7 @@ from tests.models import factories
 class Publishing:
     """A publisher of two streams that runs; everything is real."""
 
-    def __init__(self, sinks: Sequence[Sink], limit: int = 1000) -> None:
+    def __init__(self, sinks: Sequence[Sink], limit: int = 1000, store: StorePlan | None = None) -> None:
         self.metrics = Metrics("0", "seeded", ["cam", "cam2"], ["Dog"])
         self.board = Board(
             [StreamView("cam", "a.wav", live=True), StreamView("cam2", "b.wav", live=False)],
@@ -50,6 +51,7 @@ class Publishing:
             Reporter("seeded", factories(), "0"),
             self.metrics,
             self.crashes.append,
+            store,
         )
 
     def metric(self, name: str, **labels: str) -> float:
@@ -69,8 +71,8 @@ class Publishing:
 
 
 @contextmanager
-def publishing(*sinks: Sink, limit: int = 1000) -> Iterator[Publishing]:
-    running = Publishing(sinks, limit)
+def publishing(*sinks: Sink, limit: int = 1000, store: StorePlan | None = None) -> Iterator[Publishing]:
+    running = Publishing(sinks, limit, store)
     running.publisher.start()
     try:
         yield running

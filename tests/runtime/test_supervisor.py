@@ -72,6 +72,7 @@ class Daemon:
                 publish_scores=False,
                 queue_messages=1000,
                 metrics_address="127.0.0.1:0",
+                store=None,
                 stay=stay,
             ),
             bundle,

@@ -39,7 +39,7 @@ def test_all_sinks_get_the_same_and_a_broken_one_hurts_none(tmp_path: Path) -> N
     worked: list[str] = []
     fanout = Fanout(make.numberer(), sinks, lambda name, error: failures.append((name, str(error))), worked.append)
     for message in (make.onset(), make.offset()):
-        assert fanout.send(message) is not None
+        assert fanout.send([message]) != [None]
     fanout.poll(0.03)
     fanout.close()
     fanout.close()
@@ -58,8 +58,9 @@ def test_a_message_that_is_not_fit_is_told_and_leaves_no_gap(tmp_path: Path) -> 
         lambda name, error: failures.append((name, error)),
         lambda name: None,
     )
-    assert fanout.send(msgspec.structs.replace(make.onset(), score=math.nan)) is None
-    numbered = fanout.send(make.onset())
+    broken = msgspec.structs.replace(make.onset(), score=math.nan)
+    lost, numbered = fanout.send([broken, make.onset()])
+    assert lost is None
     fanout.close()
     assert numbered is not None
     assert numbered.seq == 1
@@ -68,7 +69,7 @@ def test_a_message_that_is_not_fit_is_told_and_leaves_no_gap(tmp_path: Path) -> 
 
 def test_no_sinks_at_all_are_fine() -> None:
     fanout = Fanout(make.numberer(), [], lambda name, error: None, lambda name: None)
-    assert fanout.send(make.heartbeat()) is not None
+    assert fanout.send([make.heartbeat()]) != [None]
     fanout.poll(1.0)
     assert not fanout.all_gone
     fanout.close()

@@ -1,0 +1,124 @@
+"""What is removed from a store so that it stays within its limits."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from streamer.sinks.store.tables import get_meta, set_meta
+
+_ROWS_A_STEP = 2000
+"""Rows that one step looks at: about 20 ms of the publishing thread."""
+_PAGES_A_STEP = 500
+"""Freed pages that one step gives back to the file system."""
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a store may hold."""
+
+    keep_days: float
+    keep_bytes: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """How much a store holds: messages and their bytes of JSON."""
+
+    events: int = 0
+    events_bytes: int = 0
+    statuses: int = 0
+    statuses_bytes: int = 0
+
+    def add(self, kind: str, rows: int, size: int) -> None:
+        """So many more (or fewer, below 0) messages of `kind`."""
+        if kind == "status":
+            self.statuses += rows
+            self.statuses_bytes += size
+        else:
+            self.events += rows
+            self.events_bytes += size
+
+
+def tally(connection: sqlite3.Connection) -> Tally:
+    """Count what is in the store: reads all of it."""
+    found = Tally()
+    for kind, rows, size in connection.execute("SELECT kind, COUNT(*), SUM(LENGTH(message)) FROM messages GROUP BY 1"):
+        found.add(kind, rows, size)
+    return found
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the file that hold something."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def remove_some(connection: sqlite3.Connection, held: Tally, limits: Limits, now_utc_s: float) -> tuple[str, int]:
+    """Remove what is too old or too much, as far as one step goes; within the caller's transaction.
+
+    Age: from the first message up to the first that is young enough. A message's time may be wrong, as it is before a
+    machine without a battery has asked for the time; what follows on a young message is young.
+
+    Size: the oldest statuses if these take more than half of the room, else the oldest events. So neither can push the
+    other out.
+
+    Returns:
+        Why messages were removed (`age`, `size`, or empty: none were), and how many.
+
+    """
+    before_s = now_utc_s - limits.keep_days * _DAY_S
+    oldest = connection.execute(
+        "SELECT stored_seq, sent_utc_s FROM messages ORDER BY stored_seq LIMIT ?", (_ROWS_A_STEP,)
+    ).fetchall()
+    last = 0
+    for stored_seq, sent_utc_s in oldest:
+        if sent_utc_s >= before_s:
+            break
+        last = stored_seq
+    if last:
+        removed = _removed(connection, held, "stored_seq <= ?", (last,))
+        _mark(connection, "events_from", last + 1)
+        _mark(connection, "statuses_from", last + 1)
+        return "age", removed
+    if used_bytes(connection) <= limits.keep_bytes or not oldest:
+        return "", 0
+    statuses = held.statuses_bytes > held.events_bytes
+    kind = "kind = 'status'" if statuses else "kind <> 'status'"
+    mark = "statuses_from" if statuses else "events_from"
+    begin = int(get_meta(connection, mark) or 1)
+    (last,) = connection.execute(
+        "SELECT MAX(stored_seq) FROM (SELECT stored_seq FROM messages "
+        f"WHERE stored_seq >= ? AND {kind} ORDER BY stored_seq LIMIT ?)",
+        (begin, max(1, min(_ROWS_A_STEP, (held.statuses if statuses else held.events) // 10))),
+    ).fetchone()
+    if last is None:
+        return "", 0
+    removed = _removed(connection, held, f"stored_seq BETWEEN ? AND ? AND {kind}", (begin, last))
+    _mark(connection, mark, last + 1)
+    return "size", removed
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    """Give freed pages back to the file system if they are many, as after the limit was lowered. Commits."""
+    free, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
+    if free > pages // 4:
+        connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})")  # `execute` would free one page
+
+
+def _removed(connection: sqlite3.Connection, held: Tally, which: str, values: tuple[int, ...]) -> int:
+    gone = 0
+    query = f"SELECT kind, COUNT(*), SUM(LENGTH(message)) FROM messages WHERE {which} GROUP BY 1"
+    for kind, rows, size in connection.execute(query, values).fetchall():
+        held.add(kind, -rows, -size)
+        gone += rows
+    connection.execute(f"DELETE FROM messages WHERE {which}", values)
+    return gone
+
+
+def _mark(connection: sqlite3.Connection, name: str, first: int) -> None:
+    """Say from which number on all events, or all statuses, are still there."""
+    set_meta(connection, name, max(first, int(get_meta(connection, name) or 1)))
