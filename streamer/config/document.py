@@ -122,9 +122,8 @@ def _check(node: yaml.ScalarNode, kind: str, loc: Loc, document: Document) -> No
     try:
         value = SafeConstructor().construct_object(node)
     except (ValueError, KeyError, OverflowError):
-        raise ConfigError(
-            f"{where}: YAML takes it for {_KINDS[kind]}, but it is not valid as one; write it in quotes"
-        ) from None
+        problem = f"YAML reads it as {_KINDS[kind]}, but not a valid one; write it in quotes"
+        raise ConfigError(f"{where}: {problem}") from None
     if kind in ("int", "float") and re.match(r"[-+]?0[0-9_]+$|.*:", node.value):
         raise ConfigError(f"{where}: YAML reads it as {value}; write the number in plain digits, or put text in quotes")
 
