@@ -169,7 +169,7 @@ def truth_of_other_clips(folder: Path) -> Case:
 
 
 def public_address(folder: Path) -> Case:
-    return ["run", _clip(folder), "--publish", "tcp://0.0.0.0:5999", "--metrics", "off"], "need CURVE keys"
+    return ["run", _clip(folder), "--publish", "tcp://0.0.0.0:5999", "--metrics", "off"], "needs CURVE keys"
 
 
 def bad_endpoint(folder: Path) -> Case:

@@ -1,4 +1,4 @@
-"""Converts the core's outputs to messages: samples become media seconds and, by the epoch's clock, UTC."""
+"""Converts the core's outputs to messages: samples become media seconds and, where a clock is known, UTC."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from streamer.timeline import Timeline, seconds
 from streamer.types import CELL, CellScores, Offset, Onset
 
 _TIME_DIGITS = 6
-"""Decimals of seconds: a sample is 45 us."""
+"""Decimals of a time in seconds; a sample lasts 45 us."""
 _SCORE_DIGITS = 4
 
 
 def onset_message(onset: Onset, timeline: Timeline) -> OnsetMessage:
-    """The message of an onset, by what its epoch's clock says now."""
+    """The message for an onset, with UTC from what its epoch's timeline knows so far."""
     return OnsetMessage(
         stream=onset.stream,
         epoch=onset.epoch,
@@ -30,7 +30,7 @@ def onset_message(onset: Onset, timeline: Timeline) -> OnsetMessage:
 
 
 def offset_message(offset: Offset, timeline: Timeline) -> OffsetMessage:
-    """The message of an offset; its UTC of the onset may differ from the onset's own, if a better clock came since."""
+    """The message for an offset. Its onset's UTC may differ from the onset message's if a better clock came since."""
     return OffsetMessage(
         stream=offset.stream,
         epoch=offset.epoch,
@@ -51,7 +51,7 @@ def offset_message(offset: Offset, timeline: Timeline) -> OffsetMessage:
 
 
 def tags_message(scores: CellScores, classes: Sequence[str], timeline: Timeline) -> TagsMessage:
-    """The message of a window's clip-level tags; `classes` are the columns of the scores."""
+    """The message for a window's clip-level tags; `classes` name the columns of the scores."""
     return TagsMessage(
         stream=scores.stream,
         epoch=scores.epoch,
@@ -64,7 +64,7 @@ def tags_message(scores: CellScores, classes: Sequence[str], timeline: Timeline)
 
 
 def scores_message(scores: CellScores, classes: Sequence[str], timeline: Timeline) -> ScoresMessage:
-    """The message of some cells' scores; `classes` are their columns."""
+    """The message for the scores of consecutive cells; `classes` name their columns."""
     return ScoresMessage(
         stream=scores.stream,
         epoch=scores.epoch,

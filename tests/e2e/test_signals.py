@@ -179,7 +179,7 @@ def test_run_into_head_ends_when_head_does(tmp_path: Path, clip: Path, bundle: P
     code, said, took_s = piped([*arguments, "--publish", "off"], 3)
     assert code == 1
     assert took_s < 5.0
-    assert said.count("whoever read standard output has gone") == 1
+    assert said.count("the reader of standard output is gone") == 1
     assert said.splitlines()[-1].endswith("nobody is left to tell")
     assert "Traceback" not in said
 

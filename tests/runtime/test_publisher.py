@@ -135,7 +135,7 @@ def test_a_broken_sink_is_said_once_counted_each_time_and_its_recovery_is_said(
             time.sleep(3.1)  # long enough ago for the next to be an outage of its own
     said = [one for one in caplog.messages if one.startswith("jsonl: ")]
     assert len(said) == 4
-    assert said[0] == said[2] == f"jsonl: a message to {path} is lost: No such file or directory"
+    assert said[0] == said[2] == f"jsonl: message to {path} lost: No such file or directory"
     assert re.fullmatch("jsonl: works again; [56] messages were lost in 0 s", said[1])  # a heartbeat may be among them
     events = [one["type"] for one in lines(good) if one["type"] in ("onset", "offset")]
     assert events == 2 * [*5 * ["onset"], "offset"]  # the good one has all
@@ -189,7 +189,7 @@ def test_the_last_sink_that_goes_ends_it(caplog: pytest.LogCaptureFixture) -> No
         left.append(running.publisher.nobody_left)
         assert left == [False, True]
     assert caplog.messages == [
-        "jsonl: whoever read standard output has gone; it gets no more messages; nobody is left to tell"
+        "jsonl: the reader of standard output is gone; it gets no more messages; nobody is left to tell"
     ]
     assert running.metric("sink_errors_total", sink="jsonl") == 1
 
@@ -205,7 +205,7 @@ def test_with_another_sink_alive_it_goes_on_and_says_so(tmp_path: Path, caplog: 
             running.outbox.put(make.onset())
         running.until(lambda: sum(one["type"] == "onset" for one in lines(path)) == 3)
         assert not running.publisher.nobody_left
-    assert caplog.messages == ["jsonl: whoever read standard output has gone; it gets no more messages; jsonl goes on"]
+    assert caplog.messages == ["jsonl: the reader of standard output is gone; it gets no more messages; jsonl goes on"]
 
 
 def test_without_any_sink_it_runs_on() -> None:
