@@ -33,7 +33,7 @@ class JsonLinesSink:
     name = "jsonl"
 
     def __init__(self, path: str) -> None:
-        """Append to the file `path`, created if missing; `-` is standard output. Raises `SinkError` if opening it fails."""
+        """Append to the file `path`, created if missing; `-` is standard output. Raises `SinkError` if that fails."""
         self._path = None if path == "-" else path
         self._where = path if self._path else "standard output"
         self._patient = True

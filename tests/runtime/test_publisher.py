@@ -151,7 +151,7 @@ def test_reopening_is_done_by_the_publishing_thread(tmp_path: Path, caplog: pyte
         running.until(path.exists)
         running.outbox.put(make.onset())
         running.until(lambda: len(lines(path)) == 1)
-    assert "outputs are opened anew: jsonl" in caplog.messages
+    assert "reopened outputs: jsonl" in caplog.messages
     assert len(lines(old)) == 3
 
 
@@ -189,7 +189,7 @@ def test_the_last_sink_that_goes_ends_it(caplog: pytest.LogCaptureFixture) -> No
         left.append(running.publisher.nobody_left)
         assert left == [False, True]
     assert caplog.messages == [
-        "jsonl: the reader of standard output is gone; it gets no more messages; nobody is left to tell"
+        "jsonl: the reader of standard output is gone; it gets no more messages; no sink is left"
     ]
     assert running.metric("sink_errors_total", sink="jsonl") == 1
 
@@ -205,7 +205,9 @@ def test_with_another_sink_alive_it_goes_on_and_says_so(tmp_path: Path, caplog: 
             running.outbox.put(make.onset())
         running.until(lambda: sum(one["type"] == "onset" for one in lines(path)) == 3)
         assert not running.publisher.nobody_left
-    assert caplog.messages == ["jsonl: the reader of standard output is gone; it gets no more messages; jsonl goes on"]
+    assert caplog.messages == [
+        "jsonl: the reader of standard output is gone; it gets no more messages; still publishing to jsonl"
+    ]
 
 
 def test_without_any_sink_it_runs_on() -> None:
@@ -255,7 +257,7 @@ def test_a_sink_that_hangs_is_seen_from_the_beat_and_what_the_queue_loses_is_sai
         running.until(lambda: running.publisher.beat_s > before_s)
         running.until(lambda: any("works again; 6 messages were lost" in one for one in caplog.messages))
     assert caplog.messages[0] == (
-        "queue of messages: more messages come than the sinks can take; the oldest are dropped, tags and scores first"
+        "queue of messages: messages arrive faster than the sinks take them; dropping the oldest, tags and scores first"
     )
 
 
