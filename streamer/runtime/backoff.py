@@ -1,4 +1,8 @@
-"""How long to wait before the next attempt: exponential backoff with full jitter, reset after a healthy period."""
+"""How long to wait before the next attempt: exponential backoff with full jitter, reset after a healthy period.
+
+A rejected user or password (401 and 403 alike) has longer waits, because cameras lock accounts. FFmpeg spends one login
+per attempt, with basic and digest authentication, over RTSP and HTTP (measured through a relay before a real server).
+"""
 
 from __future__ import annotations
 
