@@ -1,6 +1,9 @@
 # Everything a newcomer types: `make demo`, `make test`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Tests wait for real time more than they compute, so there are more processes than cores. JOBS=0: no other process.
+JOBS ?= 3
+PYTEST := -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all coverage lint format check-python schema clean
 
@@ -12,18 +15,21 @@ demo: .venv/installed ## hear the recording that ships, live, and compare it wit
 
 test: .venv/installed-dev tests/node/node_modules ## the tests that take minutes; installs what they need
 	sh tests/install.sh
-	$(BIN)/python -m pytest
+ifdef COVERAGE
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(PYTEST)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+else
+	$(BIN)/python $(PYTEST)
+endif
 
 test-all: .venv/installed-dev tests/node/node_modules ## the slow tests too
 	sh tests/install.sh
-	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
+	$(BIN)/python $(PYTEST) -m "slow or not slow" --timeout 3600
 
-coverage: .venv/installed-dev tests/node/node_modules ## the tests with branch coverage; fails under 90 %
-	sh tests/install.sh
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+coverage: ## the same tests with branch coverage; fails under 90 %
+	$(MAKE) test COVERAGE=1
 
 lint: .venv/installed-dev ## ruff, mypy (strict, tests too), import-linter
 	$(BIN)/ruff check .

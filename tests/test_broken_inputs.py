@@ -184,7 +184,7 @@ def bad_endpoint(folder: Path) -> Case:
 
 
 def unknown_weights(folder: Path) -> Case:
-    return ["weights", "fetch", "resnet"], "known are vggish, vgg16"
+    return ["weights", "fetch", "resnet"], "known: vggish, vgg16"
 
 
 CASES: list[Callable[[Path], Case]] = [

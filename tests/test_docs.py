@@ -33,11 +33,7 @@ PUBLISHED_S = f"{math.ceil(LOOKAHEAD_S + HOP_S):.0f}"
 """An onset is certain once its lookahead is known; it is published with the next window."""
 
 README, MESSAGES, ARCHITECTURE = "README.md", "docs/messages.md", "ARCHITECTURE.md"
-EXAMPLE, SCHEMA, MODEL_CARD = (
-    "configs/daemon/example.yaml",
-    "streamer/config/schema.py",
-    "streamer/bundles/spectral/MODEL_CARD.md",
-)
+EXAMPLE, MODEL_CARD = "configs/daemon/example.yaml", "streamer/bundles/spectral/MODEL_CARD.md"
 
 
 def earlier_s(lookahead_cells: int) -> str:
@@ -51,12 +47,10 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     (MESSAGES, r"consecutive cells \(([\d.]+) ms each\)", (f"{1000 * CELL_S:.2f}",)),
     (MESSAGES, r'"step_s":([\d.]+)', (f"{CELL_S:.6f}",)),
     (EXAMPLE, r"in cells of ([\d.]+) ms", (f"{1000 * CELL_S:.2f}",)),
-    (SCHEMA, r"in cells of ([\d.]+) ms", (f"{1000 * CELL_S:.2f}",)),
     (ARCHITECTURE, r"counts samples at ([\d ]+) Hz", (f"{SAMPLE_RATE_HZ:,}".replace(",", " "),)),
     (ARCHITECTURE, r"(\d+) samples \(([\d.]+) ms\), the model's output step", (f"{CELL}", f"{1000 * CELL_S:.2f}")),
     (ARCHITECTURE, r"hop (\d+), centred frames", (f"{CELL // Spectral().shape[0]}",)),
     (EXAMPLE, r"about (\d+) rows per second", (f"{1 / CELL_S:.0f}",)),
-    (SCHEMA, r"about (\d+) rows a second", (f"{1 / CELL_S:.0f}",)),
     # Windows
     (README, r"every ([\d.]+) s  ", (f"{HOP_S:.2f}",)),
     (README, r"│ (\d+) s windows", (f"{WINDOW_S:.0f}",)),
@@ -80,10 +74,8 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
         r"([\d.]+) to ([\d.]+) s after it was heard",
         (f"{LOOKAHEAD_S:.1f}", f"{LOOKAHEAD_S + HOP_S:.1f}"),
     ),
-    (EXAMPLE, r"cells from one window to the next: ([\d.]+) s", (f"{HOP_S:.2f}",)),
-    (EXAMPLE, r"before it is scored: (\d+) s", (f"{LOOKAHEAD_S:.0f}",)),
-    (SCHEMA, r"Cells between two windows \((\d+): ([\d.]+) s\)", (f"{CONFIG.windows.hop_cells}", f"{HOP_S:.2f}")),
-    (SCHEMA, r"before it is scored \((\d+): (\d+) s\)", (f"{CONFIG.windows.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
+    (EXAMPLE, r"one window to the next: (\d+) are ([\d.]+) s", (f"{CONFIG.windows.hop_cells}", f"{HOP_S:.2f}")),
+    (EXAMPLE, r"its score is final: (\d+) are (\d+) s", (f"{CONFIG.windows.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
     (
         ARCHITECTURE,
         r"the newest (\d+) cells every (\d+) → Window",

@@ -136,7 +136,7 @@ AT_ONCE = windows_of(chunks(AUDIO), pipeline_of(), ("spectral",))
 EVENTS = events_of(scored(chunks(AUDIO), pipeline_of()))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.integers(0, len(AUDIO)), max_size=60))
 def test_any_chunking_gives_the_same_windows_bit_for_bit_and_the_same_events(cuts: list[int]) -> None:
     pieces = chunks(AUDIO, cuts)
@@ -147,7 +147,7 @@ def test_any_chunking_gives_the_same_windows_bit_for_bit_and_the_same_events(cut
     assert len(EVENTS) > 5  # or this would test nothing
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.integers(1, 4000), min_size=2, max_size=2), st.integers(0, 3))
 def test_all_three_modalities_in_any_packets_give_the_same_windows(steps: list[int], seed: int) -> None:
     sound, sound_16k = bursts(4.0, seed), bursts(4.0, seed, 16_000)
@@ -161,7 +161,7 @@ def test_all_three_modalities_in_any_packets_give_the_same_windows(steps: list[i
     assert not any(streamed.coverage.late_dropped.values())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 60_000), st.integers(1, 12), st.integers(0, 20))
 def test_every_cell_of_a_clip_of_any_length_is_decided_once(samples: int, hop: int, lookahead: int) -> None:
     pipeline = pipeline_of(stream_settings=StreamSettings(hop, lookahead))

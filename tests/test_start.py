@@ -81,4 +81,4 @@ sys.meta_path.insert(0, Missing())
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == f"earwitness: error: the package {module} is missing: install it, or earwitness again\n"
+    assert done.stderr == f"earwitness: error: the package {module} is missing: install it, or reinstall earwitness\n"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent.parent / "demo"
 _STREAM = "demo"
 _PATIENCE_S = 10.0
-"""How long the daemon and the subscriber may take to end once the recording has ended."""
+"""How long the daemon and the subscriber may take to end after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `demo`."""
     parser = subparsers.add_parser(
         "demo",
-        help="hear the recording that ships, live, and compare with the truth",
+        help="run the daemon on the shipped recording and compare its events with the truth",
         description="Runs the daemon on the demo recording at its own speed, prints what a subscriber in another "
         "process receives, and compares it with the recording's truth.",
         epilog="example: earwitness demo",
@@ -48,16 +48,16 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo; 0 if both processes ended well."""
+    """Run the demo; returns 0, or raises `EarwitnessError` if the daemon failed."""
     del args
     recording = _FOLDER / "demo.mp4"
     truth = read_truth(_FOLDER / "truth.tsv").events[recording.name]
     endpoint = f"tcp://127.0.0.1:{_free_port()}"
-    _say(f"The daemon hears {recording.name} as if it were a camera; a subscriber to {endpoint} prints what it says.")
+    _say(f"The daemon listens to {recording.name} like a camera; a subscriber to {endpoint} prints its messages.")
     with tempfile.TemporaryDirectory(prefix="earwitness-demo-") as folder:
         config = Path(folder) / "demo.yaml"
         stream = {"source": str(recording), "realtime": True}
-        # JSON is YAML, and quotes every path rightly.
+        # JSON is YAML, and quotes any path correctly.
         config.write_text(
             json.dumps(
                 {
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             codes = [_end(process) for process in (daemon, listener)]
     if codes[0] != 0:
         raise EarwitnessError(
-            f"the daemon ended with exit code {codes[0]}: it said why above; `earwitness doctor` checks this machine"
+            f"the daemon ended with exit code {codes[0]}; its error is above; `earwitness doctor` checks this machine"
         )
     _say("")
     _say(table(truth, heard))
@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def table(truth: Sequence[LabelledEvent], heard: Sequence[LabelledEvent]) -> str:
-    """What was heard beside what is true, a row a true event, and the closing line.
+    """A table of the true events beside what was heard, one row each, and a summary line.
 
     A true event is heard if an event of its class overlaps it; an event that overlaps no true event of
     its class is a false alarm.
@@ -107,7 +107,7 @@ def table(truth: Sequence[LabelledEvent], heard: Sequence[LabelledEvent]) -> str
 
 
 def _follow(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> list[LabelledEvent]:
-    """Print each message as it comes until the daemon has ended; the events that have ended."""
+    """Print each message as it arrives until the daemon has ended; returns the complete events."""
     assert listener.stdout is not None
     threading.Thread(target=_end_after, args=(daemon, listener), daemon=True).start()
     heard: list[LabelledEvent] = []

@@ -1,4 +1,4 @@
-"""`earwitness doctor`: checks this machine, the model, the ports and each source, and says what to do."""
+"""`earwitness doctor`: checks this machine, the model, the ports and each source, and says how to fix problems."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Verdict: TypeAlias = Literal["ok", "warn", "fail"]
 
 _PACKAGES = ("torch", "torchaudio", "torchvision", "av", "numpy", "pyzmq")
 _MEDIA_S = 10.0
-"""How long a source is looked at, at most."""
+"""Longest time spent on reading one source."""
 _SLOW_START_S = 5.0
 _SLOW_WINDOW_S = 0.25
 """A window is due every 0.53 s on each stream."""
@@ -50,7 +50,7 @@ class Check:
 
     verdict: Verdict
     what: str
-    found: str  # and, unless it is ok, what to do
+    found: str  # and, unless the verdict is ok, what to do
 
     def __str__(self) -> str:
         return f"{self.verdict:<5} {self.what:<18} {' '.join(self.found.split())}"
@@ -61,8 +61,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="check this machine, the model and each source",
-        description="Checks what `earwitness run` with the same arguments needs: a line for each check, and exit code "
-        "1 if one failed.",
+        description="Checks everything that `earwitness run` needs with the same arguments. Prints a line per check; "
+        "the exit code is 1 if one of them fails.",
         epilog="example: earwitness doctor door=rtsp://user:pass@camera/stream",
     )
     add_config_options(parser)
@@ -70,7 +70,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print a line for each check as it is done; 1 if one failed."""
+    """Print a line per check as soon as it is done; returns 1 if one failed."""
     config = config_of(args)
     failed = False
     for check in checks(config, os.environ):
@@ -95,7 +95,7 @@ def checks(config: DaemonConfig, environ: Mapping[str, str]) -> Iterator[Check]:
         yield _window_time(bundle, factories)
     yield from _ports(config)
     want = want_of(factories.values())
-    if not factories:  # the model is at fault, which is no reason not to look at the sources
+    if not factories:  # the model is broken, but the sources can still be checked
         want = Want(frozenset({SAMPLE_RATE_HZ}), pictures=True)
     for name, stream in config.streams.items():
         yield _source(name, stream, want)
@@ -118,12 +118,12 @@ def _cores() -> Check:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     load = os.getloadavg()[0]
     if load > count:
-        return Check("warn", "processor", f"{count} cores with a load of {load:.1f}; others keep them busy")
+        return Check("warn", "processor", f"{count} cores with a load of {load:.1f}; other programs keep them busy")
     return Check("ok", "processor", f"{count} cores, load {load:.1f}")
 
 
 def _described(bundle: Bundle) -> str:
-    return f"{bundle.name}, {len(bundle.classes)} classes, looks at {', '.join(bundle.modalities)}"
+    return f"{bundle.name}, {len(bundle.classes)} classes, uses {', '.join(bundle.modalities)}"
 
 
 def _window_time(bundle: Bundle, factories: Mapping[str, ExtractorFactory]) -> Check:
@@ -179,12 +179,12 @@ def _source(name: str, stream: StreamConfig, want: Want) -> Check:
         except SourceError as error:
             found = Check("fail", name, str(error))
     if ends.signal:
-        signal.raise_signal(ends.signal)  # once more, where it is not forgotten
+        signal.raise_signal(ends.signal)  # again, now that PyAV can't swallow it
     return found
 
 
 def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: float) -> Check:
-    """Take in some seconds of an open source. Raises `SourceError`."""
+    """Read an open source until each of its tracks has delivered. Raises `SourceError`."""
     first: dict[str, float] = {}
     levels: list[Level] = []
     until_s = time.monotonic() + _MEDIA_S
@@ -212,12 +212,12 @@ def _listened(name: str, media: Media, want: Want, opened_s: float, began_s: flo
         )
         if wants and not has
     ]
-    settings, slow = "the recording", "look at the disk or the network that it lies on"
+    settings, slow = "the recording", "check the disk or the network that it is on"
     if media.live:
         settings = "the camera's settings"
-        slow = "shorten the camera's key-frame interval or look at the network"
+        slow = "shorten the camera's key-frame interval or check the network"
     if silent:
-        return Check("fail", name, f"{found}; but no {' and no '.join(sorted(silent))} came: look at {settings}")
+        return Check("fail", name, f"{found}; but no {' and no '.join(sorted(silent))} arrived: check {settings}")
     state = input_state(levels)
     if state not in ("ok", "unknown"):
         return Check("fail" if state == "cancelling" else "warn", name, f"{found}; {input_detail(state, levels)}")

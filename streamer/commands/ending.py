@@ -1,4 +1,4 @@
-"""How a command that reads media in its main thread is ended by Ctrl-C or SIGTERM."""
+"""Ends a command that reads media in its main thread on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,54 +6,45 @@ import signal
 from types import FrameType, TracebackType
 
 from streamer.media.interrupt import Interrupt
+from streamer.starting import Handlers, handle, restore
 
 
 class EndsSoon:
-    """While the block runs, Ctrl-C and SIGTERM end what reads with `interrupt()`; a second one ends the program.
+    """While the block runs, Ctrl-C or SIGTERM sets the current `interrupt()`; a second one ends the program.
 
-    A KeyboardInterrupt can't be relied on there: Python may raise it inside the callback by which FFmpeg asks whether
-    to give up, where PyAV prints and forgets it. A signal that the process was started to ignore stays ignored.
+    A KeyboardInterrupt is unreliable there: Python may raise it inside the callback by which FFmpeg asks whether to
+    give up, and PyAV prints and drops it. A signal that was ignored when the process started stays ignored.
     """
 
     def __init__(self) -> None:
         self._interrupt = Interrupt()
         self.signal: signal.Signals | None = None
-        """The signal that has come."""
-        self._before: dict[int, object] = {}
+        """The signal that arrived, if any."""
+        self._before: Handlers = {}
 
     def interrupt(self) -> Interrupt:
-        """One for the next source to be opened (which sets it for itself when it is closed); a signal sets it."""
+        """A new interrupt for the next source. A signal sets it, and so does the source when it is closed."""
         self._interrupt = Interrupt()
-        if self.signal:  # it has come just now
+        if self.signal:  # it arrived between two sources
             self._interrupt.set()
         return self._interrupt
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it."""
+        """128 plus the signal's number, as in shells."""
         return 128 + (self.signal or 0)
 
     def __enter__(self) -> EndsSoon:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._end)
-        except ValueError:
-            pass  # not the main thread: signals are somebody else's
+        self._before = handle((signal.SIGINT, signal.SIGTERM), self._end)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before.clear()
+        restore(self._before)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal = signal.Signals(number)
         self._interrupt.set()
-        self._restore()
+        restore(self._before)

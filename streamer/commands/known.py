@@ -1,4 +1,4 @@
-"""The last check on what is printed: no known secret is in it, whoever wrote it."""
+"""The last check on what is printed: removes known secrets, whoever wrote the text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TO_LEARN = 4
 
 
 class KnownSecrets:
-    """The addresses of a command line and its config, whose secrets are taken out of other people's text.
+    """Knows the addresses of the command line and the config, and removes their secrets from text.
 
-    Our own lines are made from what an `Address` shows. What argparse, a library's exception or a traceback say is not:
-    they may quote an argument, or what became of it. This looks for the very strings, not for what secrets look like.
+    Our own lines contain only what an `Address` shows. Errors of argparse or a library, and tracebacks, may quote an
+    argument or a part of it. This looks for the exact strings, not for what a secret might look like.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class KnownSecrets:
         self._strings: list[str] = []
 
     def learn_arguments(self, arguments: Iterable[str]) -> None:
-        """Take every argument, and what follows an `=`, for an address: a URL may stand where none belongs."""
+        """Treat every argument, or what follows its `=`, as an address: a URL may be in the wrong place."""
         for argument in arguments:
             assigned = _ASSIGNED.fullmatch(argument)
             self.learn(Address.parse(assigned[1] if assigned else argument))
@@ -31,13 +31,13 @@ class KnownSecrets:
     def learn(self, *addresses: Address, strings: Iterable[str] = ()) -> None:
         """Remember the secrets of `addresses`, and `strings` that may be secrets themselves.
 
-        Strings under 4 characters are left out: an FFmpeg option's `1` would be hidden in every number of a log.
+        Strings of under 4 characters are skipped: an FFmpeg option's `1` would be hidden in every number of a log.
         """
         self._addresses += [address for address in addresses if address.secrets()]
         self._strings += [one for one in strings if len(one) >= _TO_LEARN]
 
     def hide(self, text: str) -> str:
-        """`text` without what is known."""
+        """`text` with `***` for every known secret."""
         for address in self._addresses:
             text = address.hide(text)
         for one in self._strings:
@@ -45,7 +45,7 @@ class KnownSecrets:
         return text
 
     def shown_argument(self, argument: str) -> str:
-        """A word of a command line as it may be shown."""
+        """A command-line argument without its secrets."""
         assigned = _ASSIGNED.fullmatch(argument)
         if assigned is None:
             return Address.parse(argument).shown

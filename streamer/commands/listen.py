@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 
 from streamer.client import Subscriber
+from streamer.commands.parser import number_from_1, seconds
 from streamer.config.schema import PublishConfig
 from streamer.errors import EarwitnessError, HeartbeatLostError
 from streamer.sinks.wire import (
@@ -44,12 +45,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PREFIX",
         help="only topics with this prefix, e.g. event/, event/door/, status/; can be repeated (default: all)",
     )
-    parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
+    parser.add_argument("--count", type=number_from_1, metavar="N", help="end after N messages")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         metavar="S",
-        help="end after S seconds; an error if fewer than --count messages arrived",
+        help="end after S seconds, with an error if fewer than --count messages arrived",
     )
     parser.add_argument("--key", metavar="FILE", help="the key file that `earwitness keys new` made at the daemon")
     parser.add_argument("--human", action="store_true", help="print readable lines instead of JSON")
@@ -57,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print messages until the count, the timeout, Ctrl-C or the end of the output's reader; returns the exit code."""
+    """Print messages until --count, --timeout, Ctrl-C or a closed output pipe; returns the exit code."""
     deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
     printed = 0
     topics = args.topic or [""]
@@ -72,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
                 sys.stdout.write(line + "\n")
                 sys.stdout.flush()
             except BrokenPipeError:
-                # Whoever reads has seen enough. Python would complain of the closed pipe once more at exit.
+                # The reader of our output is gone. Python must not try to flush it again at exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 0
             printed += 1
@@ -82,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def human(message: Message) -> str:
-    """The message as a line for people."""
+    """The message as a readable line."""
     if isinstance(message, HeartbeatMessage):
         streams = ", ".join(f"{name} {state}" for name, state in message.streams.items()) or "no streams"
         return f"{_clock(message.sent_utc_s)}  {message.publisher}  heartbeat  up {message.uptime_s:.0f} s, {streams}"
@@ -109,7 +110,7 @@ def human(message: Message) -> str:
 def _status(message: StatusMessage) -> str:
     why = ": ".join(word for word in (message.reason, message.detail) if word)
     parts = [f"{message.state} ({why})" if why else message.state]
-    parts.append(f"hears by {'+'.join(message.modalities) or 'nothing'}")
+    parts.append(f"uses {'+'.join(message.modalities) or 'nothing'}")
     if message.missing:
         parts.append(f"without {'+'.join(message.missing)}")
     parts.append(f"coverage {message.coverage:.0%}, {message.media_lag_s:.1f} s behind")
@@ -123,24 +124,10 @@ def _when(utc_s: float | None, media_s: float) -> str:
 
 
 def _clock(utc_s: float) -> str:
-    """Unix seconds as time of the day, UTC, to a tenth."""
+    """Unix seconds as a time of day in UTC, to a tenth of a second."""
     return datetime.fromtimestamp(utc_s, UTC).isoformat(sep=" ", timespec="milliseconds")[11:21] + "Z"
 
 
 def _say(error: HeartbeatLostError) -> None:
     sys.stderr.write(f"earwitness: {error} Still listening.\n")
     sys.stderr.flush()
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return value

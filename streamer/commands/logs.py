@@ -1,4 +1,4 @@
-"""The daemon's own log: one line each on standard error, without secrets and without tracebacks."""
+"""The daemon's log on standard error: one line per record, without secrets or tracebacks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Json(logging.Formatter):
 
 
 def set_up(level: str, form: str, known: KnownSecrets) -> None:
-    """Log our own lines of `level` and above (and others' warnings) as `text` or `json`; replaces what was set up."""
+    """Log our own records from `level` up, and libraries' warnings, as `text` or `json`; replaces earlier handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(known) if form == "json" else _Text(known))
     logging.getLogger().handlers[:] = [handler]

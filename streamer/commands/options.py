@@ -1,4 +1,4 @@
-"""Options that more than one command has, and the config that they make together with a file."""
+"""Options that several commands share, and the config that results from them and a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from streamer.address import Address
 from streamer.commands.known import KnownSecrets
+from streamer.commands.parser import number_from_1
 from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig
 from streamer.config.sources import with_sources
@@ -16,8 +17,8 @@ from streamer.errors import UsageError
 from streamer.media.tracks import Channel
 
 SOURCE_HELP = (
-    "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S) or HLS URL, a file, or a device; '${NAME}' (in single quotes) is "
-    "taken from the environment, so that no password shows up in `ps`"
+    "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (-: standard input), or a "
+    "device; '${VARIABLE}' (in single quotes) is replaced from the environment, so that `ps` shows no password"
 )
 
 
@@ -27,7 +28,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     add_config_file(parser)
     parser.add_argument("--model", metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)")
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
-    add_sound_options(parser, "of the command line's sources, ")
+    add_sound_options(parser, "for the command line's sources: ")
     parser.add_argument("--publish", metavar="ENDPOINT|off", help="ZeroMQ endpoint (default: tcp://127.0.0.1:5557)")
     parser.add_argument("--keys", metavar="FOLDER", help="who may subscribe (`earwitness keys`; default: all, locally)")
     parser.add_argument("--jsonl", metavar="FILE|-|off", help="also write each message as a line of JSON")
@@ -54,39 +55,34 @@ def add_sound_options(parser: argparse.ArgumentParser, of: str = "") -> None:
         "--audio-track",
         type=_track,
         metavar="N|LANGUAGE",
-        help=f"{of}the audio track to listen to: its number, from 1, or its language (default: the best)",
+        help=f"{of}the audio track to listen to: its number, from 1, or its language (default: the best one)",
     )
     parser.add_argument(
         "--channel",
         type=_channel,
         metavar="mix|left|right|N",
-        help=f"{of}all channels' mean, or one of them (default: mix)",
+        help=f"{of}the channel to listen to: mix (the mean of all), left, right, or a number from 1 (default: mix)",
     )
 
 
 def _track(text: str) -> int | str:
     if not text.isdecimal():
         return text
-    return _from_1(text)
+    return number_from_1(text)
 
 
 def _channel(text: str) -> Channel:
     if text in ("mix", "left", "right"):
         return text  # type: ignore[return-value]
-    return _from_1(text)
-
-
-def _from_1(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
-    return int(text)
+    return number_from_1(text)
 
 
 def config_of(args: argparse.Namespace) -> DaemonConfig:
-    """The config of a command line: the file's, changed by options, with the command line's sources.
+    """The config file's values, overridden by options, plus the command line's sources.
 
     Raises:
-        ConfigError: a part of it is wrong.
+        ConfigError: the file, an option or a source is wrong.
+        UsageError: an option for sources, but no source.
 
     """
     config = DaemonConfig() if args.config is None else load_config(args.config, os.environ)
@@ -106,7 +102,7 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
     sound = {name: value for name, value in sound.items() if value is not None}
     if sound and not args.sources:
         raise UsageError(
-            "--audio-track and --channel are for the command line's sources; in a config they are fields of a stream"
+            "--audio-track and --channel apply to sources on the command line; in a config they are fields of a stream"
         )
     config = with_sources(with_changes(config, changes), args.sources, os.environ, sound)
     known: KnownSecrets = args.known

@@ -1,4 +1,4 @@
-"""The command line's parser."""
+"""The command line's parser, and the types of its arguments."""
 
 from __future__ import annotations
 
@@ -8,8 +8,26 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 
+def number_from_1(text: str) -> int:
+    """The type of an argument that is a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """The type of an argument in seconds, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
 class MisuseError(Exception):
-    """A command line that can't be parsed; `prog` is the part of it up to the command's name."""
+    """A command line that can't be parsed; `prog` is the program with the command's name."""
 
     def __init__(self, prog: str, message: str) -> None:
         super().__init__(message)
@@ -17,7 +35,7 @@ class MisuseError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves it to its caller to print what is wrong: argparse quotes arguments, which may hold secrets."""
+    """Leaves printing errors to the caller: argparse quotes arguments, which may contain secrets."""
 
     def error(self, message: str) -> NoReturn:
         """Raise `MisuseError`."""
@@ -25,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(commands: Sequence[str]) -> Parser:
-    """The parser that knows `commands`; their modules are imported for it."""
+    """The parser of `commands`, whose modules it imports."""
     parser = Parser(
         prog="earwitness",
         description="Listens to and watches live streams, and publishes which sounds it heard and when each began and "

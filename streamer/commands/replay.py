@@ -1,4 +1,4 @@
-"""`earwitness replay`: recorded clips through the same core as live streams, and how right it was."""
+"""`earwitness replay`: puts recorded clips through the same core as live streams, and scores the events."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_sound_options
+from streamer.commands.parser import number_from_1
 from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import escaped, printable
 from streamer.media.source import MediaOptions
@@ -42,57 +43,57 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "replay",
         help="put recorded clips through the same core as live streams, and score them",
-        description="Put recorded clips through the same core as live streams. Prints the events as DCASE's "
-        "tab-separated lines, and with --truth a table of F1 scores by class.",
+        description="Puts recorded clips through the same core as live streams. Prints the events as DCASE's "
+        "tab-separated rows, and with --truth a table of F1 scores by class.",
         epilog="example: earwitness replay clips/ --truth clips.tsv --mode clip --report results",
     )
     parser.add_argument(
         "clips",
         nargs="+",
         metavar="CLIP",
-        help="a file, a folder, a .tsv/.csv/.txt that lists files, or - for standard input (./ in front of a -)",
+        help="a file, a folder, a .tsv/.csv/.txt that lists files, or - for standard input (a file of that name: ./-)",
     )
-    parser.add_argument("--truth", type=Path, metavar="TSV", help="annotations in DCASE's form; scores the clips")
+    parser.add_argument("--truth", type=Path, metavar="TSV", help="annotations in DCASE's format, to score the clips")
     parser.add_argument(
         "--mode",
         choices=["stream", "clip"],
         default="stream",
         help="stream: windows as for a live stream; clip: each clip in one window (default: %(default)s)",
     )
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write events, tags, scores and tables here")
-    parser.add_argument("--scores", action="store_true", help="write every cell's scores too (DIR/scores.npz)")
-    parser.add_argument("--resume", action="store_true", help="go on with the interrupted replay in the report's DIR")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="write events, tags, scores and tables here")
+    parser.add_argument("--scores", action="store_true", help="also write the scores of every cell (FOLDER/scores.npz)")
+    parser.add_argument("--resume", action="store_true", help="resume the interrupted replay in --report FOLDER")
     parser.add_argument(
         "--format",
         choices=["tsv", "jsonl"],
         default="tsv",
-        help="of what is printed; jsonl: the messages that a live stream would send (default: %(default)s)",
-    )
-    parser.add_argument("--model", type=Path, metavar="BUNDLE", help="folder of the model (default: the shipped one)")
-    parser.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder of pretrained weights (default: the user's cache)"
+        help="what is printed: DCASE's rows, or the messages that a live stream would send (default: %(default)s)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of the model (default: %(default)s)"
+        "--model", type=Path, metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)"
+    )
+    parser.add_argument(
+        "--threads", type=number_from_1, default=1, metavar="N", help="threads of the model (default: %(default)s)"
     )
     add_sound_options(parser)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Replay the clips; 1 if one of them was broken, 130 or 143 if a signal ended it before its last clip.
+    """Replay the clips; returns 1 if one was broken, and 130 or 143 if a signal ended the replay early.
 
     Raises:
-        UsageError: the arguments make no sense, or what was found can't be written.
+        UsageError: the arguments contradict each other, or the results can't be written.
         BundleError: the model can't be read.
         WeightsError: a pretrained network is missing.
-        TruthError: the truth can't be read, or speaks of none of the clips.
+        TruthError: the truth can't be read, or has none of the clips.
 
     """
     _check(args)
     clips = clips_of(args.clips)
-    if args.threads < 1:
-        raise UsageError(f"--threads is {args.threads}, must be 1 or more")
     use_threads(args.threads)
     bundle = Bundle.load(args.model or default_bundle_path())
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
@@ -125,11 +126,11 @@ def main(args: argparse.Namespace) -> int:
     if report is not None:
         _print(f"\n{report.table()}", sys.stderr if args.format == "jsonl" else sys.stdout)
     if ends.signal:
-        where = f"; their report is in {args.report}, and --resume goes on with the others" if folder else ""
-        _note(f"interrupted: {len(found.entries)} of {len(clips)} clips are through{where}")
+        where = f"; their report is in {args.report}, and --resume replays the others" if folder else ""
+        _note(f"interrupted: {len(found.entries)} of {len(clips)} clips are done{where}")
         return ends.exit_code
     if found.broken and len(clips) > 1:
-        _note(f"{len(found.broken)} of {len(clips)} clips could not be replayed and are in no figure")
+        _note(f"{len(found.broken)} of {len(clips)} clips could not be replayed and do not count in any figure")
     return 1 if found.broken else 0
 
 
@@ -144,14 +145,12 @@ class _Found:
 def _check(args: argparse.Namespace) -> None:
     for option, given in (("--scores", args.scores), ("--resume", args.resume)):
         if given and args.report is None:
-            raise UsageError(f"{option} is about the report: name its folder with --report DIR")
+            raise UsageError(f"{option} needs a report: name its folder with --report FOLDER")
     if args.report is not None:
         written = {(args.report / name).resolve() for name in FILES}
         for path in (*([args.truth] if args.truth else []), *map(Path, args.clips)):
             if path.resolve() in written:
-                raise UsageError(
-                    f"--report {args.report}: {path} is there and would be written over: name another folder"
-                )
+                raise UsageError(f"--report {args.report}: {path} would be overwritten; name another folder")
 
 
 def _replay_all(
@@ -162,7 +161,7 @@ def _replay_all(
     folder: ReportFolder | None,
     ends: EndsSoon,
 ) -> None:
-    """Replay the clips that are not found yet until a signal comes; each one's results are written at once."""
+    """Replay the clips that have no entry yet, until a signal arrives; writes each clip's results at once."""
     with tqdm(clips, desc=replayer.mode, unit="clip", disable=True if len(clips) == 1 else None) as bar:
         for clip in bar:
             if clip.name not in found.entries:
@@ -197,13 +196,13 @@ def _add_broken(clip: Clip, error: SourceError, found: _Found, folder: ReportFol
 
 
 class _TsvPrinter:
-    """Prints a clip's events when it is through, as a truth file would have them."""
+    """Prints a clip's events when the clip is done, as rows of a truth file."""
 
     def __init__(self) -> None:
         _print("\t".join(STRONG_HEADER), sys.stdout)
 
     def output(self, timed: TimedOutput) -> None:
-        """Nothing yet."""
+        """Prints nothing: the rows are printed once the clip is done."""
 
     def clip(self, entry: ClipEntry) -> None:
         """The clip's rows."""
@@ -211,7 +210,7 @@ class _TsvPrinter:
 
 
 class _JsonPrinter:
-    """Prints each output as the message that a live stream's would be, when it comes."""
+    """Prints each output at once, as the message that a live stream would send."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = classes
@@ -235,22 +234,24 @@ class _JsonPrinter:
             _print(encode(self._numberer.number(message)).decode(), sys.stdout)
 
     def clip(self, entry: ClipEntry) -> None:
-        """Nothing more."""
+        """Prints nothing: the messages are out already."""
 
 
 def _truth(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> tuple[Truth, dict[str, str]]:
-    """The truth and its name for each clip it speaks of; says of how many it does not, and the other way round."""
+    """The truth, and its name for each clip that it has; notes what either of the two lacks."""
     truth = read_truth(path)
     truth.check_classes(classes)
     found = truth.names_of([absolute(clip.path) for clip in clips])
     if not found:
         raise TruthError(
-            f"{path}: speaks of none of the clips: it has names like {next(iter(truth.tags), 'none')}, and the clips "
-            f"are like {clips[0].name}; a name with a folder is only for the clip in that folder"
+            f"{path}: has none of the clips; its names are like {next(iter(truth.tags), '(none)')}, those of the clips "
+            f"like {clips[0].name}; a name with a folder matches only the clip in that folder"
         )
     unknown = [clip for clip in clips if absolute(clip.path) not in found]
     if unknown:
-        _note(f"{len(unknown)} of {len(clips)} clips are not in {path} and not scored, {unknown[0].name} the first")
+        _note(
+            f"{len(unknown)} of {len(clips)} clips are not in {path} and are not scored; the first is {unknown[0].name}"
+        )
     if len(found) < len(truth.tags):
         _note(f"{len(truth.tags) - len(found)} of {len(truth.tags)} clips in {path} are not replayed")
     known = set(clips) - set(unknown)
@@ -274,13 +275,13 @@ def _note(text: str) -> None:
 
 
 def _print(line: str, file: TextIO) -> None:
-    """Print a line beside the progress bar, at once: who reads a pipe sees each clip when it is through."""
+    """Print a line above the progress bar and flush it, so that a pipe's reader gets each clip when it is done."""
     try:
         tqdm.write(line, file=file)
         file.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        # Python would try it once more at exit, and complain.
+        # Python would flush again at exit, and print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-        raise UsageError(f"can't write what was found to standard output: {error.strerror}") from None
+        raise UsageError(f"can't write the results to standard output: {error.strerror}") from None

@@ -31,9 +31,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `run`."""
     parser = subparsers.add_parser(
         "run",
-        help="the daemon: listens to sources and publishes what it hears",
-        description="Listens to all sources until it is told to stop (SIGTERM, Ctrl-C), or until all have ended where "
-        "all of them are files.",
+        help="run the daemon: listen to sources and publish what is heard",
+        description="Listens to all sources until it is stopped (SIGTERM, Ctrl-C) or, if all sources are files, until "
+        "all have ended.",
         epilog="example: earwitness run door=rtsp://user:pass@camera/stream --jsonl -",
     )
     add_config_options(parser)
@@ -43,7 +43,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the daemon; 0 if it was told to stop or all ended well, 1 if a source was given up or nobody listens."""
+    """Run the daemon; returns 0 if it was stopped or all sources ended, 1 if it gave up a source or its last sink."""
     signals = Signals()
     with EndsAtOnce("earwitness"):
         config = config_of(args)
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     code = supervisor.run(signals.stop, signals.reopen)
     signals.done()
     if supervisor.left_behind:
-        # A thread hangs in a library, and Python would wait for it, or crash, while it takes itself down.
+        # A thread hangs in a library: a normal exit would wait for it, or crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def where(config: DaemonConfig) -> str:
-    """Where to find what the daemon says, for its first log line."""
+    """Where the daemon's output goes, for its first log line."""
     places = [f"publishing at {config.publish.zmq}"] if config.publish.zmq else []
     if config.publish.jsonl:
         places.append(

@@ -20,18 +20,18 @@ _MEANS_NOTHING = (
     signal.SIGPWR,
     signal.SIGSTKFLT,
 )
-"""Without a handler each of them would end the process at once."""
-_SAME_WISH_S = 1.0
-"""A second signal within this is the same wish: a terminal and a wrapper (timeout, npm) may both hand on one Ctrl-C."""
+"""Without a handler each of these would end the process at once."""
+_SAME_REQUEST_S = 1.0
+"""A second signal within this time is the same request: a terminal and its wrapper (timeout, npm) may both send one."""
 _HANG_UP_S = 1.0
-"""How long after SIGHUP the terminal may go: a shell tells its jobs first, and then leaves."""
+"""How long after SIGHUP the terminal may disappear: a shell signals its jobs first, and then exits."""
 
 
 class Signals:
     """Turns signals into two events, `stop` and `reopen`, for the main thread.
 
-    SIGHUP reopens, as in any daemon; but if there was a terminal and it goes away, the daemon ends as by SIGTERM:
-    whoever closes the window of a program means to end it. Under `nohup` it goes on.
+    SIGHUP reopens the outputs, as in any daemon. But if the daemon was started on a terminal that disappears, it ends
+    as on SIGTERM: closing the window of a program is meant to end it. Under `nohup` it keeps running.
     """
 
     def __init__(self) -> None:
@@ -46,19 +46,20 @@ class Signals:
             signal.signal(number, signal.SIG_IGN)
 
     def take_over_ends(self) -> None:
-        """From here on the daemon ends in order; until here, while it has published nothing, it may be cut off."""
+        """From now on the daemon shuts down in order; before, it has published nothing, and a signal may kill it."""
         for number in _ENDS:
             signal.signal(number, self._end)
 
     def done(self) -> None:
-        """All offsets are out: nothing must cut off what is left of the process, or change its exit code."""
+        """Ignore signals: all offsets are out, and nothing must kill what remains or change its exit code."""
         for number in (*_ENDS, *_REOPENS):
-            signal.signal(number, signal.SIG_IGN)  # Python sets others back to what ends the process
+            # Only this stays: as it exits, Python resets its own handlers to the default, which kills.
+            signal.signal(number, signal.SIG_IGN)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del frame
         now_s = time.monotonic()
-        if self.stop.is_set() and now_s - self._asked_s >= _SAME_WISH_S:  # asked twice: at once
+        if self.stop.is_set() and now_s - self._asked_s >= _SAME_REQUEST_S:  # asked twice: end at once
             os._exit(128 + number)
         if not self.stop.is_set():
             self._asked_s = now_s

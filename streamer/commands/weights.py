@@ -33,17 +33,24 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     listing = _action(actions, "list", "list published and installed weights", "earwitness weights list")
     listing.set_defaults(main=_list)
 
-    fetching = _action(actions, "fetch", "download weights, or take a file", "earwitness weights fetch vggish vgg16")
-    fetching.add_argument("names", nargs="+", metavar="NAME", help=f"some {named}")
-    fetching.add_argument(
-        "--url", help="download from this URL, e.g. a mirror, or your own weights together with --sha256"
-    )
+    fetching = _action(actions, "fetch", "download weights, or install a file", "earwitness weights fetch vggish vgg16")
+    fetching.add_argument("names", nargs="+", metavar="NAME", help=f"one or more {named}")
+    fetching.add_argument("--url", help="download from this URL: a mirror or, with --sha256, your own weights")
     fetching.add_argument("--sha256", metavar="HEX", help="expected SHA-256 (default: that of the published weights)")
-    fetching.add_argument("--file", type=Path, metavar="FILE", help="take this .pth or .safetensors file instead")
+    fetching.add_argument(
+        "--file", type=Path, metavar="FILE", help="install this .pth or .safetensors file instead of a download"
+    )
     fetching.set_defaults(main=_fetch)
 
-    verifying = _action(actions, "verify", "check files and networks", "earwitness weights verify")
-    verifying.add_argument("names", nargs="*", metavar="NAME", help=f"some {named} (default: all that are here)")
+    verifying = _action(
+        actions,
+        "verify",
+        "check that installed weights are undamaged and fit their networks",
+        "earwitness weights verify",
+    )
+    verifying.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one or more {named} (default: all that are installed)"
+    )
     verifying.set_defaults(main=_verify)
 
 
@@ -52,30 +59,30 @@ def _action(
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=help, description=help, epilog=f"example: {example}")
     parser.add_argument(
-        "--weights", type=Path, metavar="FOLDER", help="where they are kept (default: the user's cache)"
+        "--weights", type=Path, metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)"
     )
     return parser
 
 
 def _list(args: argparse.Namespace) -> int:
-    """Print each of the known weights, and the files that are here; nothing is read but the folder."""
+    """Print the known weights and the installed files, without reading the files."""
     store = _store(args)
     _say(f"weights in {store.folder}")
     for known in KNOWN.values():
         _say(f"{known.name}: {known.what}, {known.licence}")
         _say(f"  published  {known.url} ({_size(known.about_bytes)}, SHA-256 {known.sha256})")
         for path in store.here(known.name):
-            _say(f"  here       {path} ({_size(path.stat().st_size)})")
+            _say(f"  installed  {path} ({_size(path.stat().st_size)})")
         if not store.here(known.name):
-            _say(f"  not here   get it with: earwitness weights fetch {known.name}")
+            _say(f"  missing    get it with: earwitness weights fetch {known.name}")
     return 0
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    """Get weights, check that they fit their network, and say where they are."""
+    """Download or install weights, check that they fit their network, and print where they are."""
     names = _checked(args.names)
     if len(names) > 1 and (args.url or args.sha256 or args.file):
-        raise UsageError("--url, --sha256 and --file are for one NAME")
+        raise UsageError("--url, --sha256 and --file apply to a single NAME")
     if args.url and args.file:
         raise UsageError("give --url or --file, not both")
     store = _store(args)
@@ -91,7 +98,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Check the SHA-256 of the weights that are here, and that they fit their networks."""
+    """Check the SHA-256 of the installed weights, and that they fit their networks."""
     store = _store(args)
     names = _checked(args.names) or [name for name in KNOWN if store.here(name)]
     if not names:
@@ -106,7 +113,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _checked(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in KNOWN:
-            raise UsageError(f"there are no weights {name!r}; known are {', '.join(KNOWN)}")
+            raise UsageError(f"there are no weights {name!r}; known: {', '.join(KNOWN)}")
     return list(names)
 
 
@@ -115,7 +122,7 @@ def _store(args: argparse.Namespace) -> WeightsStore:
 
 
 def _fits(store: WeightsStore, name: str, sha256: str | None) -> None:
-    """Make the network of them. Raises `WeightsError` if they are not its own."""
+    """Load the weights into their network. Raises `WeightsError` if they don't fit it."""
     EXTRACTORS[name]({"weights_sha256": sha256}, store)
 
 

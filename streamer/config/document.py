@@ -1,4 +1,4 @@
-"""Reads a YAML file: its values, where each stands, and what YAML made of a value that was meant as text."""
+"""Reads a YAML file: its values, the line of each, and which values YAML does not read as text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from streamer.address import Address
 from streamer.errors import ConfigError
 
 Loc = tuple[str, ...]
-"""Where a value stands: the names that lead to it."""
+"""The path of a value: the names that lead to it."""
 
 _KINDS = {
     "bool": "a yes or no",
     "int": "a number",
     "float": "a number",
     "timestamp": "a date",
-    "null": "nothing",
+    "null": "null",
     "binary": "bytes",
     "value": "a default value",
 }
@@ -36,10 +36,10 @@ class Document:
     data: dict[str, Any]
     lines: dict[Loc, int] = field(default_factory=dict)
     written: dict[Loc, tuple[str, str]] = field(default_factory=dict)
-    """Of values that YAML does not read as text: what it reads them as, and how they are written."""
+    """What YAML reads a value as, and how it is written: only values that it does not read as text."""
 
     def place(self, loc: Loc) -> str:
-        """File and line of the value at `loc`, or of the nearest that is there around it."""
+        """File and line of the value at `loc`, or of the innermost section around it that exists."""
         for length in range(len(loc), 0, -1):
             if loc[:length] in self.lines:
                 return f"config {self.path}:{self.lines[loc[:length]]}"
@@ -47,13 +47,18 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Read the YAML file `path`. Raises `ConfigError` with file and line; no value is quoted, it may be a password."""
+    """Read the YAML file `path`.
+
+    Raises:
+        ConfigError: it can't be read; says in which line. A value is never quoted: it may be a password.
+
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"config {path}: is not UTF-8 text; is this the YAML file?") from None
+        raise ConfigError(f"config {path}: not UTF-8 text; is this the YAML file?") from None
     document = Document(path, {})
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -66,23 +71,23 @@ def read_document(path: Path) -> Document:
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise ConfigError(f"config {path}: not valid YAML: it is nested too deeply, or holds itself") from None
+        raise ConfigError(f"config {path}: not valid YAML: it is nested too deeply, or contains itself") from None
     if data is None:
         return document
     if not isinstance(data, dict):
         kind = "a list" if isinstance(data, list) else "a single value"
-        raise ConfigError(f"config {path}: must be fields and values (`streams:` ...), not {kind}")
+        raise ConfigError(f"config {path}: must be fields with values (`streams:` ...), not {kind}")
     document.data.update(data)
     return document
 
 
 def shown_loc(loc: Loc) -> str:
-    """`loc` with dots, as it may be shown: a URL in the wrong place keeps its secrets."""
+    """`loc` with dots, fit to be shown: a URL that was written in place of a name has its secrets removed."""
     return ".".join(Address.parse(part).shown for part in loc)
 
 
 def _note(node: yaml.Node, loc: Loc, document: Document) -> None:
-    """Note the places of all values; names that are there twice, which YAML hides, or are no text are errors."""
+    """Record the lines of all values. Names that are not text are errors; so are duplicates, which YAML accepts."""
     if isinstance(node, yaml.ScalarNode):
         kind = node.tag.rpartition(":")[2]
         if kind in ("timestamp", "int", "float", "bool"):
@@ -101,30 +106,30 @@ def _note(node: yaml.Node, loc: Loc, document: Document) -> None:
         read_as = _KINDS.get(key.tag.rpartition(":")[2])
         if isinstance(key, yaml.ScalarNode) and read_as is not None:
             raise ConfigError(
-                f"{where}: YAML reads the name {key.value or 'that is missing'} as {read_as}; "
-                f'write it in quotes: "{key.value}"'
+                f'{where}: YAML reads the name {key.value or "(empty)"} as {read_as}; write it in quotes: "{key.value}"'
             )
         if key.tag not in (_TEXT, _MERGE):
             raise ConfigError(f"{where}: a name must be text")
         if name in document.lines and key.tag != _MERGE:
-            raise ConfigError(f"{where}: {shown_loc(name)} is there twice, first in line {document.lines[name]}")
+            raise ConfigError(f"{where}: {shown_loc(name)} is given twice, first in line {document.lines[name]}")
         document.lines[name] = line
         _note(value, name, document)
 
 
 def _check(node: yaml.ScalarNode, kind: str, loc: Loc, document: Document) -> None:
-    """Raise `ConfigError` for a date that is none (2024-13-45) and a number that YAML 1.1 reads as another (010: 8)."""
+    """Raise `ConfigError` for an impossible date (2024-13-45) and a number that YAML 1.1 misreads (010: 8)."""
     where = f"config {document.path}:{node.start_mark.line + 1}: {shown_loc(loc)}"
     try:
         value = SafeConstructor().construct_object(node)
     except (ValueError, KeyError, OverflowError):
-        raise ConfigError(f"{where}: YAML reads it as {_KINDS[kind]}, but it is none; write it in quotes") from None
+        problem = f"YAML reads it as {_KINDS[kind]}, but not a valid one; write it in quotes"
+        raise ConfigError(f"{where}: {problem}") from None
     if kind in ("int", "float") and re.match(r"[-+]?0[0-9_]+$|.*:", node.value):
-        raise ConfigError(f"{where}: YAML reads it as {value}; write the number plainly, or text in quotes")
+        raise ConfigError(f"{where}: YAML reads it as {value}; write the number in plain digits, or put text in quotes")
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML says, without the text of the file that it quotes."""
+    """What PyYAML says, without what it quotes from the file."""
     text = " ".join((error.problem or error.context or "").split())
     hint = "" if not re.search("alias|anchor|tag|cannot start", text) else "; write the value in quotes"
     return re.sub(r"""(['"])(?!<)[^'"]{2,}\1""", "'***'", text) + hint

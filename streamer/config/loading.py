@@ -1,4 +1,4 @@
-"""How a YAML file, the environment and command-line options become a config."""
+"""Makes the config from a YAML file, the environment and command-line options."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from streamer.config.sources import read_source, substituted
 from streamer.errors import ConfigError
 
 _WANT_TEXT = ("string_type", "path_type", "is_instance_of")
-"""What pydantic calls something else than text, where text is wanted."""
+"""Pydantic's error types for a value that should be text and is not."""
 _LIKE = {"metrics": DaemonConfig().metrics, "publish.zmq": DaemonConfig().publish.zmq}
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> DaemonConfig:
-    """Read a YAML file; `${NAME}` in a stream's source and FFmpeg options is taken from `environ`.
+    """Read a YAML file; `${NAME}` in a stream's source and FFmpeg options is replaced from `environ`.
 
     Raises:
-        ConfigError: it can't be read, is not YAML, or has a wrong or unknown field: says which, and in what line.
+        ConfigError: it can't be read, is not YAML, or has a wrong or unknown field; names the field and its line.
 
     """
     document = read_document(path)
@@ -70,54 +70,54 @@ def _substituted(document: Document, environ: Mapping[str, str]) -> dict[str, An
 
 
 def _parsed(data: Mapping[str, Any], document: Document | None) -> DaemonConfig:
-    """The config that `data` is, which came from `document` or (None) from the command line."""
+    """`data` as a config; it comes from `document`, or from the command line if that is None."""
     try:
         return DaemonConfig.model_validate(data)
     except ValidationError as error:
-        # The input is left out: it may hold a password.
+        # The input is left out: it may contain a password.
         errors = error.errors(include_url=False, include_context=False, include_input=False)
-        # A misspelt name often makes another one missing: the misspelling is what to mend.
+        # A misspelt name often causes a second error, that the right one is missing: report the misspelling.
         first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
         loc = tuple(str(part) for part in first["loc"] if part != "[key]")
         place = document.place(loc) if document else "command line"
         written = document.written.get(loc) if document else None
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise ConfigError(f"{place}: {_told(first['type'], loc, first['msg'], written)}{more}") from None
+        raise ConfigError(f"{place}: {_explained(first['type'], loc, first['msg'], written)}{more}") from None
 
 
-def _told(kind: str, loc: Loc, message: str, written: tuple[str, str] | None) -> str:
+def _explained(kind: str, loc: Loc, message: str, written: tuple[str, str] | None) -> str:
     path = shown_loc(loc)
     if kind == "extra_forbidden":
         names = _fields_at(loc[:-1])
         near = difflib.get_close_matches(loc[-1], names, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"fields here: {', '.join(names)}"
         return f"unknown field {path!r}; {hint}"
     if kind == "missing":
         return f"{path} is missing"
     if kind == "string_pattern_mismatch":
         return f"{path}: names are 1 to 64 letters, digits, '_', '.' and '-'"
     if kind in ("model_type", "dict_type"):
-        return f"{path or 'the config'} must hold fields (`name: value`, indented)"
+        return f"{path or 'the config'} must contain fields (`name: value`, indented)"
     if kind in _WANT_TEXT:
-        return _told_of_text(path, loc, written)
+        return _explained_text(path, loc, written)
     return f"{path}: {message[0].lower()}{message[1:]}"
 
 
-def _told_of_text(path: str, loc: Loc, written: tuple[str, str] | None) -> str:
+def _explained_text(path: str, loc: Loc, written: tuple[str, str] | None) -> str:
     if written is None:
         return f"{path} must be text"
     read_as, text = written
-    if read_as == "nothing":
+    if read_as == "null":
         return f"{path} is missing"
     if path in _LIKE:
-        return f"{path}: {text} is no address; write one like {_LIKE[path]}"
+        return f"{path}: {text} is not an address; write one like {_LIKE[path]}"
     if loc[-1] == "source" or "ffmpeg" in loc:  # it may be a password
         return f"{path}: YAML reads it as {read_as}; write it in quotes"
     return f'{path}: YAML reads {text} as {read_as}; write it in quotes: "{text}"'
 
 
 def _fields_at(loc: Loc) -> list[str]:
-    """The field names that may stand in the section at `loc`."""
+    """The names of the fields in the section at `loc`."""
     if not loc:
         return list(DaemonConfig.model_fields)
     if loc[0] == "streams":

@@ -1,4 +1,4 @@
-"""How text from a config file or a command line becomes a source: variables, names, and the address."""
+"""Reads sources from a config file or a command line: their variables, names and addresses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def read_source(text: str, environ: Mapping[str, str]) -> Address:
-    """The address that `text` is, with each `${NAME}` replaced by the environment variable NAME.
+    """Parse `text` as an address, with each `${NAME}` replaced by the environment variable NAME.
 
-    Where there is none, by what is in the file that the variable NAME_FILE names.
+    If there is none, with the content of the file that the variable NAME_FILE names.
 
-    In a URL a variable is one piece of it, and is percent-encoded: a password may hold any character. In the path its
-    `/` stay. Three kinds are taken as they are: one at the beginning, which may hold a whole URL or path; the host;
-    `USER:PASSWORD` as the whole login, but for its first `:`. What a variable brings into path or query is never shown.
+    In a URL the value is percent-encoded, so a password may contain any character; in the path, `/` is kept. Two kinds
+    are used unchanged: a variable at the beginning, which may be a whole URL or path, and one that is the host. If a
+    variable is the whole login, its first `:` separates user and password. A value in the path or query is never shown.
 
     Raises:
         ConfigError: a variable is not set.
@@ -50,7 +50,7 @@ def read_source(text: str, environ: Mapping[str, str]) -> Address:
 
 
 def substituted(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with each `${NAME}` replaced by the environment variable NAME as it is. Raises `ConfigError`."""
+    """`text` with each `${NAME}` replaced by the environment variable NAME, unchanged. Raises `ConfigError`."""
     return _VARIABLE.sub(lambda variable: _value(variable[1], environ), text)
 
 
@@ -62,11 +62,10 @@ def with_sources(
 ) -> DaemonConfig:
     """`config` with the command line's sources (`NAME=SOURCE` or `SOURCE`) added to its streams, with these `fields`.
 
-    A source without a name is called after its host or its file. A name that is already there is refused if it was
-    given, and counted up if it was made.
+    A source without a name is named after its host or file, with a number added if that name is taken.
 
     Raises:
-        ConfigError: a name is not one, or is taken, or a variable is not set.
+        ConfigError: a name is invalid or given twice, or a variable is not set.
 
     """
     streams = dict(config.streams)
@@ -87,10 +86,10 @@ def with_sources(
 
 
 def split_source(text: str) -> tuple[str | None, str]:
-    """`NAME=SOURCE` or `SOURCE` as name (None without one) and source.
+    """Split `NAME=SOURCE` or `SOURCE` into name (None if there is none) and source.
 
     Raises:
-        ConfigError: there is no source, or what stands before a URL is no name.
+        ConfigError: there is no source, or what precedes a URL is not a valid name.
 
     """
     name, equals, rest = text.partition("=")
@@ -106,12 +105,14 @@ def split_source(text: str) -> tuple[str | None, str]:
 
 
 def _value(name: str, environ: Mapping[str, str]) -> str:
-    """The variable NAME, or what stands in the file that NAME_FILE names: where containers have their secrets."""
+    """The variable NAME, or the content of the file that NAME_FILE names, where containers have their secrets."""
     if name in environ:
         return environ[name]
     file = environ.get(f"{name}_FILE")
     if file is None:
-        raise ConfigError(f"the environment has no {name}; set it, or {name}_FILE to a file that holds it")
+        raise ConfigError(
+            f"the environment variable {name} is not set, nor {name}_FILE, which may name a file that holds it"
+        )
     try:
         return Path(file).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except OSError as error:
@@ -131,7 +132,7 @@ def _made_name(address: Address) -> str:
     if descriptor_of(address) == 0:
         name = "stdin"
     elif address.is_local:
-        # What is not shown of it must not be in its name either.
+        # What an address does not show must not appear in the name either.
         name = Path(address.path).stem if address.shown == address.reveal() else ""
     else:
         name = address.host or address.scheme

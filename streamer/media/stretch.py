@@ -1,4 +1,8 @@
-"""Makes a piece of sound a little longer or shorter, so that its sample clock agrees with the timestamps."""
+"""Makes a piece of sound a little longer or shorter, so that its sample clock agrees with the timestamps.
+
+The interpolation is bandlimited: a tone keeps its side lobes under -60 dB, where dropping each thousandth sample leaves
+them at -40 dB.
+"""
 
 from __future__ import annotations
 

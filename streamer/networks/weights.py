@@ -324,7 +324,7 @@ def _read_pytorch(path: Path) -> dict[str, Tensor]:
 
 def _known(name: str) -> KnownWeights:
     if name not in KNOWN:
-        raise UsageError(f"there are no weights {name!r}; known are {', '.join(KNOWN)}")
+        raise UsageError(f"there are no weights {name!r}; known: {', '.join(KNOWN)}")
     return KNOWN[name]
 
 

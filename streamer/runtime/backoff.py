@@ -1,4 +1,8 @@
-"""How long to wait before the next try: exponential backoff with full jitter, forgotten after a healthy while."""
+"""How long to wait before the next attempt: exponential backoff with full jitter, reset after a healthy period.
+
+A rejected user or password (401 and 403 alike) has longer waits, because cameras lock accounts. FFmpeg spends one login
+per attempt, with basic and digest authentication, over RTSP and HTTP (measured through a relay before a real server).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _LATER = 1.2
-"""A wait after a refusal is up to so many times its limit: it must not be shorter."""
+"""A wait after a refusal is from 1 to so many times its limit: jitter must not shorten it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,20 +19,19 @@ class BackoffLimits:
 
     first_s: float
     last_s: float
-    reset_s: float  # health that clears the memory
-    refused_first_s: float  # after a refused user or password
+    reset_s: float  # healthy time that resets the waits
+    refused_first_s: float  # after a rejected user or password
     refused_last_s: float
 
 
 class Backoff:
-    """Waits grow from `first_s` to at most `last_s`; each is drawn evenly from 0 to that limit ("full jitter").
+    """Waits grow from `first_s` to at most `last_s`; each is drawn uniformly from 0 to that limit ("full jitter").
 
-    The jitter keeps the cameras behind one switch from all coming back in the same second. A connection that
-    was healthy for `reset_s` clears the memory, so that one stall a day never adds up to a long wait.
+    Jitter keeps the cameras behind one switch from being reconnected in the same second. A connection that was healthy
+    for `reset_s` resets the waits, so that one stall a day never adds up to a long wait.
 
-    Cameras lock an account after a few wrong passwords, and a wrong one does not get right by itself. So after a
-    refusal the waits are at least `refused_first_s`, twice as long each time, up to `refused_last_s`. Only media that
-    comes clears that memory.
+    Cameras lock an account after a few wrong passwords. So after a refusal the wait is at least `refused_first_s`, and
+    doubles up to `refused_last_s`. Only media resets these waits.
     """
 
     def __init__(self, limits: BackoffLimits, uniform: Callable[[float, float], float]) -> None:
@@ -38,12 +41,12 @@ class Backoff:
         self._limit_s = limits.first_s
         self._refused_limit_s = limits.refused_first_s
         self.refusals = 0
-        """Tries that were refused since media last came."""
+        """Attempts that were refused since media last arrived."""
 
     def lost(self, healthy_s: float, *, refused: bool = False) -> float:
-        """The connection is gone after `healthy_s` seconds of health (0 if it never stood): seconds to wait now.
+        """Seconds to wait after a connection that was healthy for `healthy_s` (0 if it was never opened).
 
-        `refused`: because of the user or the password.
+        `refused`: the source rejected the user or password.
         """
         if healthy_s >= self._limits.reset_s:
             self._limit_s = self._limits.first_s

@@ -1,4 +1,4 @@
-"""What is known of each stream at this moment: written by readers and worker, read by health checks and publisher."""
+"""The current state of each stream: written by readers and worker, read by health checks and publisher."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class StreamView:
     """One stream at one moment."""
 
     name: str
-    source: str  # what may be shown of its address
-    live: bool | None = None  # goes on at its own pace, and has no end of its own; None: it has not been open yet
+    source: str  # its address without secrets
+    live: bool | None = None  # runs at its own pace and has no end of its own; None: never opened yet
     state: State = "connecting"
-    reason: str = ""  # a bounded word for why it is not streaming; "" if it is, or not yet
-    detail: str = ""  # one line on the same
+    reason: str = ""  # code for why it is not streaming; "" if it is, or not yet
+    detail: str = ""  # one line that explains the reason
     connection: int = 0
-    began_s: float | None = None  # monotonic; when it was last tried to connect
-    opened_s: float | None = None  # monotonic; when the connection stood; None while there is none
-    scored_s: float | None = None  # monotonic; when its newest cells came out of the last stage
+    began_s: float | None = None  # monotonic; the last attempt to connect
+    opened_s: float | None = None  # monotonic; when the connection was opened; None without one
+    scored_s: float | None = None  # monotonic; when its latest cells were scored
     epoch: int = 0
     reconnects: int = 0
     has_audio: bool = False
@@ -37,20 +37,20 @@ class StreamView:
     coverage: float = 0.0
     stride: int = 1
     clock: ClockSource | None = None
-    audio: AudioInput | None = None  # what is listened to; None without sound
-    level: Level | None = None  # of its newest second
-    input: InputState = "unknown"  # whether there is anything to hear
-    input_detail: str = ""  # one line on that, if there is not
-    clock_fault: str = ""  # one line on a clock of the source that is not believed
+    audio: AudioInput | None = None  # the audio in use; None without sound
+    level: Level | None = None  # of its latest second
+    input: InputState = "unknown"  # whether the audio holds any sound
+    input_detail: str = ""  # one line that explains it, if it holds none
+    clock_fault: str = ""  # one line about a clock of the source that is implausible
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong though media comes."""
+        """Faults while media arrives, one line each."""
         return [text for text in (self.input_detail, self.clock_fault) if text]
 
 
 class Board:
-    """The streams' views. Thread-safe. `changes` rises with each change that is told at once."""
+    """The streams' views. Thread-safe."""
 
     def __init__(self, views: Sequence[StreamView], metrics: Metrics, clock_s: Callable[[], float]) -> None:
         self._lock = threading.Lock()
@@ -72,12 +72,12 @@ class Board:
             return list(self._views.values())
 
     def changes(self, name: str) -> int:
-        """How often the stream has changed in a way that is told at once."""
+        """How often the stream has changed in a way that calls for a status message at once."""
         with self._lock:
             return self._changes[name]
 
     def connecting(self, name: str) -> None:
-        """A reader begins to open the source; the last loss stays on view until it stands."""
+        """A reader begins to open the source. The reason of the last loss is kept until cells are scored."""
         with self._lock:
             self._set(replace(self._views[name], state="connecting", began_s=self._clock_s(), opened_s=None))
 
@@ -91,7 +91,7 @@ class Board:
         has_video: bool,
         audio: AudioInput | None = None,
     ) -> None:
-        """A connection stands. The state stays `connecting` until its first cell is scored."""
+        """A connection was opened. The state stays `connecting` until its first cell is scored."""
         with self._lock:
             self._set(
                 replace(
@@ -111,7 +111,7 @@ class Board:
         self._metrics.listening(name, audio)
 
     def heard(self, name: str, level: Level, state: InputState, detail: str) -> None:
-        """How loud the newest second was, and what the last ones say of the input."""
+        """Level of the latest second, and the state of the input with its explanation."""
         with self._lock:
             self._set(replace(self._views[name], level=level, input=state, input_detail=detail))
         self._metrics.heard(name, level, state)
@@ -122,7 +122,7 @@ class Board:
             self._set(replace(self._views[name], clock_fault=clock_fault))
 
     def lost(self, name: str, reason: str, detail: str) -> None:
-        """The connection is gone, or could not be made, and will be tried again."""
+        """The connection was lost or could not be opened, and will be retried."""
         with self._lock:
             view = self._views[name]
             self._set(
@@ -134,20 +134,20 @@ class Board:
         self._metrics.unheard(name)
 
     def finished(self, name: str, state: State, reason: str, detail: str) -> None:
-        """`ended` or `failed`: the source will not be tried again, and all it gave has been processed."""
+        """`state` is `ended` or `failed`: the source will not be retried, and all of its media has been processed."""
         with self._lock:
             self._set(replace(self._views[name], state=state, reason=reason, detail=detail, opened_s=None))
         self._metrics.unheard(name)
 
     def stalled(self, name: str, detail: str) -> None:
-        """The connection stands, but nothing comes."""
+        """The source is connected, but no media arrives."""
         with self._lock:
             view = self._views[name]
             if view.state in ("connecting", "streaming") and view.opened_s is not None:
                 self._set(replace(view, state="stalled", reason="timeout", detail=detail))
 
     def scored(self, name: str, connection: int, epoch: int) -> None:
-        """Cells of `epoch` came out of the last stage; only those of the newest connection show that it is well."""
+        """Cells of `epoch` were scored. Only those of the latest `connection` show that it works."""
         with self._lock:
             view = replace(self._views[name], epoch=epoch)
             if connection == view.connection and view.opened_s is not None:
@@ -157,7 +157,7 @@ class Board:
             self._set(view)
 
     def progress(self, name: str, lag_s: float, coverage: float, stride: int, clock: ClockSource | None) -> None:
-        """How far behind it is, how much of it was heard, what of its pictures is looked at, which clock it has."""
+        """The stream's lag, coverage, picture stride and clock now."""
         with self._lock:
             self._set(replace(self._views[name], lag_s=lag_s, coverage=coverage, stride=stride, clock=clock))
         self._metrics.progress(name, lag_s, coverage, stride)
@@ -176,7 +176,7 @@ def _worth_a_message(view: StreamView) -> tuple[object, ...]:
 
 
 class RecentCoverage:
-    """The share of the last minute in which a stream was heard or seen; time without a connection counts as not."""
+    """The share of the last minute for which media was processed; time without a connection counts as none."""
 
     def __init__(self) -> None:
         self._parts: deque[tuple[float, float, float]] = deque()  # when, seconds, of which covered

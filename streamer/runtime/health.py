@@ -24,7 +24,7 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it is well, and a body that says why not."""
+    """The outcome of a check, and a JSON body that explains it."""
 
     ok: bool
     body: dict[str, Any]
@@ -45,21 +45,21 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def check_address(address: str) -> None:
-    """Raises `UsageError` if a `HealthServer` could not be had at `address`."""
+    """Raises `UsageError` if a `HealthServer` can't be started at `address`."""
     for server in _bound(address, BaseHTTPRequestHandler):
         server.server_close()
 
 
 class HealthServer:
-    """Answers on HTTP in threads of its own, from the moment it is made until `close`."""
+    """Serves HTTP in its own threads, from construction until `close`."""
 
     def __init__(
         self, address: str, registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer]
     ) -> None:
-        """`healthy` and `ready` are asked on each request.
+        """`healthy` and `ready` are called on each request.
 
         Raises:
-            UsageError: the address is not one, or is in use.
+            UsageError: the address is malformed or in use.
 
         """
         self._servers = _bound(address, _handler(registry, healthy, ready))
@@ -68,7 +68,7 @@ class HealthServer:
             threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
 
     def close(self) -> None:
-        """Free the port."""
+        """Stop serving and free the port."""
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -79,14 +79,14 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may wait for DNS.
+        # Without HTTPServer's look-up of the host name, which may block on DNS.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("%s went away in the middle of a request", client_address)
+        log.debug("%s disconnected during a request", client_address)
 
 
 class _Server6(_Server):
@@ -94,7 +94,7 @@ class _Server6(_Server):
 
 
 def _bound(address: str, handler: type[BaseHTTPRequestHandler]) -> list[ThreadingHTTPServer]:
-    """A server at each of the addresses that the host's name stands for on this machine."""
+    """A server on each of the host's loopback addresses, or on the host as given. Raises `UsageError`."""
     host, port = split_address(address)
     servers: list[ThreadingHTTPServer] = []
     try:
@@ -114,7 +114,7 @@ def _handler(
     registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer]
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = _TIMEOUT_S  # a client that says nothing must not hold a thread for ever
+        timeout = _TIMEOUT_S  # a silent client must not hold a thread for ever
         protocol_version = "HTTP/1.1"
         server_version = "earwitness"
         sys_version = ""
@@ -129,7 +129,7 @@ def _handler(
                 body = json.dumps(answer.body).encode() + b"\n"
                 self._answer(200 if answer.ok else 503, "application/json", body)
             else:
-                body = b'{"error": "there is /metrics, /healthz and /readyz"}\n'
+                body = b'{"error": "not found; use /metrics, /healthz or /readyz"}\n'
                 self._answer(404, "application/json", body)
 
         do_HEAD = do_GET  # noqa: N815 - http.server looks for this name

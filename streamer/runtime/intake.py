@@ -1,8 +1,8 @@
 """The bounded queue between a reader and the worker.
 
-A file's reader waits for room and loses nothing. A live source's waits too, so that a burst loses nothing either, but
-not once the worker is too late: then the oldest media is dropped and counted, and a dropped chunk is a hole that the
-core masks, because the next chunk's `start` jumps. Where a connection or an epoch begins and ends is never dropped.
+A recording's reader waits for room and loses nothing. A live source's reader waits too, so that a burst loses nothing,
+but only until its oldest media is too late: then that is dropped and counted. The next chunk's `start` shows the hole,
+and the core masks it. Markers, which begin or end a connection or an epoch, are never dropped.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from streamer.types import Anchor, Chunk, EndReason, MediaItem, Picture
 
 _MAX_ANCHORS = 64
 _MAX_MARKERS = 256
-"""More epochs than this are not kept waiting: the reader waits, live or not."""
+"""With so many queued, even a live source's reader waits."""
 _IN_TIME = Arrival()
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection stands; the media behind this belongs to it. `connection` counts up from 1."""
+    """A connection was opened; the media that follows belongs to it. `connection` counts from 1."""
 
     connection: int
     has_audio: bool
     has_video: bool
-    live: bool  # media that is taken too late gives way to newer
+    live: bool  # media that is too late is dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The connection is gone or could not be made: its epoch ends here. `final`: there will be no other."""
+    """The connection was lost or could not be opened: its epoch ends here. `final`: there will be no other."""
 
-    reason: str  # a word of `SourceError.reason`
+    reason: str  # as `SourceError.reason`, or `watchdog`
     message: str  # one line
-    end: EndReason  # how the events still open are closed
+    end: EndReason  # the `end_reason` of events that are still open
     final: bool
     failed: bool
 
@@ -48,16 +48,16 @@ Item: TypeAlias = MediaItem | Opened | Closed
 
 @dataclass(frozen=True, slots=True)
 class _Queued:
-    """Media that waits: when it came, and when it would have come from a source without bursts."""
+    """Times of a queued chunk or picture: when it arrived, and when it would have without bursts."""
 
     came_s: float
     due_s: float
 
 
 class Intake:
-    """One stream's queue: one reader puts, the worker takes. Thread-safe.
+    """One stream's queue, from its reader to the worker. Thread-safe.
 
-    Each kind of media has its own limit, so that pictures never push out audio.
+    Each kind of media has its own limit, so that pictures never displace audio.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Intake:
         dropped: Callable[[str, int], None],
         wake: Callable[[], None],
     ) -> None:
-        """`limit_s`: seconds of audio that may wait, and by which a live source's oldest media may be late.
+        """`limit_s`: the most audio that may be queued, and how late a live source's oldest media may be, in seconds.
 
-        `dropped(reason, count)` hears of every loss; `wake` is called after each put; `clock_s` is monotonic.
+        `dropped(reason, count)` is called on every loss, `wake` after each put; `clock_s` is monotonic.
         """
         self._live = False
         self._limit_s = limit_s
@@ -81,19 +81,19 @@ class Intake:
         self._wake = wake
         self._changed = threading.Condition()
         self._items: deque[Item] = deque()
-        self._held: dict[str, float] = {}  # kind -> what is queued, in the unit of its limit
-        self._media: dict[str, deque[_Queued]] = {}  # kind -> its queued chunks or pictures
+        self._held: dict[str, float] = {}  # kind -> queued amount, in the unit of its limit
+        self._media: dict[str, deque[_Queued]] = {}  # kind -> the times of its queued chunks or pictures
         self._generation = 0
         self._newest_s: float | None = None
         self._patience_s = 0.0
 
     @property
     def live(self) -> bool:
-        """Whether the source is live: media that is taken too late gives way to newer. Not before it is `Opened`."""
+        """Whether the source is live, so that media that is too late is dropped. False until it is `Opened`."""
         return self._live
 
     def attach(self) -> int:
-        """A new reader will put from now on; gives the generation that it puts under. Older ones are refused."""
+        """Register a new reader and return its generation. Readers of older generations are refused from now on."""
         with self._changed:
             self._generation += 1
             self._changed.notify_all()
@@ -102,7 +102,7 @@ class Intake:
     def when_attached(self, generation: int, act: Callable[[], object]) -> bool:
         """Call `act` unless the reader of that generation has been replaced; False if it has.
 
-        No other reader is attached meanwhile, so that what a replaced one writes elsewhere can't come too late.
+        No other reader can attach while `act` runs, so a replaced reader can't overwrite what its successor wrote.
         """
         with self._changed:
             if generation != self._generation:
@@ -111,7 +111,7 @@ class Intake:
             return True
 
     def put(self, item: Item, generation: int, arrival: Arrival = _IN_TIME) -> bool:
-        """Queue `item`; False if this reader has been replaced. Waits here for room, as the module says."""
+        """Queue `item`, waiting for room as the module describes; False if this reader has been replaced."""
         kind, size = _kind(item)
         with self._changed:
             came_s = self._clock_s()
@@ -153,18 +153,18 @@ class Intake:
             return now_s - min((media[0].came_s for media in self._media.values() if media), default=now_s)
 
     def late_s(self) -> float:
-        """By how much the oldest media is late, 0 if it is not: its age, less what it came early in a burst."""
+        """How late the oldest media is: its age, less how early it came in a burst; at least 0."""
         with self._changed:
             return max((self._late_s(kind) for kind in self._media), default=0.0)
 
     def silent_s(self, now_s: float) -> float:
-        """For how long the source owes media; 0 before the first. What a burst brought at once it owes no more."""
+        """How long media has been overdue, allowing for bursts; 0 before the first media."""
         with self._changed:
             return 0.0 if self._newest_s is None else max(0.0, now_s - self._newest_s - self._patience_s)
 
     @property
     def patience_s(self) -> float:
-        """Seconds of silence that are no stall, because the source's media comes in bursts."""
+        """Seconds without media that are no stall, because the source's media comes in bursts."""
         return self._patience_s
 
     def __len__(self) -> int:
@@ -178,7 +178,7 @@ class Intake:
         return self._picture_limit if kind == "picture" else self._limit_s
 
     def _must_wait(self, kind: str, size: float) -> bool:
-        """Something that is larger than the limit alone gets in when nothing of its kind is queued."""
+        """Whether the reader must wait. An item larger than its limit is accepted when none of its kind is queued."""
         held = self._held.get(kind, 0.0)
         if kind == "anchor" or not held or held + size <= self._limit(kind) + 1e-9:
             return False
@@ -189,17 +189,17 @@ class Intake:
         return max(0.0, self._clock_s() - media[0].due_s) if media else 0.0
 
     def _until_late_s(self, kind: str) -> float | None:
-        """How long until the oldest of the kind is too late to be waited for; None: never."""
+        """Seconds until the oldest of the kind is late enough to be dropped; None: never."""
         if kind == "marker" or not self._live:
             return None
         return max(0.001, self._media[kind][0].due_s + self._limit_s - self._clock_s())
 
     def _has_to_go(self, kind: str) -> bool:
-        """Whether the oldest of the kind is too much, or too late."""
+        """Whether the oldest of the kind exceeds its limit or is too late."""
         return self._held[kind] > self._limit(kind) + 1e-9 or self._late_s(kind) > self._limit_s
 
     def _gone(self, kind: str, size: float) -> None:
-        """One of the kind, its oldest, is no longer queued."""
+        """Update the totals: the oldest of the kind has left the queue."""
         self._held[kind] = self._held[kind] - size if self._held[kind] - size > 1e-9 else 0.0
         if kind in self._media:
             self._media[kind].popleft()
@@ -215,7 +215,7 @@ class Intake:
 
 
 def _kind(item: Item) -> tuple[str, float]:
-    """What limit `item` falls under, and how much of it it takes."""
+    """The kind of `item`, which selects its limit, and its size in the unit of that limit."""
     if isinstance(item, Chunk):
         return f"audio_{item.rate_hz}", len(item.samples) / item.rate_hz
     if isinstance(item, Picture):

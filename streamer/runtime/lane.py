@@ -1,4 +1,4 @@
-"""One stream's side of the worker: takes media from its queue, feeds its pipeline, and ends epochs in time."""
+"""One stream's part of the worker: takes media from its queue, feeds its pipeline, and ends a stalled epoch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from streamer.timeline import Timeline
 from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Window
 
 _ITEMS_A_TURN = 32
-"""Media that one stream may push before the others have their turn: about 0.5 s."""
+"""Items that one stream may push before the others get a turn: about 0.5 s of media."""
 _TURN_S = 0.1
-"""How long a turn may take; the item that is being pushed then is the last. A picture can cost a third of a second."""
+"""After so long, the turn ends with the current item. A picture can take a third of a second."""
 _BASE_UNIT = 221
-"""Master-clock samples that are a whole number (160) of samples at 16 kHz too."""
+"""Master-clock samples that equal a whole number (160) of samples at 16 kHz."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What came of one turn: `windows` to score; `drain` tells that a drain is due, even without windows."""
+    """The outcome of a turn: `windows` to score; `drain`: the pipeline must be drained, even without windows."""
 
     windows: list[Window]
     drain: bool
@@ -29,12 +29,12 @@ class Turn:
 
 
 class Lane:
-    """The worker's end of one stream. Not for two threads at once."""
+    """The worker's end of one stream. Not thread-safe."""
 
     def __init__(
         self, name: str, intake: Intake, pipeline: StreamPipeline, stall_s: float, clock_s: Callable[[], float]
     ) -> None:
-        """`stall_s`: a live stream that brings nothing for so long has its epoch ended. `clock_s` is monotonic."""
+        """The epoch of a live stream ends after `stall_s` seconds without media. `clock_s` is monotonic."""
         self.name = name
         self.intake = intake
         self.pipeline = pipeline
@@ -43,14 +43,14 @@ class Lane:
         self.pictures = 0
         """Pictures pushed since this was last set to 0."""
         self.live_stride = 1
-        """Of how many cells one gets its picture looked at while the stream is live; a recording loses none."""
+        """Cells per picture that is processed while the stream is live; a recording loses none."""
         self._stall_s = stall_s
         self._clock_s = clock_s
         self._restart = Restart()
         self._in_epoch = False
 
     def turn(self, now_s: float) -> Turn | None:
-        """Push what waits until windows are due or the turn is over; None if there was nothing to do.
+        """Push queued items until windows are due or the turn is over; None if there was nothing to do.
 
         `now_s` is when the turn begins.
         """
@@ -66,13 +66,13 @@ class Lane:
         return Turn([], drain=False)
 
     def shut_down(self) -> Turn:
-        """The daemon ends: so does the epoch."""
-        self.pipeline.picture_stride = 0  # the last pictures are not worth seconds now
+        """End the epoch because the daemon ends."""
+        self.pipeline.picture_stride = 0  # the last pictures are not worth seconds of shutdown
         self._in_epoch = False
         return Turn(self.pipeline.finish("shutdown"), drain=True)
 
     def _nothing(self, now_s: float) -> Turn | None:
-        """Nothing has come: for how long already?"""
+        """The queue was empty: end the epoch if media is overdue by `stall_s`."""
         if not (self.intake.live and self._in_epoch and self.intake.silent_s(now_s) >= self._stall_s):
             return None
         self._restart.ask()
@@ -80,7 +80,7 @@ class Lane:
         return Turn(self.pipeline.finish("gap"), drain=True, stalled=True)
 
     def _handle(self, item: MediaItem | Opened | Closed) -> Turn | None:
-        """Take in one item; a `Turn` if something must be scored or told before the next one."""
+        """Process one item; a `Turn` if something must be scored or reported before the next one."""
         if isinstance(item, Opened):
             self.connection = item.connection
             self.has_video = item.has_video
@@ -98,29 +98,29 @@ class Lane:
             if isinstance(part, (Chunk, Picture)):
                 self._in_epoch = True
                 self.pictures += isinstance(part, Picture)
-            # At most the last part is media: what comes before makes no windows.
+            # Only the last part can be media; the anchors before it complete no windows.
             windows += self.pipeline.push(part)
         return Turn(windows, drain=True) if windows else None
 
 
 class Restart:
-    """Lets an epoch begin in the middle of a connection, after a timer has ended the one before.
+    """Begins a new epoch in the middle of a connection, after a stall has ended the one before.
 
-    Positions of what follows are moved so that the new epoch begins at 0, and what was known of UTC moves along.
-    Without `ask`, items pass unchanged.
+    Later positions are shifted so that the new epoch begins at 0, and the known anchors with them. Without `ask`,
+    items pass unchanged.
     """
 
     def __init__(self) -> None:
         self._base = 0
         self._asked = False
-        self._clock = Timeline()  # of the whole connection, in the media's own positions
+        self._clock = Timeline()  # of the whole connection, in unshifted positions
 
     def ask(self) -> None:
         """The next chunk or picture begins a new epoch."""
         self._asked = True
 
     def push(self, item: MediaItem) -> list[MediaItem]:
-        """What `item` is in the epoch: nothing if it lies before its beginning."""
+        """`item` as shifted into the epoch; nothing if it lies before the epoch's start."""
         if isinstance(item, Anchor):
             self._clock.push(item)
             return [] if self._asked else [replace(item, at=item.at - self._base)]
@@ -136,7 +136,7 @@ class Restart:
             return [*out, item]
         if isinstance(item, Picture):
             return [*out, replace(item, at=item.at - self._base)] if item.at >= self._base else out
-        # Audio of the other rate may begin a little before the base.
+        # Audio of another rate may begin a little before the base.
         start = item.start - self._base * item.rate_hz // SAMPLE_RATE_HZ
         early = max(-start, 0)
         if early < len(item.samples):

@@ -1,4 +1,4 @@
-"""What is said of the sound that is read: how loud it is, whether there is anything in it, and what of it was lost."""
+"""Reports the audio of a connection: its level, whether it holds any sound, and what was damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Looks at one connection's media from the side, about once a second, and tells board, metrics and log."""
+    """Observes one connection's media, about once a second, and updates board, metrics and log."""
 
     def __init__(self, name: str, media: Media, board: Board, metrics: Metrics) -> None:
         self._name = name
@@ -29,7 +29,7 @@ class Listener:
         return self._media.ear.has_levels or self._counts() != self._counted or self._clock_is_news
 
     def look(self) -> None:
-        """Tell what is new."""
+        """Report what is new."""
         counts, before = self._counts(), self._counted
         self._counted = counts
         self._metrics.damaged(self._name, *(now - then for now, then in zip(counts, before, strict=True)))
@@ -40,7 +40,7 @@ class Listener:
             first, state = self._watch.level is None, self._watch.state
             self._watch.push(level)
             if first:
-                log.info("%s: its level is %.0f dBFS, its peak %.0f dBFS", self._name, level.rms_dbfs, level.peak_dbfs)
+                log.info("%s: level %.0f dBFS, peak %.0f dBFS", self._name, level.rms_dbfs, level.peak_dbfs)
             if self._watch.state != state:
                 self._changed(state == "unknown")
             self._board.heard(self._name, level, self._watch.state, self._watch.detail)
@@ -49,11 +49,11 @@ class Listener:
         if self._watch.detail:
             log.warning("%s: %s", self._name, self._watch.detail)
         elif not first:
-            log.info("%s: there is something to hear again", self._name)
+            log.info("%s: there is sound again", self._name)
 
     @property
     def _clock_is_news(self) -> bool:
-        # Once a connection: what the clock says changes with every report.
+        # Once per connection: the text changes with every report of the clock.
         return bool(self._media.clock_fault) and not self._board.view(self._name).clock_fault
 
     def _counts(self) -> tuple[int, int, int]:

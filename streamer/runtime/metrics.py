@@ -1,7 +1,7 @@
-"""What the daemon measures, as Prometheus metrics in a registry of its own.
+"""The daemon's Prometheus metrics, in a registry of their own.
 
-Labels are bounded: streams and classes come from config and bundle, reasons and states from the sets below;
-anything else is counted as `other`.
+Label values are bounded: streams and classes come from config and bundle, reasons and states from the sets below.
+Anything else is counted as `other`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from streamer.sinks.store.writing import Content
 
 State: TypeAlias = Literal["connecting", "streaming", "stalled", "backoff", "ended", "failed"]
 STATES: tuple[State, ...] = ("connecting", "streaming", "stalled", "backoff", "ended", "failed")
-"""Opening or open without a scored cell yet; scored; open but nothing comes; waiting to try again; done; given up."""
+"""In order: opening, or no cell scored yet; cells are being scored; connected, but no media arrives; waiting before
+the next attempt; the source reached its end; given up."""
 
 LOST_REASONS = frozenset(
     {"auth", "not_found", "refused", "unreachable", "timeout", "tls", "invalid_data", "no_audio", "no_video"}
     | {"empty", "eof", "device", "protocol", "watchdog", "other"}
 )
-"""Why a connection was lost: the words of `SourceError.reason`, and `watchdog`."""
+"""Why a connection was lost: the values of `SourceError.reason`, and `watchdog`."""
 DROP_REASONS = frozenset({"queue_audio", "queue_picture", "queue_anchor", "abandoned"})
-"""Why media was thrown away: the queue was full, or its reader had been given up."""
+"""Why media was dropped: the queue was full, or its reader had been abandoned."""
 MESSAGE_KINDS = ("onset", "offset", "tags", "scores", "status", "heartbeat")
 
 _AUDIO_LABELS = tuple(field.name for field in fields_of(AudioInput))
@@ -77,12 +78,12 @@ class Metrics:
     """All metrics of one daemon; thread-safe."""
 
     def __init__(self, version: str, bundle: str, streams: Sequence[str], classes: Sequence[str]) -> None:
-        """Every stream and class has its series from the start, so that rates and alerts see zero, not nothing."""
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that nobody asks for
+        """Creates the series of every stream and class, so that rates and alerts see zero instead of nothing."""
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, of no use here
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.families: list[Family] = []
-        """All but those of the process."""
+        """All metrics but those of the process."""
         by_stream = ["stream"]
 
         def note(name: str, kind: str, text: str, labels: Sequence[str]) -> None:
@@ -100,17 +101,17 @@ class Metrics:
             note(name, "histogram", text, labels)
             return Histogram(f"earwitness_{name}", text, labels, buckets=buckets, registry=registry)
 
-        self._state = gauge("stream_state", "1 for the state that the stream is in, else 0.", ["stream", "state"])
+        self._state = gauge("stream_state", "1 for the stream's current state, else 0.", ["stream", "state"])
         self._reconnects = counter("reconnects", "Lost or failed connections.", ["stream", "reason"])
         self._abandoned = counter("readers_abandoned", "Reader threads that hung and were replaced.", by_stream)
         self._audio = counter("decoded_audio_seconds", "Audio decoded.", by_stream)
         self._frames = counter("decoded_frames", "Pictures decoded, scaled and queued.", by_stream)
         self._dropped = counter("dropped", "Media chunks and pictures dropped.", ["stream", "reason"])
         self._lag = gauge("media_lag_seconds", "Age of the oldest media that is not processed yet.", by_stream)
-        self._coverage = gauge("coverage_ratio", "Share of the last minute that was heard or seen.", by_stream)
-        self._cells = counter("scored_cells", "Cells (66.24 ms) that got their scores.", by_stream)
-        self._masked = counter("masked_cells", "Cells that a modality did not have.", ["stream", "modality"])
-        self._late = counter("late_cells", "Cells of a modality that came too late.", ["stream", "modality"])
+        self._coverage = gauge("coverage_ratio", "Share of the last minute for which media was processed.", by_stream)
+        self._cells = counter("scored_cells", "Cells (66.24 ms) scored.", by_stream)
+        self._masked = counter("masked_cells", "Cells that a modality lacked.", ["stream", "modality"])
+        self._late = counter("late_cells", "Cells of a modality that arrived too late.", ["stream", "modality"])
         self._overflows = counter("subscriber_overflows", "How often a subscriber's queue ran full.", [])
         self._events = counter("events", "Onsets published.", ["stream", "class"])
         self._latency = histogram(
@@ -119,23 +120,23 @@ class Metrics:
             by_stream,
             LATENCY_BUCKETS_S,
         )
-        self._stride = gauge("picture_stride", "One picture in so many cells is looked at; 0: none.", by_stream)
+        self._stride = gauge("picture_stride", "Cells per picture that is processed; 0: no pictures.", by_stream)
         self._stage = histogram(
             "stage_seconds",
-            "Time of one step of a stage; decode is processor time, the others are wall time.",
+            "Time of one step of a stage: processor time for decode, else wall time.",
             ["stage"],
             STAGE_BUCKETS_S,
         )
-        self._listened: dict[str, tuple[str, ...]] = {}  # stream -> the labels of what is listened to now
-        self._rms = gauge("input_rms_dbfs", "Level of the newest second that is listened to.", by_stream)
-        self._peak = gauge("input_peak_dbfs", "Highest sample of the newest second that is listened to.", by_stream)
-        self._input = gauge("input_state", "1 for what the input is, else 0.", ["stream", "input"])
-        self._listening = gauge("audio_info", "1 for what is listened to.", ["stream", *_AUDIO_LABELS])
+        self._listened: dict[str, tuple[str, ...]] = {}  # stream -> the labels of its audio_info
+        self._rms = gauge("input_rms_dbfs", "RMS level of the latest second of audio.", by_stream)
+        self._peak = gauge("input_peak_dbfs", "Peak level of the latest second of audio.", by_stream)
+        self._input = gauge("input_state", "1 for the current state of the input, else 0.", ["stream", "input"])
+        self._listening = gauge("audio_info", "1 for the audio in use.", ["stream", *_AUDIO_LABELS])
         self._corrupt = counter("corrupt_packets", "Packets that were damaged or could not be decoded.", by_stream)
-        self._overlap = counter("overlap_samples", "Samples that came twice, by their timestamps.", by_stream)
-        self._stray = counter("stray_pictures", "Pictures whose timestamps fit nothing else.", by_stream)
+        self._overlap = counter("overlap_samples", "Samples that arrived twice, by their timestamps.", by_stream)
+        self._stray = counter("stray_pictures", "Pictures whose timestamps are implausible.", by_stream)
         self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
-        self._lost = counter("messages_dropped", "Messages for which the queue to the sinks had no room.", ["type"])
+        self._lost = counter("messages_dropped", "Messages dropped because the queue to the sinks was full.", ["type"])
         self._refused = counter(
             "connections_refused", "Connections to the ZeroMQ sockets that were refused.", ["reason"]
         )
@@ -171,39 +172,39 @@ class Metrics:
                 self._events.labels(stream, label)
 
     def state(self, stream: str, state: State) -> None:
-        """The stream is in `state` now."""
+        """The stream is now in `state`."""
         for one in STATES:
             self._state.labels(stream, one).set(one == state)
 
     def reconnect(self, stream: str, reason: str) -> None:
-        """The connection was lost, or could not be made."""
+        """A connection was lost or could not be opened."""
         self._reconnects.labels(stream, reason if reason in LOST_REASONS else "other").inc()
 
     def abandoned(self, stream: str) -> None:
-        """A reader thread would not end and was left behind."""
+        """A reader thread hung and was abandoned."""
         self._abandoned.labels(stream).inc()
 
     def decoded(self, stream: str, audio_s: float, frames: int) -> None:
-        """So much media came out of the decoder."""
+        """The decoder returned this much media."""
         self._audio.labels(stream).inc(audio_s)
         self._frames.labels(stream).inc(frames)
 
     def listening(self, stream: str, audio: AudioInput | None) -> None:
-        """A connection stands, with this to listen to."""
+        """A connection was opened with this audio; None: without."""
         self._unlisten(stream)
         if audio is not None:
             self._listened[stream] = labels = (stream, *(str(getattr(audio, name)) for name in _AUDIO_LABELS))
             self._listening.labels(*labels).set(1)
 
     def heard(self, stream: str, level: Level, state: InputState) -> None:
-        """How loud the newest second was, and whether there is anything to hear."""
+        """Level of the latest second, and the state of the input."""
         self._rms.labels(stream).set(level.rms_dbfs)
         self._peak.labels(stream).set(level.peak_dbfs)
         for one in INPUT_STATES:
             self._input.labels(stream, one).set(one == state)
 
     def unheard(self, stream: str) -> None:
-        """There is no connection now: no level is better than an old one."""
+        """There is no connection: remove the level instead of showing an old one."""
         for level in (self._rms, self._peak):
             with suppress(KeyError):
                 level.remove(stream)
@@ -217,36 +218,36 @@ class Metrics:
             self._listening.remove(*labels)
 
     def damaged(self, stream: str, corrupt_packets: int, overlap_samples: int, stray_pictures: int) -> None:
-        """So much more of the media could not be used."""
+        """This much more of the media could not be used."""
         self._corrupt.labels(stream).inc(corrupt_packets)
         self._overlap.labels(stream).inc(overlap_samples)
         self._stray.labels(stream).inc(stray_pictures)
 
     def dropped(self, stream: str, reason: str, count: int = 1) -> None:
-        """`count` chunks or pictures were thrown away."""
+        """`count` chunks or pictures were dropped."""
         self._dropped.labels(stream, reason if reason in DROP_REASONS else "other").inc(count)
 
     def progress(self, stream: str, lag_s: float, coverage: float, stride: int) -> None:
-        """Where the stream is now; `coverage` is 0 to 1."""
+        """The stream's lag, coverage (0 to 1) and picture stride now."""
         self._lag.labels(stream).set(lag_s)
         self._coverage.labels(stream).set(coverage)
         self._stride.labels(stream).set(stride)
 
     def scored(self, stream: str, cells: int) -> None:
-        """`cells` cells have come out at the last stage."""
+        """`cells` more cells were scored."""
         self._cells.labels(stream).inc(cells)
 
     def missed(self, stream: str, modality: str, masked: int, late: int) -> None:
-        """A modality did not have `masked` cells more, and `late` more came when they had been decided without it."""
+        """A modality lacked `masked` more cells; `late` more arrived after their cells had been scored without them."""
         self._masked.labels(stream, modality).inc(masked)
         self._late.labels(stream, modality).inc(late)
 
     def overflowed(self, count: int) -> None:
-        """Queues of subscribers ran full `count` times more; what did not fit was lost to them alone."""
+        """Subscribers' queues ran full `count` more times; only those subscribers missed messages."""
         self._overflows.inc(count)
 
     def onset(self, stream: str, label: str, latency_s: float | None) -> None:
-        """An onset was published, `latency_s` after it began; None where the source is not live."""
+        """An onset was published, `latency_s` after the sound began; None: the source is not live."""
         self._events.labels(stream, label).inc()
         if latency_s is not None:
             self._latency.labels(stream).observe(latency_s)
@@ -256,11 +257,11 @@ class Metrics:
         self._stage.labels(stage).observe(seconds)
 
     def batch(self, windows: int) -> None:
-        """`windows` windows were scored in one go."""
+        """`windows` windows were scored in one batch."""
         self._batch.observe(windows)
 
     def message_dropped(self, kind: str) -> None:
-        """The queue to the publisher was full; `kind` is the message's type."""
+        """The outbox was full and dropped a message of type `kind`."""
         self._lost.labels(kind if kind in MESSAGE_KINDS else "other").inc()
 
     def refused(self, reason: str, count: int) -> None:
@@ -268,7 +269,7 @@ class Metrics:
         self._refused.labels(reason).inc(count)
 
     def sink_error(self, sink: str) -> None:
-        """The sink of that name could not take a message."""
+        """The sink of that name lost a message."""
         self._sink_errors.labels(sink).inc()
 
     def store(self, works: bool, waiting: int, content: Content | None) -> None:
@@ -292,11 +293,11 @@ class Metrics:
 
 
 def page() -> str:
-    """`docs/metrics.md`."""
+    """The text of `docs/metrics.md`."""
     labels = {
         "stream": "the stream's name",
         "class": "a class of the model",
-        "modality": "an input of the model, as `spectral`",
+        "modality": "an input of the model, such as `spectral`",
         "state": ", ".join(f"`{one}`" for one in STATES),
         "input": ", ".join(f"`{one}`" for one in INPUT_STATES),
         "reason": "of lost connections: "
@@ -306,12 +307,12 @@ def page() -> str:
         + "; of refused connections: "
         + ", ".join(f"`{one}` ({text})" for one, text in REFUSED_REASONS.items()),
         "stage": "`decode`, a modality, `detect`, `publish`",
-        "codec": "FFmpeg's name of it",
-        "rate_hz": "samples a second",
+        "codec": "FFmpeg's name for it",
+        "rate_hz": "sample rate of the source",
         "channels": "of the track",
-        "channel": "what is listened to: `mix`, or a number from 1",
+        "channel": "the channel in use: `mix`, or a number from 1",
         "track": "number of the audio track, from 1",
-        "tracks": "how many there are",
+        "tracks": "number of audio tracks",
         "language": "of the track; may be empty",
         "type": ", ".join(f"`{one}`" for one in MESSAGE_KINDS),
         "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",

@@ -1,4 +1,4 @@
-"""Says when what takes messages breaks, that it is still broken, and when it works again with what was lost."""
+"""Logs when a sink begins to fail, while it keeps failing, and when it works again, with the messages lost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 _SETTLE_S = 1.0
-"""What works for so long works again."""
+"""An outage is over after so long without a failure."""
 _LONGEST_SETTLE_S = 64.0
-"""An outage that follows closely on another must be over for twice as long, up to this: the log is not flooded."""
+"""Limit of that time, which doubles for each outage soon after another, so that the log is not flooded."""
 _REMIND_S = 600.0
 
 
@@ -19,7 +19,7 @@ _REMIND_S = 600.0
 class _Outage:
     began_s: float
     failed_s: float
-    told_s: float
+    logged_s: float
     lost: int
 
 
@@ -30,7 +30,7 @@ class _Past:
 
 
 class Outages:
-    """The log's lines about all sinks of a daemon, by name: a few for each outage, however many messages it costs."""
+    """Logs the outages of a daemon's sinks: a few lines for each, however many messages it costs."""
 
     def __init__(self, clock_s: Callable[[], float]) -> None:
         """`clock_s` is monotonic."""
@@ -39,7 +39,7 @@ class Outages:
         self._past: dict[str, _Past] = {}
 
     def failed(self, name: str, why: str, lost: int = 1) -> None:
-        """`name` did not work, which cost `lost` messages."""
+        """The sink `name` failed, and `lost` messages with it; `why` is logged."""
         now_s = self._clock_s()
         outage = self._open.get(name)
         if outage is None:
@@ -48,12 +48,12 @@ class Outages:
             return
         outage.lost += lost
         outage.failed_s = now_s
-        if now_s - outage.told_s >= _REMIND_S:
-            outage.told_s = now_s
+        if now_s - outage.logged_s >= _REMIND_S:
+            outage.logged_s = now_s
             log.error("%s: %s; %s", name, why, _lost(outage, now_s))
 
     def worked(self, name: str) -> None:
-        """`name` works at this moment."""
+        """The sink `name` works."""
         outage = self._open.get(name)
         if outage is None:
             return
@@ -65,9 +65,9 @@ class Outages:
             log.warning("%s: works again; %s", name, _lost(outage, outage.failed_s))
 
     def close(self) -> None:
-        """The daemon ends: what is broken now is not mended any more."""
+        """Log the outages that last until shutdown."""
         for name, outage in self._open.items():
-            log.warning("%s: was broken to the end; %s", name, _lost(outage, self._clock_s()))
+            log.warning("%s: still failing at shutdown; %s", name, _lost(outage, self._clock_s()))
         self._open.clear()
 
     def _settle_s(self, name: str, outage: _Outage) -> float:

@@ -1,4 +1,4 @@
-"""The bounded queue between those who have something to say and the publishing thread."""
+"""The bounded queue of messages for the publishing thread."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from streamer.sinks.wire import Message, ScoresMessage, TagsMessage
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message that has no `seq` and no `sent_utc_s` yet."""
+    """A message that has not been numbered yet."""
 
     message: Message
-    onset_arrival_utc_s: float | None = None  # of an onset, where its latency can be told
+    onset_arrival_utc_s: float | None = None  # of an onset whose latency can be measured
 
 
 class Outbox:
-    """First in, first out. When it is full tags and scores give way, oldest first; then the oldest message."""
+    """First in, first out. When it is full, the oldest tags or scores are dropped; without any, the oldest message."""
 
     def __init__(self, limit: int, dropped: Callable[[Message], None]) -> None:
-        """Holds `limit` messages; `dropped` hears of each that is lost."""
+        """Holds `limit` messages; `dropped` is called with each one lost."""
         self._limit = limit
         self._dropped = dropped
         self._changed = threading.Condition()
@@ -46,19 +46,19 @@ class Outbox:
             self._changed.notify()
 
     def close(self) -> None:
-        """Nothing will be put any more."""
+        """Mark the end: nothing will be put any more."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     @property
     def finished(self) -> bool:
-        """Closed, and everything taken."""
+        """Whether it is closed and everything has been taken."""
         with self._changed:
             return self._closed and not self._waiting
 
     def take(self, timeout_s: float) -> Iterator[Outgoing]:
-        """All that waits, after at most `timeout_s` seconds of waiting for the first."""
+        """All queued messages, after waiting at most `timeout_s` seconds for the first."""
         with self._changed:
             if not self._waiting and not self._closed:
                 self._changed.wait(timeout_s)

@@ -1,4 +1,4 @@
-"""The publishing thread: owns the sinks, and says by the clock how the streams are."""
+"""The publishing thread: owns the sinks, and sends heartbeats and statuses at regular intervals."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _HEARTBEAT_EVERY_S = 5.0
 _STATUS_EVERY_S = 10.0
 _MEASURE_EVERY_S = 1.0
 """How often the store is asked for its size."""
-_SAY_EVERY_S = 60.0
-"""How often it is logged that a subscriber is slow, if it stays so."""
+_LOG_OVERFLOWS_EVERY_S = 60.0
+"""How often a slow subscriber is logged, at most."""
 
 
 @runtime_checkable
 class Overflowing(Protocol):
-    """A sink whose readers each have a queue, and that counts how often one ran full."""
+    """A sink with a queue per reader, which counts how often one ran full."""
 
     overflows: int
 
@@ -48,8 +48,8 @@ class Guarded(Protocol):
 class Publisher(threading.Thread):
     """Stores what is in `outbox` and sends it to every sink; in between come heartbeats and each stream's status.
 
-    Ends when the outbox is closed and empty, or when there were sinks and the last one is gone. What a sink could not
-    take is counted and logged. An unexpected exception is handed to `crashed`, and the thread ends.
+    Ends when the outbox is closed and empty, or when the last sink is gone. Messages that a sink loses are counted
+    and logged. An unexpected exception is passed to `crashed`, and the thread ends.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Publisher(threading.Thread):
             self._recorder = Recorder(store, numberer.run, time.monotonic, self._store_failed, self._store_worked)
         record = self._recorder.record if self._recorder else list
         self._fanout = Fanout(numberer, sinks, self._sink_failed, self._outages.worked, record)
-        self._overflows = self._overflows_told = 0
-        self._overflows_told_s = float("-inf")
+        self._overflows = self._overflows_logged = 0
+        self._overflows_logged_s = float("-inf")
         self._refused: Counter[str] = Counter()
         self._lost = 0
         self._board = board
@@ -82,18 +82,19 @@ class Publisher(threading.Thread):
         self._crashed = crashed
         self._reopen_asked = threading.Event()
         self._began_s = time.monotonic()
-        self._told: dict[str, tuple[int, float]] = {}  # stream -> changes then, when (monotonic)
+        self._reported: dict[str, tuple[int, float]] = {}
+        """Stream -> its changes at the last status, and when that was (monotonic)."""
         self._sent_beat_s = self._measured_s = float("-inf")
         self.beat_s = time.monotonic()
-        """When the thread was last seen to work (monotonic seconds)."""
+        """When the thread last did any work (monotonic seconds)."""
 
     @property
     def nobody_left(self) -> bool:
-        """There were sinks, and all of them are gone for good."""
+        """Whether there were sinks and all of them are gone for good."""
         return self._fanout.all_gone
 
     def reopen(self) -> None:
-        """Ask for every sink to open its file anew, as after log rotation; returns at once. From any thread."""
+        """Ask every sink to reopen its file, as after log rotation; returns at once. May be called from any thread."""
         self._reopen_asked.set()
 
     def run(self) -> None:
@@ -106,7 +107,7 @@ class Publisher(threading.Thread):
                 if self._reopen_asked.is_set():
                     self._reopen_asked.clear()
                     self._fanout.reopen()
-                    log.info("outputs are opened anew: %s", ", ".join(self._fanout.names) or "none")
+                    log.info("reopened outputs: %s", ", ".join(self._fanout.names) or "none")
                 self._fanout.poll(0.0)
                 self._count_losses(time.monotonic())
             self._by_the_clock(time.monotonic())
@@ -140,12 +141,14 @@ class Publisher(threading.Thread):
         self._metrics.sink_error(sink)
         if isinstance(error, SinkGoneError):
             left = self._fanout.names
-            log.error("%s: %s; %s", sink, error, f"{', '.join(left)} goes on" if left else "nobody is left to tell")
+            log.error(
+                "%s: %s; %s", sink, error, f"still publishing to {', '.join(left)}" if left else "no sink is left"
+            )
         else:
             self._outages.failed(sink, str(error))
 
     def _count_losses(self, now_s: float) -> None:
-        """What is lost elsewhere than at a sink: at slow subscribers, and in the queue to here."""
+        """Count messages lost outside the sinks: by slow subscribers, and in the outbox."""
         overflows = sum(sink.overflows for sink in self._sinks if isinstance(sink, Overflowing))
         self._metrics.overflowed(overflows - self._overflows)
         self._overflows = overflows
@@ -153,15 +156,15 @@ class Publisher(threading.Thread):
             for reason, count in sink.refused.items() if isinstance(sink, Guarded) else ():
                 self._metrics.refused(reason, count - self._refused[reason])
                 self._refused[reason] = count
-        if overflows != self._overflows_told and now_s - self._overflows_told_s >= _SAY_EVERY_S:
+        if overflows != self._overflows_logged and now_s - self._overflows_logged_s >= _LOG_OVERFLOWS_EVERY_S:
             log.warning(
-                "a subscriber is too slow and misses messages; the others get them (its queue ran full, %d times more)",
-                overflows - self._overflows_told,
+                "a subscriber is too slow and misses messages, others do not; its queue ran full %d more times",
+                overflows - self._overflows_logged,
             )
-            self._overflows_told, self._overflows_told_s = overflows, now_s
+            self._overflows_logged, self._overflows_logged_s = overflows, now_s
         lost = self._outbox.lost
         if lost != self._lost:
-            why = "more messages come than the sinks can take; the oldest are dropped, tags and scores first"
+            why = "messages arrive faster than the sinks take them; dropping the oldest, tags and scores first"
             self._outages.failed("queue of messages", why, lost - self._lost)
             self._lost = lost
         else:
@@ -171,9 +174,9 @@ class Publisher(threading.Thread):
         self.beat_s = now_s
         for view in self._board.views():
             changes = self._board.changes(view.name)
-            before, at_s = self._told.get(view.name, (-1, 0.0))
+            before, at_s = self._reported.get(view.name, (-1, 0.0))
             if changes != before or now_s - at_s >= _STATUS_EVERY_S:
-                self._told[view.name] = (changes, now_s)
+                self._reported[view.name] = (changes, now_s)
                 self._send(Outgoing(self._reporter.status(self._board.view(view.name))))
         if now_s - self._sent_beat_s >= _HEARTBEAT_EVERY_S:
             self._sent_beat_s = now_s

@@ -1,4 +1,4 @@
-"""One thread for one source: opens it, decodes, puts media on the stream's queue, and connects again when it breaks."""
+"""The reader thread of one source: opens it, decodes, queues its media, and reconnects when the connection is lost."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ log = logging.getLogger(__name__)
 
 _ANCHOR_EVERY_S = 1.0
 _CAUGHT_UP_S = 0.5
-"""A lead below which a burst is over, so that its whole length is known."""
+"""A burst is over, and its length known, once its lead falls below this."""
 _BURST_S = 2.0
-"""Patience for bursts that is not worth a word."""
+"""Only longer bursts are logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source and how it is read."""
+    """One source and how to read it."""
 
     name: str
     address: Address
     options: MediaOptions
-    loop: bool  # a file begins again at its end
-    realtime: bool  # a file is read at its own speed, as if it were live
-    reconnect: bool  # a live source that is lost is tried again
+    loop: bool  # start a file again at its end
+    realtime: bool  # read a file in real time, as if it were live
+    reconnect: bool  # retry a live source that was lost
 
     def comes_back(self) -> bool:
-        """Whether it is tried again while it has never been open; an open `Media` knows what it is."""
+        """Whether to retry it if it has never been opened; once open, `Media` decides."""
         return comes_back(carrier_of(self.address, self.options.format))
 
 
 class Reader(threading.Thread):
-    """Reads `source` until it is told to `stop`, has ended for good, or has been replaced.
+    """Reads `source` until it is asked to `stop`, has ended for good, or has been replaced.
 
-    A reader that has been replaced may come back from a call that hung: it must not say anything of a stream that is
-    another's by then, so all that it writes goes through `Intake.when_attached` or `Intake.put`.
-    An unexpected exception is handed to `crashed`, and the thread ends.
+    A replaced reader may return from a call that hung. It must not write about a stream that now belongs to another
+    reader, so all its writes go through `Intake.when_attached` or `Intake.put`.
+    An unexpected exception is passed to `crashed`, and the thread ends.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Reader(threading.Thread):
         connection: int = 0,
         first: Closed | None = None,
     ) -> None:
-        """Attaches to `intake` at once: a reader before this one is refused from here on.
+        """Attaches to `intake` at once, which refuses earlier readers from then on.
 
-        `connection` is the number of the newest connection so far. `first` goes in front of everything: it ends
-        the epoch of the reader that this one replaces, whose loss is waited out as any other.
+        `connection` is the number of the latest connection so far. `first` is queued before everything else: it ends
+        the epoch of the reader that this one replaces, and the usual wait follows.
         """
         super().__init__(name=f"reader-{source.name}", daemon=True)
         self._source = source
@@ -85,16 +85,16 @@ class Reader(threading.Thread):
         self._lock = threading.Lock()
         self._interrupt: Interrupt | None = None
         self._cut = False
-        self._live: bool | None = None  # None: it has never been open
-        self._said_burst_s = _BURST_S
+        self._live: bool | None = None  # None: it has never been opened
+        self._logged_burst_s = _BURST_S
         self._generation = intake.attach()
         self.connection = connection
-        """Number of the newest connection that stood."""
+        """Number of the latest connection that was opened."""
         self.tries = 0
-        """Connections that were begun, whether they stood or not."""
+        """Attempts to connect, successful or not."""
 
     def run(self) -> None:
-        """Connect, read, wait, and again."""
+        """Connect, read and wait, in a loop."""
         try:
             closed, healthy_s = (self._first, 0.0) if self._first else self._session()
             while self._report(closed, healthy_s):
@@ -103,26 +103,26 @@ class Reader(threading.Thread):
             self._crashed(error)
 
     def stop(self) -> None:
-        """Ask the thread to end; a call that blocks in the media is interrupted. Returns at once."""
+        """Ask the thread to end and interrupt a blocking call; returns at once."""
         self._stop_asked.set()
         with self._lock:
             if self._interrupt is not None:
                 self._interrupt.set()
 
     def cut(self) -> None:
-        """Break off the connection that stands or is being made, from any thread; another follows."""
+        """Interrupt the current connection or attempt; another follows. May be called from any thread."""
         with self._lock:
             if self._interrupt is not None:
                 self._cut = True
                 self._interrupt.set()
 
     def _report(self, closed: Closed, healthy_s: float) -> bool:
-        """Say that a connection is gone and wait until the next one is due; False if there will be none."""
+        """Report that a connection was lost and wait until the next one is due; False if there will be none."""
         if self._stop_asked.is_set():
             return False
         wait_s = 0.0
 
-        def tell() -> None:
+        def report() -> None:
             nonlocal wait_s
             name = self._source.name
             if closed.final:
@@ -134,18 +134,18 @@ class Reader(threading.Thread):
                 detail = closed.message
                 if refused:
                     times = f"{self._backoff.refusals} times in a row" if self._backoff.refusals > 1 else "once"
-                    detail += f"; refused {times}, and tried rarely, because cameras lock accounts"
+                    detail += f"; refused {times}, retried rarely because cameras lock accounts"
                 self._board.lost(name, closed.reason, f"{detail}; next try in {wait_s:.0f} s" if refused else detail)
                 log.warning("%s: %s; next try in %.1f s", name, detail, wait_s)
 
-        if not self._intake.when_attached(self._generation, tell):
+        if not self._intake.when_attached(self._generation, report):
             return False
         if not self._intake.put(closed, self._generation) or closed.final:
             return False
         return not self._stop_asked.wait(wait_s)
 
     def _session(self) -> tuple[Closed, float]:
-        """One connection from open to loss: why it ended, and for how long it delivered."""
+        """One connection, from opening to loss; returns why it ended and for how many seconds it delivered media."""
         source = self._source
         delivered = _Delivered()
         with self._lock:
@@ -169,12 +169,12 @@ class Reader(threading.Thread):
                         self._intake.when_attached(self._generation, listener.look)
         except SourceError as error:
             return self._lost(error.reason, str(error)), delivered.seconds
-        # What can't be rewound ends, loop or not.
+        # A source that can't be rewound ends, even with `loop`.
         loop = source.loop and media.rewinds
-        return Closed("eof", "it has ended", "silence", final=not loop, failed=False), delivered.seconds
+        return Closed("eof", "reached its end", "silence", final=not loop, failed=False), delivered.seconds
 
     def _opened(self, opened: Opened, audio: AudioInput | None) -> None:
-        """A connection stands: tell everybody at once."""
+        """Report a new connection to board, worker and log."""
         self.connection = opened.connection
         tracks = {"has_audio": opened.has_audio, "has_video": opened.has_video}
         self._board.opened(self._source.name, opened.connection, live=opened.live, audio=audio, **tracks)
@@ -185,7 +185,7 @@ class Reader(threading.Thread):
 
     def _lost(self, reason: str, message: str) -> Closed:
         if self._cut:
-            reason, message = "watchdog", "cut, because nothing came out of it"
+            reason, message = "watchdog", "cut because nothing was processed"
         live = self._live if self._live is not None else self._source.comes_back()
         final = not (live and self._source.reconnect)
         return Closed(reason, " ".join(message.split()), "gap", final=final, failed=True)
@@ -204,27 +204,27 @@ class Reader(threading.Thread):
                 self._intake.when_attached(self._generation, listener.look)
             if isinstance(item, Chunk):
                 delivered.mark()
-                # The same audio comes at each rate: count it once.
+                # The same audio is queued at each rate: count it once.
                 if item.rate_hz == min(self._want.rates_hz):
                     self._metrics.decoded(self._source.name, len(item.samples) / item.rate_hz, 0)
             elif isinstance(item, Picture):
                 delivered.mark()
                 self._metrics.decoded(self._source.name, 0.0, 1)
-            self._say_bursts(arrival)
+            self._log_bursts(arrival)
 
-    def _say_bursts(self, arrival: Arrival) -> None:
-        """Say once, and again where it gets much longer, that silence of this source is waited out for longer."""
-        if arrival.lead_s < _CAUGHT_UP_S and arrival.patience_s >= 2 * self._said_burst_s:
-            self._said_burst_s = arrival.patience_s
+    def _log_bursts(self, arrival: Arrival) -> None:
+        """Log once, and again if bursts get much longer, that the time limits for silence are extended."""
+        if arrival.lead_s < _CAUGHT_UP_S and arrival.patience_s >= 2 * self._logged_burst_s:
+            self._logged_burst_s = arrival.patience_s
             log.info(
-                "%s: its media comes in bursts: time limits for silence are %.0f s longer than configured",
+                "%s: media comes in bursts; the time limits for silence are %.0f s longer than configured",
                 self._source.name,
                 arrival.patience_s,
             )
 
 
 class _Delivered:
-    """From the first media of a connection to its newest; silence after that is not health."""
+    """Measures the seconds from a connection's first media to its latest; silence after that does not count."""
 
     def __init__(self) -> None:
         self._first_s: float | None = None
@@ -238,7 +238,7 @@ class _Delivered:
 
 
 def _timed(items: Iterator[MediaItem], metrics: Metrics) -> Iterator[MediaItem]:
-    """The same items; processor time, because a live source mostly waits for the network."""
+    """Yield `items` and time their decoding, in processor time because a live source mostly waits for the network."""
     while True:
         began_s = time.thread_time()
         try:
@@ -250,9 +250,9 @@ def _timed(items: Iterator[MediaItem], metrics: Metrics) -> Iterator[MediaItem]:
 
 
 def _paced(items: Iterator[MediaItem], stop: threading.Event) -> Iterator[MediaItem]:
-    """A file's items at the speed at which a camera would deliver them, with arrival times.
+    """Yield a file's items in real time, with arrival times, as a camera would deliver them.
 
-    Audio comes when its last sample has been heard, a picture when it is shown.
+    Audio is due at its last sample, a picture at its position.
     """
     zero_s: float | None = None  # monotonic time of the epoch's position 0
     anchored_s = 0.0

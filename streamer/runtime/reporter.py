@@ -1,4 +1,4 @@
-"""How the daemon and its streams are, as messages. What was heard becomes messages in `streamer.sinks.compose`."""
+"""Makes the status and heartbeat messages. `streamer.sinks.compose` makes those of detections."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streamer.sinks.wire import AudioStatus, HeartbeatMessage, StatusMessage, St
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Makes the messages that speak of one daemon and its model; they have yet to be numbered."""
+    """Makes the messages about one daemon and its streams, which are not numbered yet."""
 
     model: str  # the bundle's name
     factories: Mapping[str, ExtractorFactory]  # of its modalities
     version: str
 
     def status(self, view: StreamView, *, stopped: bool = False) -> StatusMessage:
-        """How a stream is. `stopped`: the daemon ends, and the stream with it."""
+        """The state of a stream. `stopped`: the daemon is shutting down."""
         pictures = any(factory.want.pictures for factory in self.factories.values())
         has = [
             name
@@ -50,7 +50,7 @@ class Reporter:
         )
 
     def heartbeat(self, views: Sequence[StreamView], interval_s: float, uptime_s: float) -> HeartbeatMessage:
-        """The daemon lives, `uptime_s` seconds already; the next message like this comes after `interval_s`."""
+        """The daemon has been running for `uptime_s` seconds; the next heartbeat is due in `interval_s`."""
         return HeartbeatMessage(
             interval_s=interval_s,
             uptime_s=round(uptime_s, 3),

@@ -1,7 +1,7 @@
-"""What gives way when the machine is too slow for its streams: pictures first, in steps; audio last.
+"""Sheds load when the machine is too slow for its streams: pictures first, in steps; audio last.
 
-`PictureStride` decides of how many cells one gets its picture looked at. It is told what pictures cost and how far
-behind the worker is, and reads no clock.
+`PictureStride` decides how many cells share one picture, from the measured cost of pictures and the worker's lag. It
+reads no clock.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ import math
 from streamer.types import CELL, SAMPLE_RATE_HZ
 
 STRIDES = (1, 2, 4, 8, 16, 0)
-"""Of how many cells one gets a picture, finest first; 0: none at all."""
+"""One picture per so many cells, finest first; 0: no pictures."""
 CELLS_PER_S = SAMPLE_RATE_HZ / CELL
 
 _BEHIND_S = 1.0
-"""Media lag at which a step is given up at once."""
+"""Media lag in seconds from which the stride is coarsened."""
 _CAUGHT_UP_S = 0.4
-"""Media lag below which there may be room. Between the two nothing changes."""
+"""Media lag in seconds up to which the stride may be refined. Between the two nothing changes."""
 _SETTLE_S = 3.0
-"""After giving up a step, wait this long for it to tell before giving up another."""
+"""Pause after coarsening, so that it takes effect before the next step."""
 _PATIENCE_S = (5.0, 120.0)
-"""A step is won back after so long without lag; the wait doubles each time that a step won back was lost again."""
+"""First and longest time without lag before refining; it doubles each time that a refinement did not last."""
 _SAMPLE_S, _SAMPLE_PICTURES = 2.0, 4
-"""What a measurement of the cost of a picture takes at least."""
+"""The least time and number of pictures for one measurement of their cost."""
 _ROOM = 0.8
-"""A finer step must fit in this share of the budget, or it would be lost again at once."""
+"""A finer stride must fit in this share of the budget, so that it lasts."""
 
 
 class PictureStride:
-    """Additive increase, multiplicative decrease of the picture rate, with a limit known in advance.
+    """Adapts the picture rate, one step of `STRIDES` at a time.
 
-    The measured cost of a picture rules out every stride whose pictures would need more than `budget` (share of real
-    time) of the worker; lag coarsens beyond that, one step of `STRIDES` at a time. It begins at the coarsest
-    stride that still has pictures, because a fine one could hold up audio before its cost is known.
+    The measured cost of a picture rules out every stride that needs more than `budget` (share of real time) of the
+    worker; lag coarsens the stride further. It begins at the coarsest stride that still has pictures, because a
+    finer one could delay audio before the cost is known.
     """
 
     def __init__(self, budget: float) -> None:
-        """`budget`: seconds of pictures that the worker may compute in a second."""
+        """`budget`: seconds of each second that the worker may spend on pictures."""
         self._budget = budget
         self._step = STRIDES.index(16)
         self._cost_s: float | None = None
@@ -51,18 +51,18 @@ class PictureStride:
 
     @property
     def stride(self) -> int:
-        """One picture in so many cells; 0: none."""
+        """Cells per picture; 0: no pictures."""
         return STRIDES[self._step]
 
     @property
     def cost_s(self) -> float | None:
-        """Measured seconds of work for one picture; None before the first."""
+        """Measured seconds of work per picture; None before the first measurement."""
         return self._cost_s
 
     def measured(self, now_s: float, seconds: float, pictures: float) -> None:
-        """`pictures` more were taken in, and `seconds` spent on pictures; newer measurements count for more.
+        """Record that `pictures` more were pushed and `seconds` spent on pictures; recent measurements weigh more.
 
-        Extractors compute in batches, so that single calls say nothing: it takes some pictures and some time.
+        Extractors compute in batches, so a measurement spans several calls.
         """
         if self._since_s is None:
             self._since_s = now_s
@@ -75,7 +75,7 @@ class PictureStride:
         self._since_s, self._spent_s, self._pictures = now_s, 0.0, 0.0
 
     def update(self, now_s: float, lag_s: float, streams: int) -> int:
-        """The stride from now on, given the worst live stream's lag and how many live `streams` have pictures."""
+        """The new stride, given the largest lag of a live stream and the number of live `streams` with pictures."""
         if lag_s >= _BEHIND_S:
             self._calm_since_s = None
             if now_s - self._coarsened_s >= _SETTLE_S:
@@ -103,6 +103,6 @@ class PictureStride:
     def _fits(self, step: int, streams: int, share: float) -> bool:
         if step < 0:
             return False
-        if self._cost_s is None:  # not known yet: only the coarsest may be tried
+        if self._cost_s is None:  # unknown yet: only the coarsest may be tried
             return STRIDES[step] == 16
         return self._cost_s * streams * CELLS_PER_S / STRIDES[step] <= share * self._budget

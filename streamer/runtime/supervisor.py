@@ -1,4 +1,4 @@
-"""Starts the threads of the daemon, watches them from outside, and ends them."""
+"""Starts, watches and stops the daemon's threads."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ log = logging.getLogger(__name__)
 
 _CHECK_S = 0.1
 _DEAD_S = 60.0
-"""A worker or publisher without a beat for so long is not well. Generous: a batch of pictures can take seconds."""
+"""A worker or publisher without a beat for so long is unhealthy. Generous: a batch of pictures can take seconds."""
 _MAX_ABANDONED = 32
-"""Threads that may be left behind; a daemon with more is better begun anew (by systemd or the like)."""
+"""With more abandoned threads, the daemon reports itself unhealthy, to be restarted by systemd or the like."""
 _STOP_WORKER_S = 2.3
-_STOP_PUBLISHER_S = 2.2  # a slow subscriber has 2 s to take what is left
+_STOP_PUBLISHER_S = 2.2  # a slow subscriber has 2 s to receive what is queued
 _STOP_READERS_S = 0.3
-"""All in all less than 5 s."""
+"""The three together are less than 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """A source and the limits that hold for it, in seconds."""
+    """A source and its limits, in seconds."""
 
     source: Source
     stall_s: float
@@ -58,10 +58,10 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that the daemon was asked to do."""
+    """What the daemon was asked to do."""
 
     publisher: str
-    run: str  # a name that no other start has
+    run: str  # unique to this start
     version: str
     streams: Sequence[StreamPlan]
     settings: StreamSettings
@@ -73,11 +73,11 @@ class Plan:
     queue_messages: int
     metrics_address: str | None
     store: StorePlan | None
-    stay: bool  # go on when every source has ended
+    stay: bool  # keep running when every source has ended
 
 
 class Supervisor:
-    """The daemon but for its signals: `run` returns when it is asked to stop or has nothing left to do."""
+    """The daemon without its signal handling: `run` returns when asked to stop or when nothing is left to do."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._failed = threading.Event()
         self.left_behind = False
-        """After `run`: a thread would not end. It is a daemon thread, but may crash as Python takes itself down."""
+        """After `run`: whether a thread is still running. It may crash while the interpreter shuts down."""
         names = [stream.source.name for stream in plan.streams]
         detector = Detector(bundle)
         self.metrics = metrics = Metrics(plan.version, bundle.name, names, bundle.classes)
@@ -129,7 +129,7 @@ class Supervisor:
             )
             lane = Lane(name, intake, pipeline, stream.stall_s, time.monotonic)
             if stride is not None:
-                lane.live_stride = stride.stride  # audio is on time from the first second
+                lane.live_stride = stride.stride  # so that audio is on time from the first second
             lanes.append(lane)
             backoff = Backoff(plan.backoff, random.Random().uniform)
             new_reader = partial(Reader, stream.source, want, intake, board, metrics, backoff, self._crashed)
@@ -159,16 +159,16 @@ class Supervisor:
 
     @property
     def metrics_port(self) -> int | None:
-        """The port of /metrics; None if there is none."""
+        """The port of /metrics; None if it is off."""
         return self._health.port if self._health else None
 
     def run(self, stop: threading.Event, reopen: threading.Event) -> int:
-        """Run until `stop` is set, every source has ended for good or nobody is left to tell; gives the exit code.
+        """Run until `stop` is set, every source has ended for good or no sink is left; returns the exit code.
 
-        Each time that `reopen` is set, the sinks open their files anew.
+        Whenever `reopen` is set, the sinks reopen their files.
 
         Raises:
-            BaseException: what a thread died of, if it was not foreseen.
+            BaseException: an unexpected exception that ended a thread.
 
         """
         self._publisher.start()
@@ -186,7 +186,7 @@ class Supervisor:
                 watchdog.check(now_s)
             if self._notifier.watchdog_s is not None and now_s - pinged_s >= self._notifier.watchdog_s:
                 pinged_s = now_s
-                if self.healthy().ok:  # systemd ends and restarts what no longer says this
+                if self.healthy().ok:  # systemd restarts a daemon that stops sending this
                     self._notifier.send("WATCHDOG=1")
             stop.wait(_CHECK_S)
         self._notifier.send("STOPPING=1")
@@ -198,7 +198,7 @@ class Supervisor:
         return int(self._publisher.nobody_left or any(view.state == "failed" for view in self.board.views()))
 
     def healthy(self) -> Answer:
-        """Whether the process does its work: for /healthz and systemd's watchdog."""
+        """Whether the threads do their work: for /healthz and systemd's watchdog."""
         now_s = time.monotonic()
         ages_s = {"worker": now_s - self._worker.beat_s, "publisher": now_s - self._publisher.beat_s}
         threads = {thread.name: thread.is_alive() for thread in (self._worker, self._publisher)}
@@ -215,7 +215,7 @@ class Supervisor:
         )
 
     def ready(self) -> Answer:
-        """Whether the model is loaded and every source is connected, ended, or waiting to be tried again."""
+        """Whether the model is loaded and every source is connected, has ended, or waits for its next attempt."""
         views = self.board.views()
         waiting = {
             view.name: f"{view.state} {view.source}"
@@ -235,16 +235,16 @@ class Supervisor:
         return all(view.state in ("ended", "failed") for view in self.board.views())
 
     def _crashed(self, error: BaseException) -> None:
-        """A thread died of something that was not foreseen: so must the daemon, rather than go on half alive."""
+        """An unexpected exception ended a thread: end the daemon, rather than run without that thread."""
         if self._failure is None:
             self._failure = error
         self._failed.set()
 
     def _shut_down(self) -> None:
-        """Readers, then the worker, then the publisher: each has handed on all it had before the next one ends."""
+        """Stop readers, worker and publisher in this order: each passes on all it has before the next one ends."""
         for watchdog, intake in zip(self._watchdogs, self._intakes, strict=True):
             watchdog.reader.stop()
-            intake.attach()  # a reader that waits for room is let go, and puts no more
+            intake.attach()  # releases a reader that waits for room, and refuses what it puts
         self._worker.stop()
         if self._worker.is_alive():
             self._worker.join(_STOP_WORKER_S)

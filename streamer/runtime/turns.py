@@ -1,4 +1,4 @@
-"""Which streams have their turns: what is late first, recordings last. It reads no clock."""
+"""Which streams get a turn: late ones first, recordings last. Reads no clock."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TypeVar
 Lane = TypeVar("Lane")
 
 _CALM_S = 0.25
-"""Live media that is less late than this does not suffer from a recording's turn."""
+"""While live media is less late than this, recordings may take turns freely."""
 _REST = 9
-"""If live streams are late all the time, recordings still have one tenth of it: they go on, if slowly."""
+"""Rest after a recording's turn, in multiples of that turn, while live streams are late: recordings get a tenth."""
 
 
 def urgent(lanes: Sequence[Lane], late_s: Callable[[Lane], float], holds: Callable[[Lane], bool]) -> list[Lane]:
-    """The live streams that have their turns now: while one is late, those whose media is not even due wait.
+    """The live streams that get a turn now. While one is late, streams whose media came early in a burst wait.
 
-    That is the media of a burst, which came early. Streams that hold nothing keep their turns: silence is seen there.
+    Streams with empty queues keep their turns, because that is where stalls are detected.
     """
     late = {lane: late_s(lane) for lane in lanes}
     pressed = max(late.values(), default=0.0) >= _CALM_S
@@ -25,7 +25,7 @@ def urgent(lanes: Sequence[Lane], late_s: Callable[[Lane], float], holds: Callab
 
 
 class RecordingTurns:
-    """Live streams come first: a recording can wait for the model, a live stream loses what waits for too long."""
+    """Decides when recordings get turns. Live streams come first, because they lose media that waits too long."""
 
     def __init__(self) -> None:
         self._took_s = 0.0
@@ -33,15 +33,15 @@ class RecordingTurns:
         self._owed_s = 0.0
 
     def may_begin(self, now_s: float, late_s: float) -> bool:
-        """Whether recordings may have a turn now, while the worst live stream's media is `late_s` late."""
+        """Whether recordings may have a turn now, while live media is up to `late_s` seconds late."""
         return late_s < _CALM_S or now_s - self._ended_s >= _REST * self._took_s
 
     def ended(self, began_s: float, now_s: float) -> None:
-        """Recordings have had their turns from `began_s` to now."""
+        """Recordings had their turns from `began_s` to `now_s`."""
         self._took_s, self._ended_s = now_s - began_s, now_s
         self._owed_s += self._took_s
 
     def own_late_s(self, late_s: float) -> float:
-        """How late live media is by its own fault: what recordings held it up by is no reason to look at less of it."""
+        """`late_s` without the delay that recordings caused, for which no live pictures should be shed."""
         self._owed_s = min(self._owed_s, late_s)
         return late_s - self._owed_s

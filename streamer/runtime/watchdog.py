@@ -1,4 +1,4 @@
-"""Watches one stream's reader: cuts a connection of which nothing comes out, replaces a reader that hangs."""
+"""Watches one stream's reader: cuts a connection that yields nothing, replaces a reader that hangs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from streamer.runtime.reader import Reader, Source
 log = logging.getLogger(__name__)
 
 _CUT_GRACE_S = 5.0
-"""How long a reader that was cut may take to notice before it is left behind."""
+"""How long a reader may take to notice that its connection was cut; after that it is abandoned."""
 
 
 class NewReader(Protocol):
-    """Makes a reader of the stream, which is not started yet; see `Reader`."""
+    """Creates a reader of the stream without starting it; see `Reader`."""
 
     def __call__(self, *, connection: int, first: Closed | None) -> Reader:
-        """`connection` is the newest connection's number so far, `first` what goes in front of everything."""
+        """`connection` is the number of the latest connection; `first` is queued before everything else."""
 
 
 class Watchdog:
-    """Owns one stream's reader. Liveness is measured at the last stage: by the cells that came out of it.
+    """Owns one stream's reader. Liveness is measured at the last stage, by the cells that were scored.
 
-    PyAV can hang where neither its timeouts nor an interrupt reach it. Such a thread can't be ended: it is left behind,
-    and its queue refuses it from then on.
+    PyAV can hang where neither its timeouts nor an interrupt reach it. Such a thread can't be ended, so it is
+    abandoned: the queue refuses whatever it puts from then on.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Watchdog:
         metrics: Metrics,
         new_reader: NewReader,
     ) -> None:
-        """A connection of which nothing has come out for `patience_s` seconds is cut."""
+        """A connection that yields no scored cell for `patience_s` seconds is cut."""
         self._source = source
         self._patience_s = patience_s
         self._intake = intake
@@ -47,13 +47,13 @@ class Watchdog:
         self._metrics = metrics
         self._new_reader = new_reader
         self._cut_s: float | None = None
-        self._cut_try = 0  # the reader's try that was cut
+        self._cut_try = 0  # the reader's attempt that was cut
         self.reader = new_reader(connection=0, first=None)
         self.abandoned = 0
-        """Readers that were left behind."""
+        """Readers that were abandoned."""
 
     def check(self, now_s: float) -> None:
-        """Look after the reader; `now_s` is monotonic."""
+        """Cut or replace the reader if that is due; `now_s` is monotonic."""
         reader, view = self.reader, self._board.view(self._source.name)
         if self._cut_s is not None:
             if reader.tries != self._cut_try or view.state == "backoff" or not reader.is_alive():
@@ -64,7 +64,7 @@ class Watchdog:
         if not reader.is_alive() or view.state not in ("connecting", "streaming", "stalled"):
             return
         if view.live is False and len(self._intake):
-            return  # a file's reader waits for the worker, as it should
+            return  # a recording's reader waits for the worker, as it should
         patience_s = self._patience_s + self._intake.patience_s
         if view.opened_s is not None:
             seen_s = max(view.opened_s, view.scored_s or 0.0)
@@ -75,14 +75,14 @@ class Watchdog:
             return
         if now_s - seen_s >= patience_s:
             log.warning(
-                "%s: nothing came out of it for %.0f s; the connection is cut", self._source.name, now_s - seen_s
+                "%s: nothing was processed for %.0f s; cutting the connection", self._source.name, now_s - seen_s
             )
             self._cut_s, self._cut_try = now_s, reader.tries
             reader.cut()
 
     def _replace(self) -> None:
         name = self._source.name
-        log.error("%s: its reader hangs and is left behind; a new one takes its place", name)
+        log.error("%s: its reader hangs; it is abandoned and replaced by a new one", name)
         self.abandoned += 1
         self._metrics.abandoned(name)
         self.reader.stop()

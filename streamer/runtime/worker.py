@@ -1,4 +1,4 @@
-"""The inference thread: owns the core state of all streams, and scores their windows together."""
+"""The inference thread: owns the core state of all streams and scores their windows in batches."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.5
 _IDLE_S = 0.1
 _RECORDINGS_S = 0.1
-"""For how long recordings may have turns before live streams have theirs again."""
+"""How long recordings may take turns before live streams get theirs again."""
 _LAST_WORK_S = 1.0
-"""How long the daemon may still work off queues once it has been asked to end."""
+"""How long the worker may still empty the queues after it was asked to end."""
 
 
 class Stopwatch:
-    """Times the stages of the pipelines, for metrics and for what pictures cost."""
+    """Times the stages of the pipelines, for metrics and for the cost of pictures."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -42,7 +42,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """The time in this context is one step of the stage `name`."""
+        """Times the `with` block as one step of the stage `name`."""
         began_s = time.perf_counter()
         try:
             yield
@@ -54,13 +54,13 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the worker works with."""
+    """The objects and settings that the worker uses."""
 
     lanes: Sequence[Lane]
     detector: Detector
     stopwatch: Stopwatch
-    stride: PictureStride | None  # None: the model looks at no pictures
-    picture_stages: frozenset[str]  # the modalities that look at pictures
+    stride: PictureStride | None  # None: the model uses no pictures
+    picture_stages: frozenset[str]  # the modalities that use pictures
     board: Board
     metrics: Metrics
     outbox: Outbox
@@ -71,9 +71,9 @@ class Parts:
 
 
 class Worker(threading.Thread):
-    """Takes media of all streams in turns, scores what is due in one batch, and hands on what came of it.
+    """Takes media from all streams in turn, scores the windows that are due as one batch, and queues the messages.
 
-    An unexpected exception is handed to `crashed`, and the thread ends.
+    An unexpected exception is passed to `crashed`, and the thread ends.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Worker(threading.Thread):
         wake: threading.Event,
         crashed: Callable[[BaseException], None],
     ) -> None:
-        """`clock_s` is monotonic; whoever queues media sets `wake`."""
+        """`clock_s` is monotonic; `wake` is set whenever media is queued."""
         super().__init__(name="worker", daemon=True)
         self._parts = parts
         self._clock_s = clock_s
@@ -96,10 +96,10 @@ class Worker(threading.Thread):
         self._next_recording = 0
         self._ticked_s = clock_s()
         self.beat_s = clock_s()
-        """When the thread was last seen to work (monotonic seconds)."""
+        """When the thread last began a step (monotonic seconds)."""
 
     def run(self) -> None:
-        """Work until told to stop, then end every epoch with `shutdown`."""
+        """Work until asked to stop, then end every epoch with `shutdown`."""
         try:
             use_threads(self._parts.threads)
             while not self._stop_asked.is_set():
@@ -119,7 +119,7 @@ class Worker(threading.Thread):
         self._wake.set()
 
     def step(self) -> bool:
-        """One turn of every live stream, then of recordings; False if none had anything to do."""
+        """Give every live stream a turn, then recordings; False if there was nothing to do."""
         self.beat_s = now_s = self._clock_s()
         if now_s - self._ticked_s >= _TICK_S:
             self._tick(now_s)
@@ -130,7 +130,7 @@ class Worker(threading.Thread):
         return self._recordings(with_live=bool(live)) or bool(turns)
 
     def _recordings(self, *, with_live: bool) -> bool:
-        """Turns of the streams that are not live, where live ones can bear it; False if none had anything to do."""
+        """Give recordings turns if live streams are not late; False if there was nothing to do."""
         recordings = [lane for lane in self._parts.lanes if not lane.intake.live]
         began_s = self._clock_s()
         if not recordings or not self._recording_turns.may_begin(began_s, self._late_s()):
@@ -150,11 +150,11 @@ class Worker(threading.Thread):
         return bool(turns)
 
     def _late_s(self) -> float:
-        """How late the worst live stream's media is."""
+        """How late the media of the latest live stream is."""
         return max((lane.intake.late_s() for lane in self._parts.lanes if lane.intake.live), default=0.0)
 
     def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
-        """Score the windows of all turns in one go, and give each stream its share."""
+        """Score the windows of all turns as one batch, and hand each stream its scores."""
         due: list[Window] = [window for _, turn in turns for window in turn.windows]
         scores: list[CellScores] = []
         if due:
@@ -168,13 +168,13 @@ class Worker(threading.Thread):
                 self._hand_on(lane, scores[begin:end], alive=not turn.stalled)
             begin = end
             if turn.stalled:
-                log.warning("%s: nothing comes any more; its open events are closed", lane.name)
-                self._parts.board.stalled(lane.name, "connected, but nothing comes")
+                log.warning("%s: no media arrives any more; closing its open events", lane.name)
+                self._parts.board.stalled(lane.name, "connected, but no media arrives")
             if turn.closed is not None and turn.closed.final:
                 self._finished(lane, turn.closed)
 
     def _hand_on(self, lane: Lane, scores: Sequence[CellScores], *, alive: bool) -> None:
-        """Publish what a stream's scores make certain; what a timer brought out shows no source `alive`."""
+        """Queue messages for what a stream's scores have decided. `alive`: they came from media, not from a timer."""
         parts = self._parts
         cells = 0
         for timed in lane.pipeline.drain(scores):
@@ -204,7 +204,7 @@ class Worker(threading.Thread):
             self._parts.board.finished(lane.name, "ended", "", closed.message)
 
     def _tick(self, now_s: float) -> None:
-        """What is done by time and not by data: how far behind the streams are, and what gives way."""
+        """Work driven by time, not by data: update lag and coverage, and shed pictures if the worker is behind."""
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
         views = {view.name: view for view in self._parts.board.views()}
         live = [lane for lane in self._parts.lanes if lane.intake.live and views[lane.name].opened_s is not None]
@@ -213,7 +213,7 @@ class Worker(threading.Thread):
         for lane in self._parts.lanes:
             view = views[lane.name]
             lost = view.state in ("backoff", "stalled") or (view.state == "connecting" and view.opened_s is None)
-            if view.live and lost:  # not before the first connection, nor while its first cells wait for their context
+            if view.live and lost:  # not before the first connection or the first scored cell
                 self._coverage[lane.name].push(now_s, passed_s, 0.0)
             lag_s = lane.intake.age_s() if lane.intake.live else 0.0
             coverage = self._coverage[lane.name].ratio()
@@ -232,23 +232,23 @@ class Worker(threading.Thread):
 
     def _shed(self, stride: PictureStride, now_s: float, live: Sequence[Lane]) -> None:
         spent_s = sum(self._parts.stopwatch.spent_s.pop(name, 0.0) for name in self._parts.picture_stages)
-        looked_at = 0.0
+        processed = 0.0
         for lane in self._parts.lanes:
             if lane.pipeline.picture_stride:
-                looked_at += lane.pictures / lane.pipeline.picture_stride
+                processed += lane.pictures / lane.pipeline.picture_stride
             lane.pictures = 0
-        stride.measured(now_s, spent_s, looked_at)
+        stride.measured(now_s, spent_s, processed)
         before = stride.stride
         watched = sum(lane.has_video for lane in live)
         after = stride.update(now_s, self._recording_turns.own_late_s(self._late_s()), watched)
         if after != before:
             log.log(
                 logging.WARNING if after == 0 else logging.INFO,
-                "pictures: %s (a picture costs %.0f ms)",
-                f"one of {after} cells" if after else "none, the machine is too slow",
+                "pictures: %s (one takes %.0f ms)",
+                f"one every {after} cells" if after else "none, the machine is too slow",
                 1000 * (stride.cost_s or 0.0),
             )
         for lane in self._parts.lanes:
             lane.live_stride = after
-            # A recording waits for the model and loses nothing.
+            # A recording waits for the model instead of losing pictures.
             lane.pipeline.picture_stride = after if lane.intake.live else 1

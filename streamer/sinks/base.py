@@ -1,4 +1,4 @@
-"""What a sink is, and how messages get their numbers and reach all sinks. One thread, the publisher's, owns it all."""
+"""What a sink is, and how messages are numbered and sent to all sinks. Only the publisher's thread uses any of it."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from streamer.sinks.wire import Message, check, topic
 
 
 class Sink(Protocol):
-    """A destination of messages. It never waits for a reader: only the reader that is too slow loses messages."""
+    """A destination for messages. It never blocks on a slow reader: only that reader loses messages."""
 
     name: str
-    """What metrics and log lines call it."""
+    """Its name in metrics and log lines."""
 
     def send(self, message: Message) -> None:
         """Send a numbered message.
 
         Raises:
-            SinkError: it is lost; the next one may be sent all the same.
-            SinkGoneError: no message can be sent any more.
+            SinkError: this message is lost; the sink can still be used.
+            SinkGoneError: this message and all later ones are lost.
 
         """
 
     def poll(self, timeout_s: float) -> None:
-        """Do what readers ask for, and wait for that for at most `timeout_s` seconds. Raises `SinkError`."""
+        """Serve readers' requests, waiting at most `timeout_s` seconds for one. Raises `SinkError`."""
 
     def reopen(self) -> None:
-        """Open anew what may have been moved or removed since, as a log file after rotation. Raises `SinkError`."""
+        """Reopen whatever may have been moved or removed, such as a file after log rotation. Raises `SinkError`."""
 
     def close(self) -> None:
         """Send queued messages for at most 2 s, then close. Never raises; a second call has no effect."""
 
 
 class Numberer:
-    """Gives each message of one run its numbers and the time, in the order in which they are sent."""
+    """Gives each message its sequence numbers and send time, in the order of sending."""
 
     def __init__(self, publisher: str, run: str, clock_utc_s: Callable[[], float]) -> None:
-        """`run` is a name that no other start of a publisher of this name had; `clock_utc_s` gives Unix seconds."""
+        """`run` is unique to this start of the publisher; `clock_utc_s` returns Unix seconds."""
         self._publisher = publisher
         self.run = run
         self._clock_utc_s = clock_utc_s
         self._seq = 0
-        self._topic_seq: Counter[str] = Counter()  # as many as streams times classes
+        self._topic_seq: Counter[str] = Counter()  # bounded: streams times classes
 
     def number(self, message: Message) -> Message:
-        """`message` as it goes out. Raises `WireError` if it can't be encoded; that uses up no number."""
+        """`message` with its numbers. Raises `WireError` if it can't be encoded; the numbers are then not used up."""
         its_topic = topic(message)
         numbered = msgspec.structs.replace(
             message,
@@ -67,9 +67,9 @@ class Numberer:
 
 
 class Fanout:
-    """All sinks as one: each message is numbered once, recorded, and then goes to every one of them.
+    """All sinks as one: each message is numbered once, recorded, and sent to every sink.
 
-    A sink that is gone is let go.
+    A sink that is gone is removed.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Fanout:
         worked: Callable[[str], None],
         record: Callable[[Sequence[Message]], list[Message]] = list,
     ) -> None:
-        """`failed(sink's name, error)` hears of each message that a sink could not take; the others still get it.
+        """`failed(sink's name, error)` is called when a sink loses a message; the other sinks still receive it.
 
-        `worked(sink's name)` hears of each message that it took. A message that can't be encoded, as of a model that
-        gives NaN, is told of under the name `wire`. `record(numbered messages)` has stored them when it returns them as
-        they are to be sent: nobody hears of what a crash could make undone.
+        `worked(sink's name)` is called when a sink accepts one. A message that can't be encoded, for example
+        because the model returned NaN, is reported under the name `wire`. `record(numbered messages)` stores them
+        and returns them as they are to be sent, so that nobody receives what a crash could undo.
         """
         self._numberer = numberer
         self._sinks = list(sinks)
@@ -95,12 +95,12 @@ class Fanout:
 
     @property
     def names(self) -> list[str]:
-        """The sinks that are left."""
+        """Names of the remaining sinks."""
         return [sink.name for sink in self._sinks]
 
     @property
     def all_gone(self) -> bool:
-        """There were sinks, and none is left: nobody can hear of anything any more."""
+        """Whether there were sinks and none remains, so that messages reach nobody."""
         return self._had_sinks and not self._sinks
 
     def send(self, messages: Sequence[Message]) -> list[Message | None]:
@@ -133,13 +133,13 @@ class Fanout:
         return numbered
 
     def poll(self, timeout_s: float) -> None:
-        """Let every sink do what its readers ask for; together they wait for at most `timeout_s` seconds."""
+        """Poll every sink; together they wait at most `timeout_s` seconds."""
         share_s = timeout_s / max(len(self._sinks), 1)
         for sink in tuple(self._sinks):
             self._tried(sink, partial(sink.poll, share_s))
 
     def reopen(self) -> None:
-        """Let every sink open anew what may have been moved."""
+        """Reopen every sink."""
         for sink in tuple(self._sinks):
             self._tried(sink, sink.reopen)
 

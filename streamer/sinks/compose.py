@@ -1,4 +1,4 @@
-"""Converts the core's outputs to messages: samples become media seconds and, by the epoch's clock, UTC."""
+"""Converts the core's outputs to messages: samples become media seconds and, where a clock is known, UTC."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from streamer.timeline import Timeline, seconds
 from streamer.types import CELL, CellScores, Offset, Onset
 
 _TIME_DIGITS = 6
-"""Decimals of seconds: a sample is 45 us."""
+"""Decimals of a time in seconds; a sample lasts 45 us."""
 _SCORE_DIGITS = 4
 _LEVEL_DIGITS = 1
 
 
 def onset_message(onset: Onset, timeline: Timeline, level: EventLevel | None) -> OnsetMessage:
-    """The message of an onset, by what its epoch's clock says now; `level` is the event's so far."""
+    """The message for an onset, with UTC from what its epoch's timeline knows so far; `level`: of the event so far."""
     return OnsetMessage(
         stream=onset.stream,
         epoch=onset.epoch,
@@ -34,7 +34,7 @@ def onset_message(onset: Onset, timeline: Timeline, level: EventLevel | None) ->
 
 
 def offset_message(offset: Offset, timeline: Timeline, level: EventLevel | None) -> OffsetMessage:
-    """The message of an offset; its UTC of the onset may differ from the onset's own, if a better clock came since."""
+    """The message for an offset. Its onset's UTC may differ from the onset message's if a better clock came since."""
     return OffsetMessage(
         stream=offset.stream,
         epoch=offset.epoch,
@@ -57,7 +57,7 @@ def offset_message(offset: Offset, timeline: Timeline, level: EventLevel | None)
 
 
 def tags_message(scores: CellScores, classes: Sequence[str], timeline: Timeline) -> TagsMessage:
-    """The message of a window's clip-level tags; `classes` are the columns of the scores."""
+    """The message for a window's clip-level tags; `classes` name the columns of the scores."""
     return TagsMessage(
         stream=scores.stream,
         epoch=scores.epoch,
@@ -70,7 +70,7 @@ def tags_message(scores: CellScores, classes: Sequence[str], timeline: Timeline)
 
 
 def scores_message(scores: CellScores, classes: Sequence[str], timeline: Timeline) -> ScoresMessage:
-    """The message of some cells' scores; `classes` are their columns."""
+    """The message for the scores of consecutive cells; `classes` name their columns."""
     return ScoresMessage(
         stream=scores.stream,
         epoch=scores.epoch,

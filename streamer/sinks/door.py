@@ -22,7 +22,7 @@ from streamer.sinks.loopback import loopback_addresses
 log = logging.getLogger(__name__)
 
 _TRIES = 5
-"""To find a port that is free at all addresses of a name."""
+"""Attempts to find a port that is free on all addresses of a name."""
 _FREED_S = 1.0
 """How long a port may take to be free again once it is let go."""
 _TCP = re.compile(r"tcp://(?P<host>[^/\s]+):(?P<port>\d+|\*)")
@@ -37,8 +37,8 @@ class Door:
         `options` are set before anybody can connect.
 
         Raises:
-            SinkError: it is not such an endpoint, is taken, can't be bound, or reaches beyond this machine
-                without keys.
+            SinkError: the endpoint is malformed, in use or can't be bound, or reaches beyond this machine without
+                keys.
 
         """
         addresses = _addresses(endpoint, access)
@@ -54,9 +54,9 @@ class Door:
             access.close(self.socket)
             raise SinkError(_why_not(endpoint, error)) from None
         self.endpoint: str = self._bound[0]
-        """Where peers connect to, with the port that was chosen."""
+        """Where peers connect, with the port that the system chose."""
         path = self.endpoint.removeprefix("ipc://") if self.endpoint.startswith("ipc://") else "@"
-        self._path = None if path.startswith("@") else path  # None: nothing that could be removed
+        self._path = None if path.startswith("@") else path  # None: no file that could be removed
         self._file = self._there()
         self._revocations = access.revocations
         self._closed: list[str] = []  # where it should listen and does not
@@ -65,7 +65,7 @@ class Door:
         """Look after the socket: cut off who may not be here any more, and listen where that has stopped.
 
         Raises:
-            SinkError: nobody new can connect, as an ipc endpoint's file is gone, or another program took the port.
+            SinkError: new subscribers can't connect: an ipc endpoint's file is gone, or the port was taken.
 
         """
         self.access.check()
@@ -78,7 +78,7 @@ class Door:
             self.reopen()
 
     def reopen(self) -> None:
-        """Read the allow-list anew, and make an ipc endpoint's file anew if it is gone. Raises `SinkError`."""
+        """Read the allow-list again, and recreate an ipc endpoint's file if it was removed. Raises `SinkError`."""
         self.access.reload()
         if self._path is None or self._there() == self._file:
             return
@@ -87,9 +87,9 @@ class Door:
             self.socket.bind(self.endpoint)
         except (SinkError, zmq.ZMQError) as error:
             why = _why_not(self.endpoint, error) if isinstance(error, zmq.ZMQError) else str(error)
-            raise SinkError(f"nobody new can connect: the endpoint's file was removed; {why}") from None
+            raise SinkError(f"new subscribers can't connect: the endpoint's file was removed; {why}") from None
         self._file = self._there()
-        log.warning("%s: the endpoint's file was removed; it is made anew", self.endpoint)
+        log.warning("%s: the endpoint's file was removed; recreated it", self.endpoint)
 
     def close(self) -> None:
         """Stop listening. What is queued goes out for as long as the socket's LINGER says."""
@@ -114,18 +114,18 @@ class Door:
                 self._closed.pop(0)
             except zmq.ZMQError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= until_s:
-                    raise SinkError(f"nobody new can connect: {_why_not(one, error)}") from None
+                    raise SinkError(f"new subscribers can't connect: {_why_not(one, error)}") from None
                 time.sleep(0.002)  # ZeroMQ's own thread has not closed it yet
         self._file = self._there()
 
     def _bind(self, addresses: Sequence[str]) -> None:
-        """Bind to all of `addresses`, which differ in their host alone, at one port."""
+        """Bind to all of `addresses`, which differ only in their host, at one port."""
         for last in (False,) * _TRIES + (True,):
             self._bound = []
             try:
                 for address in addresses:
                     self.socket.set(zmq.IPV6, address.startswith("tcp://["))
-                    # A port that the system chooses for the first is the others' too.
+                    # The port that the system chose for the first address is used for the others.
                     host, _, port = address.rpartition(":")
                     self.socket.bind(f"{host}:{self._bound[0].rpartition(':')[2] if self._bound else port}")
                     self._bound.append(self.socket.get_string(zmq.LAST_ENDPOINT))
@@ -139,7 +139,7 @@ class Door:
         raise AssertionError
 
     def _there(self) -> tuple[int, int] | None:
-        """Which file is at the path of an ipc endpoint: device and inode; None if there is none."""
+        """Device and inode of the file at an ipc endpoint's path; None if there is none."""
         try:
             found = os.stat(self._path) if self._path is not None else None
         except OSError:
@@ -154,7 +154,7 @@ def _addresses(endpoint: str, access: Access) -> list[str]:
         return [endpoint]
     match = _TCP.fullmatch(endpoint)
     if match is None or (match["port"] != "*" and int(match["port"]) > 65_535):
-        raise SinkError(f"{endpoint!r} is not an endpoint to publish at; use tcp://127.0.0.1:PORT or ipc://PATH")
+        raise SinkError(f"{endpoint!r} is not a valid endpoint; use tcp://127.0.0.1:PORT or ipc://PATH")
     host, port = match["host"], match["port"]
     addresses = loopback_addresses(host)
     if not addresses:
@@ -184,29 +184,31 @@ def _network_addresses(endpoint: str, host: str) -> list[str]:
 
 
 def _check_path(endpoint: str, path: str) -> None:
-    """Raise `SinkError` if something is at `path`, or listens there, that ZeroMQ would remove without a word."""
+    """Raises `SinkError` if `path` is in use or holds another file: ZeroMQ would silently replace it."""
     if path.startswith("@") or path == "*":
-        return  # in no folder; a path of ZeroMQ's choice
+        return  # an abstract name, or a path that ZeroMQ chooses
     try:
         mode = Path(path).stat().st_mode
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise SinkError(f"{endpoint}: a file is there that is no socket; choose another path")
+        raise SinkError(f"{endpoint}: the file there is not a socket; choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(0.5)
         try:
             probe.connect(path)
         except OSError:
-            return  # left behind by a program that is gone
-    raise SinkError(f"{endpoint} is taken; stop the program that has it (another earwitness?), or choose another path")
+            return  # left behind by a program that has ended
+    raise SinkError(
+        f"{endpoint} is in use; stop the program that uses it (another earwitness?), or choose another path"
+    )
 
 
 def _why_not(endpoint: str, error: zmq.ZMQError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"{endpoint} is taken; stop the program that has it (another earwitness?), or choose another port"
+        return f"{endpoint} is in use; stop the program that uses it (another earwitness?), or choose another port"
     if error.errno == errno.EACCES:
-        return f"{endpoint}: not allowed here; choose a port above 1023, or a folder that you may write to"
+        return f"{endpoint}: permission denied; choose a port above 1023, or a folder that you may write to"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"{endpoint}: there is no such folder; make it, or choose another path"
+        return f"{endpoint}: no such folder; create it, or choose another path"
     return f"{endpoint}: {error.strerror}"

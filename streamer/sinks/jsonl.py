@@ -1,4 +1,4 @@
-"""Messages as lines of JSON, appended to a file or written to standard output."""
+"""Messages as JSON lines, appended to a file or written to standard output."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from streamer.sinks.wire import Message, encode
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.2
-"""How long a pipe's reader may take to make room. Once it failed to, it is not waited for until it has."""
+"""How long to wait for a pipe's reader to make room. After a timeout, no more waiting until it has made room."""
 _LINE_PATIENCE_S = 1.0
-"""The same in the middle of a line."""
+"""The same, for the rest of a line that is partly written."""
 _AT_ONCE = select.PIPE_BUF
-"""Bytes that go into a pipe without waiting when it says that there is room."""
+"""Bytes that a pipe takes without blocking once poll says that it is writable."""
 
 
 class JsonLinesSink:
-    """One message a line, at once. A line that can't be written is lost, and the next one is tried again.
+    """Writes each message as a line, unbuffered. A line that can't be written is lost; the next is tried as usual.
 
-    A file follows its path: when what is there is another file, or none, as after logrotate or in a folder that was
-    made anew, the file is opened again. A FIFO that nobody reads loses messages until somebody does.
+    The sink follows its path: if the file there was replaced or removed, as by logrotate, it is reopened. A FIFO
+    loses messages while nobody reads it.
     """
 
     name = "jsonl"
 
     def __init__(self, path: str) -> None:
-        """Append to the file `path`, made if need be; `-` is standard output. Raises `SinkError` if it can't be."""
+        """Append to the file `path`, created if missing; `-` is standard output. Raises `SinkError` if that fails."""
         self._path = None if path == "-" else path
         self._where = path if self._path else "standard output"
         self._patient = True
-        self._mend = b""  # what must come first so that the next line is a line of its own
+        self._mend = b""  # written before the next line, to end one that was cut short
         self._fd = -1
         self._room = select.poll()
         try:
@@ -48,7 +48,7 @@ class JsonLinesSink:
             else:
                 self._hold(os.dup(sys.stdout.fileno()))
         except OSError as error:
-            if error.errno != errno.ENXIO:  # a FIFO's reader may come later
+            if error.errno != errno.ENXIO:  # ENXIO: a FIFO without a reader yet
                 raise SinkError(
                     f"can't write messages to {self._where}: {error.strerror}; choose another file"
                 ) from None
@@ -57,9 +57,9 @@ class JsonLinesSink:
         """Write a line.
 
         Raises:
-            SinkError: it is lost: the disk is full, the file can't be opened again where it was moved away, or the
-                reader of the pipe is gone or too slow.
-            SinkGoneError: it is lost and so is all that follows: whoever read standard output has gone.
+            SinkError: the line is lost: the disk is full, the file was moved and can't be reopened, or the pipe's
+                reader is gone or too slow.
+            SinkGoneError: this and all later lines are lost: the reader of standard output is gone.
 
         """
         try:
@@ -69,7 +69,7 @@ class JsonLinesSink:
             raise self._lost(error) from None
 
     def poll(self, timeout_s: float) -> None:
-        """Wait: nobody asks a file for anything. Raises `SinkGoneError` if whoever read standard output has gone."""
+        """Only wait, as there are no requests. Raises `SinkGoneError` if the reader of standard output is gone."""
         if self._path is None and self._fd >= 0:
             for _, event in self._room.poll(0):
                 if event & (select.POLLERR | select.POLLHUP):
@@ -77,7 +77,7 @@ class JsonLinesSink:
         time.sleep(timeout_s)
 
     def reopen(self) -> None:
-        """Close the file and open it anew at its path; standard output stays. Raises `SinkError`."""
+        """Close the file and open its path again; standard output stays open. Raises `SinkError`."""
         if self._path is not None:
             self.close()
             try:
@@ -86,14 +86,14 @@ class JsonLinesSink:
                 raise self._lost(error) from None
 
     def close(self) -> None:
-        """Close the file; every line is already in it."""
+        """Close the file; every line has already been written."""
         if self._fd >= 0:
             self._room.unregister(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def _follow(self) -> None:
-        """Open the path if nothing is open, or something else is there than what is open. Raises `OSError`."""
+        """Open the path if nothing is open or the path now leads to another file. Raises `OSError`."""
         if self._path is None:
             return
         if self._fd >= 0:
@@ -104,10 +104,10 @@ class JsonLinesSink:
                 there = None
             if there is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
                 if stat.S_ISREG(ours.st_mode) and not ours.st_size:
-                    self._mend = b""  # it was emptied
+                    self._mend = b""  # it was truncated
                 return
             self.close()
-            log.info("%s was moved or removed; it is opened again", self._where)
+            log.info("%s was moved or removed; reopening it", self._where)
         self._open(self._path)
 
     def _open(self, path: str) -> None:
@@ -116,7 +116,7 @@ class JsonLinesSink:
             is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
         except FileNotFoundError:
             is_fifo = False
-        # A FIFO opened for reading too would take messages though nobody reads them. Of a file the end is read.
+        # A file is opened for reading too, to look at its last byte. A FIFO opened so would count as its own reader.
         flags = os.O_WRONLY if is_fifo else os.O_RDWR | os.O_CREAT
         self._hold(os.open(path, flags | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o644))
         now = os.fstat(self._fd)
@@ -128,13 +128,13 @@ class JsonLinesSink:
         self._room.register(fd, select.POLLOUT)
 
     def _write(self, line: bytes) -> None:
-        """Write all of it, or raise `SinkError` or `OSError`; half a line is mended by the next."""
+        """Write all of `line`. Raises `SinkError` or `OSError`; the next call then ends a half-written line first."""
         written = 0
         wait_s = _PATIENCE_S if self._patient else 0.0
         try:
             while written < len(line):
                 if not self._room.poll(wait_s * 1000):
-                    raise SinkError(f"a message to {self._where} is lost: its reader is too slow")
+                    raise SinkError(f"message to {self._where} lost: its reader is too slow")
                 written += os.write(self._fd, line[written : written + _AT_ONCE])
                 wait_s = _LINE_PATIENCE_S
         finally:
@@ -145,13 +145,13 @@ class JsonLinesSink:
     def _lost(self, error: OSError) -> SinkError:
         if self._path is None and self._is_gone(error):
             self.close()
-            return SinkGoneError(f"whoever read {self._where} has gone; it gets no more messages")
+            return SinkGoneError(f"the reader of {self._where} is gone; it gets no more messages")
         if error.errno in (errno.EPIPE, errno.ENXIO):
-            self.close()  # a FIFO: it can be opened again when it has a reader
-            return SinkError(f"a message to {self._where} is lost: nobody reads it")
-        return SinkError(f"a message to {self._where} is lost: {error.strerror}")
+            self.close()  # a FIFO: to be reopened once it has a reader
+            return SinkError(f"message to {self._where} lost: nobody is reading it")
+        return SinkError(f"message to {self._where} lost: {error.strerror}")
 
     def _is_gone(self, error: OSError) -> bool:
-        """Of standard output: the pipe's reader has gone, the connection is cut, the terminal has been closed."""
+        """Whether standard output is gone for good: pipe without a reader, closed connection or closed terminal."""
         hung_up = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self._fd).st_mode)
         return hung_up or error.errno in (errno.EPIPE, errno.ECONNRESET)

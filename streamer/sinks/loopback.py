@@ -1,7 +1,7 @@
-"""Which addresses of this machine alone a host's name stands for.
+"""Resolves a host name to loopback addresses.
 
-Two programs that resolve `localhost` may take another of its addresses each, 127.0.0.1 or ::1, and never meet. So who
-listens at a name listens at all of its addresses, and who connects to one tries them all.
+Of two programs that resolve `localhost`, one may choose 127.0.0.1 and the other ::1, so that they never connect.
+Therefore a server binds to all addresses of a name, and a client tries them all.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import socket
 
 
 def loopback_addresses(host: str) -> list[str]:
-    """The IP addresses of `host` (a name, or an address with or without brackets), IPv4 first.
+    """The loopback addresses of `host` (a name, or an IP address with or without brackets), IPv4 first.
 
-    Only those that this machine has; [] if `host` is unknown, or any of its addresses reaches beyond this machine.
+    Addresses that this machine does not have are left out. [] if `host` is unknown or has any other address.
     """
     host = host.removeprefix("[").removesuffix("]")
     if _is_address(host):
@@ -39,7 +39,7 @@ def _is_address(text: str) -> bool:
 
 
 def _is_here(address: str) -> bool:
-    """Whether this machine has the address: many have no IPv6."""
+    """Whether this machine has the address; many have no IPv6."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.bind((address, 0))

@@ -1,4 +1,4 @@
-"""The current state for late subscribers: every stream's status and the open events."""
+"""The current state, kept for late subscribers: every stream's status and the open events."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, StatusMess
 
 
 class Snapshot:
-    """Receives all published messages, and keeps the current status and open onset of each topic.
+    """Receives all published messages, and keeps the current status or open onset of each topic.
 
-    It holds at most a status per stream and an onset per stream and class, even if offsets were lost on the way
-    here: an onset gives way to the next one of its class, and all give way to a new epoch.
+    It holds at most one status per stream and one onset per stream and class, even if offsets never arrive:
+    the next onset of the class replaces it, and a new epoch discards all onsets of its stream.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, StatusMessage | OnsetMessage] = {}  # by topic
 
     def push(self, message: Message) -> None:
-        """A numbered message has been published."""
+        """Update the state with a message that has been published."""
         if isinstance(message, OffsetMessage):
             onset = self._held.get(topic(message))
             if isinstance(onset, OnsetMessage) and onset.event_id == message.event_id:
@@ -30,7 +30,7 @@ class Snapshot:
             self._held[topic(message)] = message
 
     def matching(self, prefixes: Collection[str]) -> list[StatusMessage | OnsetMessage]:
-        """What holds in the topics that begin with one of `prefixes`, in the order of publishing, marked as replay."""
+        """The held messages whose topics begin with one of `prefixes`, in publishing order, marked `replay`."""
         held = [message for its_topic, message in self._held.items() if its_topic.startswith(tuple(prefixes))]
         held.sort(key=lambda message: message.seq)
         return [msgspec.structs.replace(message, replay=True) for message in held]

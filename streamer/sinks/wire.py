@@ -133,15 +133,15 @@ class ScoresMessage(_StreamHeader, kw_only=True, frozen=True, tag="scores"):
 
 
 class AudioStatus(Struct, kw_only=True, frozen=True):
-    """What is listened to, and how loud it is."""
+    """The audio in use, and its level."""
 
-    codec: Annotated[str, Meta(description="FFmpeg's name of it.")]
-    rate_hz: Annotated[Count, Meta(description="Samples a second of the source; 0: not known.")]
-    channels: Annotated[Count, Meta(description="Channels of the track; 0: not known.")]
-    channel: Annotated[str, Meta(description="Which is listened to: `mix`, their mean, or its number from 1.")]
-    track: Annotated[int, Meta(ge=1, description="Number of the audio track among the source's, from 1.")]
+    codec: Annotated[str, Meta(description="Codec, as FFmpeg names it.")]
+    rate_hz: Annotated[Count, Meta(description="Sample rate of the source in Hz; 0: unknown.")]
+    channels: Annotated[Count, Meta(description="Channels of the track; 0: unknown.")]
+    channel: Annotated[str, Meta(description="Channel in use, counted from 1, or `mix`: the mean of all.")]
+    track: Annotated[int, Meta(ge=1, description="Audio track in use, counted from 1.")]
     tracks: Annotated[int, Meta(ge=1, description="How many audio tracks the source has.")]
-    language: Annotated[str, Meta(description="Language of the track, as the source says it; may be empty.")]
+    language: Annotated[str, Meta(description="Language of the track, as the source states it; may be empty.")]
     rms_dbfs: Annotated[
         float | None, Meta(description="Level of the newest second in dB of full scale; null: not measured yet.")
     ]
@@ -166,10 +166,10 @@ class StatusMessage(_StreamHeader, kw_only=True, frozen=True, tag="status"):
     reconnects: Annotated[Count, Meta(description="Lost or failed connections since the daemon started.")]
     clock: Annotated[ClockSource | None, Meta(description="Current source of UTC; null: unknown.")]
     # Fields added within schema 1 have defaults, so that messages of older daemons can be read.
-    audio: Annotated[AudioStatus | None, Meta(description="What is listened to; null: no sound.")] = None
-    input: Annotated[InputState, Meta(description="Whether there is anything to hear in it.")] = "unknown"
+    audio: Annotated[AudioStatus | None, Meta(description="The audio in use; null: no sound.")] = None
+    input: Annotated[InputState, Meta(description="Whether the audio holds any usable sound.")] = "unknown"
     warnings: Annotated[
-        list[str], Meta(description="What is wrong though media comes: a line for people each, without secrets.")
+        list[str], Meta(description="Faults while media arrives, one readable line each; never contain secrets.")
     ] = msgspec.field(default_factory=list)
 
 
@@ -210,7 +210,7 @@ _KNOWN = frozenset(str(kind.__struct_config__.tag) for kind in TYPES)
 
 
 class UnknownTypeError(WireError):
-    """A message of a type that is newer than this version: a reader skips it."""
+    """A message of a type that this version does not know; readers skip it."""
 
     def __init__(self, head: Head) -> None:
         super().__init__(f"message of unknown type {head.type!r}: sent by a newer earwitness?")
@@ -237,7 +237,7 @@ def topic(message: Message) -> str:
 
 
 def encode(message: Message) -> bytes:
-    """The message as one line of JSON, UTF-8, without the newline. Raises `WireError` if `check` does."""
+    """The message as one line of UTF-8 JSON, without the newline. Raises `WireError` if `check` does."""
     check(message)
     return msgspec.json.encode(message)
 
@@ -246,7 +246,7 @@ def decode(data: bytes) -> Message:
     """A message from its JSON. Fields that this version does not know are ignored.
 
     Raises:
-        UnknownTypeError: its type is unknown, as it may be from a newer daemon.
+        UnknownTypeError: its type is unknown; a newer daemon may have sent it.
         WireError: its schema is newer than this version, or it is not a message.
 
     """
@@ -258,7 +258,7 @@ def decode(data: bytes) -> Message:
             raise UnknownTypeError(head)
         message = _DECODER.decode(data)
     except UnicodeDecodeError:
-        raise WireError("not a message: is not UTF-8; is this the endpoint of an earwitness?") from None
+        raise WireError("not a message: not UTF-8; is this the endpoint of an earwitness?") from None
     except msgspec.MsgspecError as error:
         raise WireError(f"not a message: {error}; is this the endpoint of an earwitness?") from None
     check(message)
@@ -298,7 +298,7 @@ def _finite(value: object) -> bool:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one message. Unknown fields are allowed, as readers must allow them."""
+    """The JSON Schema (2020-12) of one message. It allows unknown fields, as readers must."""
     references, components = msgspec.json.schema_components(TYPES, ref_template="#/$defs/{name}")
     for component in components.values():
         # Header fields have defaults in Python so that messages can be made before they are numbered. They are always
@@ -318,7 +318,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """`json_schema` as stored in `docs/messages.schema.json`."""
+    """`json_schema` as text, as stored in `docs/messages.schema.json`."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

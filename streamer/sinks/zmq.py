@@ -1,4 +1,4 @@
-"""Messages over ZeroMQ: an XPUB socket that any SUB socket, in any language, connects to."""
+"""Messages over ZeroMQ: an XPUB socket to which SUB sockets in any language connect."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from streamer.sinks.snapshot import Snapshot
 from streamer.sinks.wire import Message, encode, topic
 
 _LINGER_S = 2.0
-"""How long `close` waits for subscribers to take what is queued for them."""
+"""How long `close` waits for subscribers to receive what is queued for them."""
 _LONGEST_PREFIX = 4096
-"""Bytes of a subscription; no topic is longer, and a subscriber that sends more is cut off."""
+"""Bytes of a subscription. No topic is longer, and ZeroMQ disconnects a subscriber that sends more."""
 _SUBSCRIPTIONS_A_POLL = 1000
 
 
@@ -36,8 +36,7 @@ class ZmqSink:
         `access` decides who may subscribe; without it everybody may, on this machine.
 
         Raises:
-            SinkError: it is not such an endpoint, is taken, can't be bound, or reaches beyond this machine
-                without keys.
+            SinkError: the endpoint is malformed, in use or can't be bound, or reaches beyond this machine without keys.
 
         """
         options = (
@@ -58,32 +57,32 @@ class ZmqSink:
         """How often the queue of a subscriber has run full."""
 
     def send(self, message: Message) -> None:
-        """Send to all whose subscription matches; never waits.
+        """Send to all matching subscribers; never waits.
 
         Raises:
-            SinkError: the socket is broken, or nobody new can connect.
+            SinkError: the socket is broken, or new subscribers can't connect.
 
         """
-        self._answer(0.0)  # what held before this message goes to new subscribers before it
+        self._answer(0.0)  # new subscribers receive the earlier state before this message
         self._snapshot.push(message)
         self._send(message)
         self._door.keep()
 
     def poll(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` seconds for new subscriptions and send them what holds. Raises like `send`."""
+        """Wait at most `timeout_s` seconds for new subscriptions and send them the state. Raises `SinkError`."""
         self._door.keep()
         self._answer(timeout_s)
 
     def reopen(self) -> None:
-        """Make an ipc endpoint's file anew if it is gone; read the allow-list anew. Raises `SinkError`."""
+        """Recreate an ipc endpoint's file if it was removed, and read the allow-list again. Raises `SinkError`."""
         self._door.reopen()
 
     def close(self) -> None:
-        """Stop; what is queued for subscribers goes out for at most 2 s more."""
+        """Send queued messages for at most 2 s, then close."""
         self._door.close()
 
     def _answer(self, timeout_s: float) -> None:
-        """Take in new subscriptions and send them what holds."""
+        """Read new subscriptions and send them the current state."""
         prefixes = set()
         try:
             if self._socket.poll(round(timeout_s * 1000), zmq.POLLIN):
@@ -99,11 +98,11 @@ class ZmqSink:
             self._send(message)
 
     def _send(self, message: Message) -> None:
-        """Send, and count if a subscriber's queue turns out to be full, which then has missed it."""
+        """Send, and count an overflow if a subscriber's queue is full and it misses the message."""
         frames = (topic(message).encode(), encode(message))
         try:
             try:
-                # Refused as a whole if a queue is full, which is how one learns of it.
+                # With NODROP, a full queue refuses the message for all: the only way to notice one.
                 self._socket.set(zmq.XPUB_NODROP, 1)
                 self._socket.send_multipart(frames, zmq.DONTWAIT)
             except zmq.Again:

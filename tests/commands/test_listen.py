@@ -38,7 +38,7 @@ def test_lines_for_people() -> None:
         "      0.00 s  cam  tags    10.0 s: Dog 0.25, Speech 0.25, Alarm_bell_ringing 0.25",
         "      0.00 s  cam  scores  2 cells of 3 classes",
         "14:13:25.0Z  earwitness  heartbeat  up 12 s, cam streaming",
-        "14:13:26.0Z  cam  status  backoff (timeout), hears by spectral, coverage 100%, 0.2 s behind",
+        "14:13:26.0Z  cam  status  backoff (timeout), uses spectral, coverage 100%, 0.2 s behind",
     ]
 
 

@@ -80,7 +80,7 @@ def test_a_choice_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(SystemExit):
         parsed(["replay", film, *words])
-    assert "is not a number from 1 up" in capsys.readouterr().err
+    assert "is not a whole number from 1" in capsys.readouterr().err
 
 
 def verdicts(bundle: Path, arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

@@ -193,14 +193,14 @@ def test_clips_and_truth_need_not_be_the_same(
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["{clips}", "--scores"], UsageError, "--report DIR"),
+        (["{clips}", "--scores"], UsageError, "--report FOLDER"),
         (["{clips}", "--model", "{clips}"], BundleError, "bundle.json can't be read"),
         (["{clips}", "--truth", "{clips}/notes.md"], TruthError, "the first line must be"),
         (["{tmp}/empty"], UsageError, "the folder holds no clips"),
         (["{tmp}/list.tsv"], UsageError, "neither a clip nor a listing of clips"),
         (["{tmp}/blank.txt"], UsageError, "the listing names no clips"),
         (["{tmp}/other.tsv", "--truth", "{tmp}/foreign.tsv"], TruthError, "class 'Bog' of -c.mp4 .* did you mean Dog"),
-        (["{tmp}/other.tsv", "--truth", "{tmp}/nothing.tsv"], TruthError, "speaks of none of the clips"),
+        (["{tmp}/other.tsv", "--truth", "{tmp}/nothing.tsv"], TruthError, "has none of the clips"),
         (["{clips}", "--report", "{clips}/notes.md"], UsageError, "can't make the folder"),
         (["http://h/x.wav?id=1", "http://h/x.wav?id=2"], UsageError, "could not tell .* apart"),
         (["{clips}/-c.mp4", "{tmp}/-c.mp4", "--truth", "{tmp}/c.tsv"], TruthError, "-c.mp4 and .*-c.mp4 are both -c"),

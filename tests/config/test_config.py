@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -27,33 +28,55 @@ def fault(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> s
     return str(caught.value).replace(str(tmp_path / "daemon.yaml"), "FILE")
 
 
-def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
-    names = set()
+def fields_of(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The description of each field, by its dotted name."""
+    fields = {}
     for name, field in model.model_fields.items():
-        names.add(prefix + name)
-        assert field.description, f"{prefix}{name} is not documented"
+        fields[prefix + name] = field.description or ""
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names |= fields_of(field.annotation, f"{prefix}{name}.")
-    return names
+            fields |= fields_of(field.annotation, f"{prefix}{name}.")
+    return fields
+
+
+def comments_of(path: Path) -> dict[str, str]:
+    """The comment of each field in a config file, beside or above it, by the field's dotted name."""
+    comments: dict[str, str] = {}
+    above: list[str] = []
+    names: list[str] = []
+    for line in path.read_text().splitlines():
+        field = re.fullmatch(r"( *)(\w+):(?: [^#]*?)?(?: *# (.*))?", line)
+        if field is not None:
+            indent, name, beside = field.groups()
+            names = [*names[: len(indent) // 2], name]
+            comments[".".join(names)] = beside or " ".join(above)
+        above = [*above, line.strip("# ")] if line.lstrip().startswith("#") else []
+    return comments
+
+
+def plain(text: str) -> str:
+    """`text` without what differs between a comment and a description: quotes, a capital, the last full stop."""
+    text = re.sub("[`'\"]", "", text)
+    return text[:1].lower() + text[1:].removesuffix(".")
 
 
 def test_the_example_shows_every_field_with_its_default() -> None:
     config = load_config(CONFIGS / "example.yaml", ENVIRON)
     shown = yaml.safe_load((CONFIGS / "example.yaml").read_text())
     stream = shown.pop("streams")["door"]
-    assert set(stream) == fields_of(StreamConfig)
+    assert set(stream) == set(fields_of(StreamConfig))
     names = set(shown) | {f"{name}.{sub}" for name, part in shown.items() if isinstance(part, dict) for sub in part}
-    assert names == fields_of(DaemonConfig) - {"streams"}
+    assert names == set(fields_of(DaemonConfig)) - {"streams"}
     assert config.streams["door"].source == Address.parse("rtsp://user:hunter2@camera.example/stream")
     defaults = DaemonConfig(streams={"door": StreamConfig(source=config.streams["door"].source)})
     assert config == defaults
 
 
-def test_every_line_of_the_example_has_a_comment() -> None:
-    lines = (CONFIGS / "example.yaml").read_text().splitlines()
-    for before, line in zip(["", *lines], lines, strict=False):
-        section = line.rstrip().endswith(":")
-        assert not line.strip() or "#" in line or "#" in before or section, line
+def test_the_comments_of_the_example_are_the_descriptions() -> None:
+    streams = fields_of(StreamConfig, "streams.door.")
+    described = {name: plain(text) for name, text in {**fields_of(DaemonConfig), **streams}.items()}
+    comments = {name: plain(text) for name, text in comments_of(CONFIGS / "example.yaml").items()}
+    assert all(described.values())
+    assert described == {name: text for name, text in comments.items() if name != "streams.door"}
 
 
 def test_the_minimal_config_loads() -> None:
@@ -76,7 +99,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("log: {levle: info}\n", "config FILE:1: unknown field 'log.levle'; did you mean 'level'?"),
         (
             "publish: {xyzzy: 1}\n",
-            "config FILE:1: unknown field 'publish.xyzzy'; known here: zmq, keys, jsonl, tags, scores, ",
+            "config FILE:1: unknown field 'publish.xyzzy'; fields here: zmq, keys, jsonl, tags, scores, ",
         ),
         ("threshold: 0.5\n", "config FILE:1: unknown field 'threshold'"),
         ("streams:\n  door: {}\n", "config FILE:2: streams.door.source is missing"),
@@ -85,11 +108,11 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("publisher: a/b\n", "config FILE:1: publisher: names are 1 to 64 letters"),
         ("streams: [door]\n", "config FILE:1: streams"),
         ("windows:\n  hop_cells: 0\n", "config FILE:2: windows.hop_cells: input should be greater than or equal to 1"),
-        ("windows: 8\n", "config FILE:1: windows must hold fields"),
-        ("- a\n- b\n", "config FILE: must be fields and values (`streams:` ...), not a list"),
+        ("windows: 8\n", "config FILE:1: windows must contain fields"),
+        ("- a\n- b\n", "config FILE: must be fields with values (`streams:` ...), not a list"),
         ("streams:\n  door: [\n", "config FILE:3: not valid YAML"),
         ("a: b: c\n", "config FILE:1: not valid YAML"),
-        ("metrics: off\nmetrics: off\n", "config FILE:2: metrics is there twice, first in line 1"),
+        ("metrics: off\nmetrics: off\n", "config FILE:2: metrics is given twice, first in line 1"),
         ("\x00", "config FILE: not valid YAML"),
         ("load: {threads: many}\n", "config FILE:1: load.threads: input should be a valid integer"),
         ("load: {threads: many, picture_budget: 2}\n", "(and 1 more)"),
@@ -117,8 +140,8 @@ def test_variables(tmp_path: Path) -> None:
     config = load(tmp_path, text, {"USER_1": "u", "PW": "p:w"})
     assert config.streams["door"].source.reveal() == "rtsp://u:p%3Aw@h/x?a=$b"
     assert fault(tmp_path, text, {"PW": "x"}) == (
-        "config FILE:3: streams.door.source: the environment has no USER_1; "
-        "set it, or USER_1_FILE to a file that holds it"
+        "config FILE:3: streams.door.source: the environment variable USER_1 is not set, nor USER_1_FILE, which may "
+        "name a file that holds it"
     )
 
 

@@ -67,7 +67,7 @@ def test_on_the_command_line_too() -> None:
     config = with_sources(DaemonConfig(), ["door=rtsp://user:${PW}@h/x", "${CAMERA}"], ENVIRON)
     assert config.streams["door"].source.shown == "rtsp://***@h/x"
     assert config.streams["h"].source.reveal() == "rtsp://user:secret@h/x"
-    with pytest.raises(ConfigError, match="the environment has no GONE; set it"):
+    with pytest.raises(ConfigError, match="the environment variable GONE is not set"):
         with_sources(DaemonConfig(), ["door=rtsp://user:${GONE}@h/x"], ENVIRON)
 
 
@@ -82,7 +82,7 @@ def test_ffmpeg_options(tmp_path: Path) -> None:
     config = load_config(path, ENVIRON)
     assert config.streams["a"].ffmpeg["headers"].get_secret_value() == "Authorization: Bearer a/b?c&d"
     assert "a/b" not in f"{config}{config!r}{config.model_dump()}{config.model_dump_json()}"
-    with pytest.raises(ConfigError, match=r"c.yaml:1: streams.a.ffmpeg: the environment has no TOKEN; set it"):
+    with pytest.raises(ConfigError, match=r"c.yaml:1: streams.a.ffmpeg: the environment variable TOKEN is not set"):
         load_config(path, {})
 
 

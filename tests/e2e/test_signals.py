@@ -101,7 +101,7 @@ def test_sighup_reopens_and_no_signal_but_sigkill_loses_an_offset(tmp_path: Path
             old = tmp_path / f"events.jsonl.{index}"
             daemon.path.rename(old)
             daemon.process.send_signal(number)
-            daemon.until(lambda count=index: daemon.log.count("outputs are opened anew: jsonl") == count)  # type: ignore[misc]
+            daemon.until(lambda count=index: daemon.log.count("reopened outputs: jsonl") == count)  # type: ignore[misc]
             daemon.until(lambda: daemon.lines())
         names = "USR2 ALRM VTALRM PROF IO PWR STKFLT PIPE RTMIN RTMAX CHLD CONT WINCH URG"
         for name in names.split():
@@ -134,7 +134,7 @@ def test_a_terminal_that_closes_ends_it_in_order_and_sighup_alone_does_not(
         os.close(slave)
         daemon.until(daemon.lines)
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.until(lambda: "opened anew" in daemon.log)
+        daemon.until(lambda: "reopened outputs" in daemon.log)
         time.sleep(1.5)
         daemon.until(daemon.open_events)
         os.close(master)
@@ -179,8 +179,8 @@ def test_run_into_head_ends_when_head_does(tmp_path: Path, clip: Path, bundle: P
     code, said, took_s = piped([*arguments, "--publish", "off"], 3)
     assert code == 1
     assert took_s < 5.0
-    assert said.count("whoever read standard output has gone") == 1
-    assert said.splitlines()[-1].endswith("nobody is left to tell")
+    assert said.count("the reader of standard output is gone") == 1
+    assert said.splitlines()[-1].endswith("no sink is left")
     assert "Traceback" not in said
 
 

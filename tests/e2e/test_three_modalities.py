@@ -21,7 +21,7 @@ from tests.models import bursts, seeded_bundle
 from tests.weights import vgg16_tensors, vggish_tensors
 
 MODALITIES = ("spectral", "vggish", "vgg16")
-PICTURES = re.compile(r"pictures: (?:one of (\d+) cells|none)")
+PICTURES = re.compile(r"pictures: (?:one every (\d+) cells|none)")
 
 
 @pytest.fixture(scope="module")

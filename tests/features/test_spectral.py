@@ -55,7 +55,7 @@ def test_ten_seconds_are_151_cells_as_torchaudio_computes_them() -> None:
     assert np.abs(cells.values.reshape(604, 128) - reference.numpy()).max() < 1e-4 * reference.max()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(length=st.integers(0, 9 * CELL), cuts=st.lists(st.integers(0, 9 * CELL), max_size=12), seed=st.integers(0, 99))
 def test_any_chunking_gives_the_same_cells(length: int, cuts: list[int], seed: int) -> None:
     samples = noise(length, seed)

@@ -127,7 +127,7 @@ def test_the_full_network_on_cells_from_its_file(vgg16_file: Path) -> None:
         EXTRACTORS["vgg16"]({"weights_sha256": "0" * 64}, WeightsStore(vgg16_file.parent))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     times=st.lists(st.integers(0, 40 * CELL), max_size=60, unique=True).map(sorted),
     more=st.integers(0, 40),
@@ -144,7 +144,7 @@ def test_each_cell_has_the_picture_nearest_to_its_centre_or_the_last(
     assert max(network.batches, default=0) <= BATCH
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     times=st.lists(st.integers(0, 60 * CELL), min_size=1, max_size=60, unique=True).map(sorted),
     stride=st.sampled_from([1, 2, 4, 8, 16]),

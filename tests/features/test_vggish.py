@@ -170,7 +170,7 @@ def test_an_alignment_that_is_not_known_is_refused() -> None:
         VggishSpec(alignment="middle")  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length=st.integers(0, 45_000),
     cuts=st.lists(st.integers(0, 45_000), max_size=12),
@@ -187,7 +187,7 @@ def test_any_chunking_gives_the_same_cells(length: int, cuts: list[int], seed: i
     assert length == 0 or cells.valid.all()
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(cuts=st.lists(st.integers(0, 26_000), min_size=1, max_size=6))
 def test_any_chunking_gives_the_same_cells_of_the_full_network(full: Vggish, cuts: list[int]) -> None:
     samples = noise(26_000)
@@ -210,7 +210,7 @@ def test_cells_come_out_in_batches_as_soon_as_the_last_one_is_complete() -> None
     assert len(extractor.push(Chunk(RATE_HZ, enough - 1, noise(1)))) == BATCH
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     hole=st.tuples(st.integers(0, 60_000), st.integers(1, 30_000)),
     cuts=st.lists(st.integers(0, 60_000), max_size=8),

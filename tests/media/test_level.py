@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.media.level import (
@@ -52,7 +52,6 @@ def test_levels_are_those_of_the_books() -> None:
         assert level.loudest_dbfs == level.rms_dbfs
 
 
-@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 3 * RATE - 1), max_size=20))
 def test_cutting_changes_no_level(cuts: list[int]) -> None:
     channels = stereo(NOISE, SINE)

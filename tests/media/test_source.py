@@ -206,7 +206,7 @@ def test_damaged_floats_become_numbers() -> None:
     ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 3_000), min_size=1, max_size=40), st.sampled_from([8_000, 22_100, 44_100, 48_000]))
 def test_resampling_does_not_depend_on_chunking(sizes: list[int], rate_hz: int) -> None:
     samples = noise_bursts(sum(sizes) / rate_hz, rate_hz, bursts=((0, 99),))
@@ -278,7 +278,7 @@ def test_each_cell_gets_the_nearest_picture_and_no_other_is_made(tmp_path: Path,
         )  # cropped corner, and it is the right picture
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 5_000), min_size=1, max_size=60), st.integers(0, 3_000))
 def test_chooser_against_brute_force(gaps: list[int], first: int) -> None:
     shown = np.cumsum([first, *gaps])

@@ -54,7 +54,7 @@ def same(one: Sequence[Sound], other: Sequence[Sound]) -> bool:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     errors_ms=st.lists(st.integers(-60, 60), min_size=1, max_size=200),
     again=st.integers(1, 10),
@@ -171,7 +171,7 @@ def test_following_a_clock_keeps_a_tone() -> None:
     assert 20 * np.log10(aside.max() / spectrum.max()) < -55  # each thousandth sample dropped instead: -40
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     steps_ms=st.lists(
         st.tuples(st.integers(1, 60), st.sampled_from([0, 0, 0, 20, 40, 300, 1_900, 5_000, -21, -300, -5_000])),

@@ -490,7 +490,7 @@ def test_only_what_can_be_checked_is_fetched(tmp_path: Path) -> None:
         store.fetch("vggish", sha256="0" * 64)
     with pytest.raises(UsageError, match="'12' is not a SHA-256"):
         store.fetch("vggish", url="http://127.0.0.1/x", sha256="12")
-    with pytest.raises(UsageError, match="known are vggish, vgg16"):
+    with pytest.raises(UsageError, match="known: vggish, vgg16"):
         store.fetch("resnet")
 
 
@@ -518,7 +518,7 @@ def test_full_size_weights_are_fetched_listed_and_verified(
     folder = tmp_path / "earwitness" / "weights"
     code, _, *lines = run("list")
     assert code == "0"
-    assert sum(line.startswith("  not here   get it with: earwitness weights fetch ") for line in lines) == 2
+    assert sum(line.startswith("  missing    get it with: earwitness weights fetch ") for line in lines) == 2
     assert run("verify") == [
         "1",
         f"earwitness: error: there are no weights in {folder}; get some with: earwitness weights fetch NAME",
@@ -534,7 +534,7 @@ def test_full_size_weights_are_fetched_listed_and_verified(
     assert code == "0"
     assert line == f"vggish: good, not the published ones: {path} (SHA-256 {digest})"
     assert run("verify") == ["0", line]
-    assert f"  here       {path} (289 MB)" in run("list")
+    assert f"  installed  {path} (289 MB)" in run("list")
 
     with path.open("r+b") as file:
         file.seek(100_000_000)
@@ -560,10 +560,10 @@ def test_a_local_file_is_taken_only_if_its_network_fits(
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (("fetch", "resnet"), "2", "there are no weights 'resnet'; known are vggish, vgg16"),
+        (("fetch", "resnet"), "2", "there are no weights 'resnet'; known: vggish, vgg16"),
         (("verify", "resnet"), "2", "there are no weights 'resnet'"),
         (("verify", "vgg16"), "1", "vgg16 weights are not in "),
-        (("fetch", "vggish", "vgg16", "--file", "x.pth"), "2", "--url, --sha256 and --file are for one NAME"),
+        (("fetch", "vggish", "vgg16", "--file", "x.pth"), "2", "--url, --sha256 and --file apply to a single NAME"),
         (("fetch", "vggish", "--file", "x", "--url", "http://h/x"), "2", "give --url or --file, not both"),
         (("fetch", "vggish", "--file", "/missing.pth"), "1", "weights /missing.pth: can't be read: No such file"),
         (("fetch", "vggish", "--sha256", "0" * 64), "2", "say --url as well"),

@@ -66,7 +66,7 @@ def test_replaying_a_clip_is_evaluating_it_offline(tmp_path: Path, seconds: floa
     assert result.duration_s == pytest.approx(seconds, abs=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 100_000), st.lists(st.integers(0, 100_000), max_size=20))
 def test_a_clip_in_any_pieces_is_the_same_clip(length: int, cuts: list[int]) -> None:
     samples = bursts(5.0, seed=1)[:length]

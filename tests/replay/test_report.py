@@ -122,8 +122,8 @@ def test_ctrl_c_writes_the_report_of_what_is_through(bundle: Path, clips: Path, 
     code, _, error = ended_in_the_middle(bundle, clips, report, signal.SIGINT)
     assert code == 130
     assert error == (
-        f"earwitness: interrupted: 3 of {CLIPS} clips are through; their report is in {report}, and --resume goes on "
-        "with the others\n"
+        f"earwitness: interrupted: 3 of {CLIPS} clips are done; their report is in {report}, and --resume replays "
+        "the others\n"
     )
     figures = json.loads((report / "scores.json").read_text())
     assert (figures["complete"], figures["clips"], set(figures["tags"])) == (False, 3, {"0.wav", "1.wav", "2.wav"})
@@ -157,9 +157,7 @@ def test_a_full_standard_output_is_one_line(bundle: Path, clips: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
-    assert done.stderr == (
-        "earwitness: error: can't write what was found to standard output: No space left on device\n"
-    )
+    assert done.stderr == ("earwitness: error: can't write the results to standard output: No space left on device\n")
 
 
 def test_a_new_report_leaves_nothing_of_the_old_one(bundle: Path, clips: Path, tmp_path: Path) -> None:
@@ -215,7 +213,7 @@ def test_a_truth_or_listing_in_the_report_is_not_written_over(bundle: Path, clip
     for more, options in (([], ["--truth", str(whole / "events.tsv")]), ([whole / "tags.tsv"], [])):
         done = replayed(bundle, [clips, *more], whole, *options)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "would be written over" in done.stderr
+        assert "would be overwritten" in done.stderr
     assert (whole / "events.tsv").read_text() == before
 
 

@@ -63,7 +63,7 @@ pairs = st.tuples(events, events) | st.tuples(events, st.lists(st.integers(-8, 8
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(pairs, min_size=1, max_size=4))
 def test_counts_micro_and_macro_are_those_of_sed_eval_used_directly(
     clips: list[tuple[list[LabelledEvent], list[LabelledEvent]]],

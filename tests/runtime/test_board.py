@@ -82,15 +82,15 @@ def test_a_loss_is_counted_with_its_reason(streams: Streams) -> None:
 
 def test_only_what_is_connected_can_stall_and_it_recovers(streams: Streams) -> None:
     streams.board.connecting("cam")
-    streams.board.stalled("cam", "nothing comes")
+    streams.board.stalled("cam", "no media arrives")
     states = [streams.cam.state]
     streams.board.opened("cam", 1, live=True, has_audio=True, has_video=True)
-    streams.board.stalled("cam", "nothing comes")
+    streams.board.stalled("cam", "no media arrives")
     states.append(streams.cam.state)
     streams.board.scored("cam", 1, epoch=1)
     states.append(streams.cam.state)
     streams.board.finished("cam", "failed", "auth", "wrong password")
-    streams.board.stalled("cam", "nothing comes")
+    streams.board.stalled("cam", "no media arrives")
     states.append(streams.cam.state)
     assert states == ["connecting", "stalled", "streaming", "failed"]
 

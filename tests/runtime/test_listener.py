@@ -78,7 +78,7 @@ def test_what_is_heard_and_how_loud_is_told(tmp_path: Path, caplog: pytest.LogCa
     assert heard.value("input_state", input="ok") == 1
     labels = {"codec": "pcm_s16le", "rate_hz": "8000", "channels": "1", "channel": "mix"}
     assert heard.value("audio_info", **labels, track="1", tracks="1", language="") == 1
-    assert lines == ["cam: its level is -9 dBFS, its peak -6 dBFS"]
+    assert lines == ["cam: level -9 dBFS, peak -6 dBFS"]
 
 
 @pytest.mark.parametrize(("state", "bad_s"), [("silent", SILENT_S), ("cancelling", CANCELLING_S)])
@@ -104,7 +104,7 @@ def test_an_input_without_sound_is_said_once_and_taken_back(
             make_clip(tmp_path / "good.flac", audio="flac", layout="stereo", rate_hz=RATE, samples=sound(bad, good))
         )
     assert (again.status.input, again.status.warnings) == ("ok", [])
-    assert lines[-1] == "cam: there is something to hear again"
+    assert lines[-1] == "cam: there is sound again"
 
 
 def test_a_lost_stream_has_no_level(tmp_path: Path) -> None:

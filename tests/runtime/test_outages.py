@@ -82,4 +82,4 @@ def test_what_is_broken_to_the_end_is_said(outages: Outages, clock: Clock, caplo
     outages.failed("jsonl", "the disk is full", lost=4)
     outages.close()
     outages.close()
-    assert caplog.messages[1:] == ["jsonl: was broken to the end; 5 messages were lost in 7 s"]
+    assert caplog.messages[1:] == ["jsonl: still failing at shutdown; 5 messages were lost in 7 s"]

@@ -137,7 +137,7 @@ def test_a_broken_sink_is_said_once_counted_each_time_and_its_recovery_is_said(
             time.sleep(3.1)  # long enough ago for the next to be an outage of its own
     said = [one for one in caplog.messages if one.startswith("jsonl: ")]
     assert len(said) == 4
-    assert said[0] == said[2] == f"jsonl: a message to {path} is lost: No such file or directory"
+    assert said[0] == said[2] == f"jsonl: message to {path} lost: No such file or directory"
     assert re.fullmatch("jsonl: works again; [56] messages were lost in 0 s", said[1])  # a heartbeat may be among them
     events = [one["type"] for one in lines(good) if one["type"] in ("onset", "offset")]
     assert events == 2 * [*5 * ["onset"], "offset"]  # the good one has all
@@ -153,7 +153,7 @@ def test_reopening_is_done_by_the_publishing_thread(tmp_path: Path, caplog: pyte
         running.until(path.exists)
         running.outbox.put(make.onset())
         running.until(lambda: len(lines(path)) == 1)
-    assert "outputs are opened anew: jsonl" in caplog.messages
+    assert "reopened outputs: jsonl" in caplog.messages
     assert len(lines(old)) == 3
 
 
@@ -191,7 +191,7 @@ def test_the_last_sink_that_goes_ends_it(caplog: pytest.LogCaptureFixture) -> No
         left.append(running.publisher.nobody_left)
         assert left == [False, True]
     assert caplog.messages == [
-        "jsonl: whoever read standard output has gone; it gets no more messages; nobody is left to tell"
+        "jsonl: the reader of standard output is gone; it gets no more messages; no sink is left"
     ]
     assert running.metric("sink_errors_total", sink="jsonl") == 1
 
@@ -207,7 +207,9 @@ def test_with_another_sink_alive_it_goes_on_and_says_so(tmp_path: Path, caplog: 
             running.outbox.put(make.onset())
         running.until(lambda: sum(one["type"] == "onset" for one in lines(path)) == 3)
         assert not running.publisher.nobody_left
-    assert caplog.messages == ["jsonl: whoever read standard output has gone; it gets no more messages; jsonl goes on"]
+    assert caplog.messages == [
+        "jsonl: the reader of standard output is gone; it gets no more messages; still publishing to jsonl"
+    ]
 
 
 def test_without_any_sink_it_runs_on() -> None:
@@ -257,7 +259,7 @@ def test_a_sink_that_hangs_is_seen_from_the_beat_and_what_the_queue_loses_is_sai
         running.until(lambda: running.publisher.beat_s > before_s)
         running.until(lambda: any("works again; 6 messages were lost" in one for one in caplog.messages))
     assert caplog.messages[0] == (
-        "queue of messages: more messages come than the sinks can take; the oldest are dropped, tags and scores first"
+        "queue of messages: messages arrive faster than the sinks take them; dropping the oldest, tags and scores first"
     )
 
 

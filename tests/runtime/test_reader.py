@@ -166,7 +166,7 @@ def test_a_recording_is_read_whole_counted_once_and_ends(stream: Stream, clip: P
     reader.join(20)
     stream.until(lambda: stream.of(Closed))
     assert stream.of(Opened) == [Opened(1, True, False, live=False)]
-    assert stream.items[-1] == Closed("eof", "it has ended", "silence", final=True, failed=False)
+    assert stream.items[-1] == Closed("eof", "reached its end", "silence", final=True, failed=False)
     assert stream.seconds() == pytest.approx(3.0, abs=0.06)
     assert stream.decoded_s() == pytest.approx(stream.seconds(), abs=0.01)  # though it comes at two rates
     assert (reader.connection, reader.tries, stream.waits, stream.drops) == (1, 1, [], [])

@@ -69,7 +69,7 @@ def check(url: str, count: Count, caplog: pytest.LogCaptureFixture, *, logins: b
     assert (count.logins, len(tries)) == ((3, 6) if logins else (0, 3))
     assert (view.state, view.reason) == ("backoff", "auth")
     assert view.detail.endswith(
-        "; refused 3 times in a row, and tried rarely, because cameras lock accounts; next try in 1 s"
+        "; refused 3 times in a row, retried rarely because cameras lock accounts; next try in 1 s"
     )
     waits = [record.getMessage().rpartition("next try in ")[2] for record in caplog.records]
     assert waits == ["0.5 s", "1.0 s", "1.0 s"]

@@ -144,7 +144,7 @@ def test_streams_share_a_batch_and_each_gets_what_it_would_get_alone() -> None:
         for stream, working in ((index, together), (0, single)):
             working.opened(stream, live=True)
             hear(working.streams[stream], 8.0, seed=index)
-            working.streams[stream].put(Closed("eof", "it has ended", "silence", final=True, failed=False))
+            working.streams[stream].put(Closed("eof", "reached its end", "silence", final=True, failed=False))
     together.work()
     said = together.said()
     for index, single in enumerate(alone):

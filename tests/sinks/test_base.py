@@ -1,4 +1,4 @@
-"""Numbers, and several sinks as one."""
+"""Numbering, and several sinks used as one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.sinks.wire import Message
 from tests import messages as make
 
 
-def test_numbers_rise_by_one_over_all_and_within_each_topic() -> None:
+def test_numbers_rise_by_one_over_all_messages_and_within_each_topic() -> None:
     numberer = make.numberer()
     sent: list[Message] = [
         make.status(),
@@ -32,7 +32,7 @@ def test_numbers_rise_by_one_over_all_and_within_each_topic() -> None:
     assert numbered[1].sent_utc_s - numbered[0].sent_utc_s == 1.0
 
 
-def test_all_sinks_get_the_same_and_a_broken_one_hurts_none(tmp_path: Path) -> None:
+def test_all_sinks_get_the_same_messages_and_a_broken_one_does_not_affect_the_rest(tmp_path: Path) -> None:
     failures: list[tuple[str, str]] = []
     full = JsonLinesSink("/dev/full")
     sinks = [JsonLinesSink(str(tmp_path / "a")), full, JsonLinesSink(str(tmp_path / "b"))]
@@ -45,12 +45,12 @@ def test_all_sinks_get_the_same_and_a_broken_one_hurts_none(tmp_path: Path) -> N
     fanout.close()
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert [json.loads(line)["seq"] for line in (tmp_path / "a").read_text().splitlines()] == [1, 2]
-    assert failures == [("jsonl", "a message to /dev/full is lost: No space left on device")] * 2
+    assert failures == [("jsonl", "message to /dev/full lost: No space left on device")] * 2
     assert worked == ["wire", "jsonl", "jsonl"] * 2
     assert fanout.names == ["jsonl"] * 3
 
 
-def test_a_message_that_is_not_fit_is_told_and_leaves_no_gap(tmp_path: Path) -> None:
+def test_a_message_that_cannot_be_encoded_is_reported_and_leaves_no_gap(tmp_path: Path) -> None:
     failures: list[tuple[str, SinkError]] = []
     fanout = Fanout(
         make.numberer(),
@@ -67,7 +67,7 @@ def test_a_message_that_is_not_fit_is_told_and_leaves_no_gap(tmp_path: Path) -> 
     assert [name for name, _ in failures] == ["wire"]
 
 
-def test_no_sinks_at_all_are_fine() -> None:
+def test_no_sinks_at_all() -> None:
     fanout = Fanout(make.numberer(), [], lambda name, error: None, lambda name: None)
     assert fanout.send([make.heartbeat()]) != [None]
     fanout.poll(1.0)

@@ -1,4 +1,4 @@
-"""Lines of JSON, into files, pipes and standard output."""
+"""JSON lines to files, pipes and standard output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.sinks.wire import decode
 from tests import messages as make
 
 
-def test_each_message_is_a_line_at_once_and_the_file_is_kept(tmp_path: Path) -> None:
+def test_each_message_is_a_line_at_once_and_an_existing_file_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     numberer = make.numberer()
     sent = [numberer.number(message) for message in (make.onset(), make.offset(), make.heartbeat())]
@@ -32,7 +32,7 @@ def test_each_message_is_a_line_at_once_and_the_file_is_kept(tmp_path: Path) -> 
     assert [decode(line) for line in path.read_bytes().splitlines()] == sent
 
 
-def test_a_line_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> None:
+def test_a_line_that_a_crash_cut_short_damages_no_other(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"seq":1}\n{"se')
     sink = JsonLinesSink(str(path))
@@ -44,15 +44,15 @@ def test_a_line_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> None:
     assert [decode(line).seq for line in lines[2:]] == [1, 1]
 
 
-def test_a_file_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_refused_in_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "no" / "file"):
         with pytest.raises(SinkError, match=r"can't write messages to .*; choose another file") as raised:
             JsonLinesSink(str(path))
         assert "\n" not in str(raised.value)
 
 
-def test_a_reader_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
-    """A full pipe loses lines, whole ones, says so, and goes on when there is room again."""
+def test_a_blocked_reader_is_not_waited_for(tmp_path: Path) -> None:
+    """A full pipe loses whole lines, reports it, and works again once there is room."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -116,7 +116,7 @@ sink.close()
     assert [json.loads(process.stdout.readline())["seq"] for _ in range(3)] == [1, 2, 3]
     process.stdout.close()
     assert process.wait(20) == 0
-    assert process.stderr.read() == b"whoever read standard output has gone; it gets no more messages"
+    assert process.stderr.read() == b"the reader of standard output is gone; it gets no more messages"
     process.stderr.close()
 
 
@@ -132,7 +132,7 @@ def _sent(sink: JsonLinesSink, numberer: Numberer) -> bool:
     return True
 
 
-def test_a_file_that_is_moved_and_removed_gets_a_new_one_at_its_path(tmp_path: Path) -> None:
+def test_a_moved_or_removed_file_is_replaced_at_its_path(tmp_path: Path) -> None:
     """logrotate's `nocreate` and `create`; then the old file is compressed and removed."""
     path, old = tmp_path / "events.jsonl", tmp_path / "events.jsonl.1"
     sink, numberer = JsonLinesSink(str(path)), make.numberer()
@@ -150,8 +150,8 @@ def test_a_file_that_is_moved_and_removed_gets_a_new_one_at_its_path(tmp_path: P
     sink.close()
 
 
-def test_a_file_that_is_copied_and_emptied_goes_on_from_its_start(tmp_path: Path) -> None:
-    """logrotate's `copytruncate`; no hole of zeros, as without O_APPEND."""
+def test_a_truncated_file_is_written_from_its_start(tmp_path: Path) -> None:
+    """logrotate's `copytruncate`; without O_APPEND there would be a hole of zeros."""
     path = tmp_path / "events.jsonl"
     sink, numberer = JsonLinesSink(str(path)), make.numberer()
     assert _sent(sink, numberer)
@@ -161,7 +161,7 @@ def test_a_file_that_is_copied_and_emptied_goes_on_from_its_start(tmp_path: Path
     sink.close()
 
 
-def test_a_folder_that_goes_is_told_and_one_that_comes_back_is_used(tmp_path: Path) -> None:
+def test_a_removed_folder_is_reported_and_used_again_once_it_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     path = folder / "events.jsonl"
@@ -169,7 +169,7 @@ def test_a_folder_that_goes_is_told_and_one_that_comes_back_is_used(tmp_path: Pa
     assert _sent(sink, numberer)
     path.unlink()
     folder.rmdir()
-    with pytest.raises(SinkError, match=r"a message to .*events.jsonl is lost: No such file or directory"):
+    with pytest.raises(SinkError, match=r"message to .*events.jsonl lost: No such file or directory"):
         sink.send(numberer.number(make.onset()))
     assert not _sent(sink, numberer)
     folder.mkdir()
@@ -178,7 +178,7 @@ def test_a_folder_that_goes_is_told_and_one_that_comes_back_is_used(tmp_path: Pa
     sink.close()
 
 
-def test_a_folder_at_the_path_is_told_and_disturbs_nothing(tmp_path: Path) -> None:
+def test_a_folder_at_the_path_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     sink, numberer = JsonLinesSink(str(path)), make.numberer()
     path.unlink()
@@ -192,14 +192,14 @@ def test_a_folder_at_the_path_is_told_and_disturbs_nothing(tmp_path: Path) -> No
 
 
 def test_a_fifo_without_a_reader_loses_messages_and_says_so(tmp_path: Path) -> None:
-    """Else the kernel would take 64 KiB of them in silence."""
+    """Otherwise the kernel would silently buffer 64 KiB of them."""
     path = tmp_path / "events.jsonl"
     sink, numberer = JsonLinesSink(str(path)), make.numberer()
     assert _sent(sink, numberer)
     path.unlink()
     os.mkfifo(path)
     for _ in range(2):
-        with pytest.raises(SinkError, match="nobody reads it"):
+        with pytest.raises(SinkError, match="nobody is reading it"):
             sink.send(numberer.number(make.onset()))
     for seq in (4, 6):
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -208,7 +208,7 @@ def test_a_fifo_without_a_reader_loses_messages_and_says_so(tmp_path: Path) -> N
         os.close(reader)
         assert not _sent(sink, numberer)
     sink.close()
-    late = JsonLinesSink(str(path))  # a reader may come after the daemon
+    late = JsonLinesSink(str(path))  # a reader may start after the daemon
     assert not _sent(late, numberer)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     assert _sent(late, numberer)
@@ -217,7 +217,7 @@ def test_a_fifo_without_a_reader_loses_messages_and_says_so(tmp_path: Path) -> N
 
 
 def test_a_disk_that_is_full_and_has_room_again(tmp_path: Path) -> None:
-    """In a process whose files may hold 1000 bytes, which fails in the middle of a line as a full disk does."""
+    """In a process whose files are limited to 1000 bytes: writing fails in the middle of a line, as on a full disk."""
     script = """
 import resource, sys
 from streamer.errors import SinkError
@@ -239,13 +239,13 @@ sink.send(numberer.number(make.onset()))
     )
     assert done.returncode == 0, done.stderr
     errors = done.stdout.splitlines()
-    assert set(errors) == {f"a message to {path} is lost: File too large"}
+    assert set(errors) == {f"message to {path} lost: File too large"}
     whole = [line for line in path.read_bytes().splitlines() if line.endswith(b"}")]
     assert len(whole) == 11 - len(errors)
     assert json.loads(whole[-1])["seq"] == 11
 
 
-def test_reopening_makes_a_file_anew_and_leaves_standard_output(tmp_path: Path) -> None:
+def test_reopening_recreates_a_file_and_leaves_standard_output_open(tmp_path: Path) -> None:
     path, old = tmp_path / "events.jsonl", tmp_path / "old"
     sink, numberer = JsonLinesSink(str(path)), make.numberer()
     assert _sent(sink, numberer)
@@ -263,7 +263,7 @@ def test_reopening_makes_a_file_anew_and_leaves_standard_output(tmp_path: Path) 
     sink.close()
 
 
-def test_standard_output_that_nobody_reads_any_more_is_noticed_without_a_message() -> None:
+def test_the_end_of_standard_outputs_reader_is_noticed_without_a_message() -> None:
     script = """
 import sys, time
 from streamer.errors import SinkGoneError
@@ -286,7 +286,7 @@ except SinkGoneError as error:
     process.stdout.close()
     with process.stderr as said:  # type: ignore[union-attr]
         assert process.wait(20) == 0
-        assert said.read() == b"whoever read standard output has gone; it gets no more messages"
+        assert said.read() == b"the reader of standard output is gone; it gets no more messages"
 
 
 def test_closed_standard_output_is_refused_in_one_line() -> None:

@@ -1,4 +1,4 @@
-"""Two ends that resolve one name differently must meet all the same."""
+"""Two ends that resolve a name differently must still connect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.listeners import ROOT, wait_for
 
 HAS_IPV6 = "::1" in loopback_addresses("::1") and "::1" in loopback_addresses("localhost")
 HOSTS = "::1 localhost both\n127.0.0.1 localhost both four\n::1 six\n192.0.2.1 far\n127.0.0.1 mixed\n192.0.2.1 mixed\n"
-"""What some machines have: another of a name's addresses comes first."""
+"""As on some machines, where another of the name's addresses comes first."""
 
 
 def test_names_and_addresses() -> None:
@@ -39,7 +39,7 @@ def test_names_and_addresses() -> None:
 
 @pytest.mark.parametrize("at", ["localhost", "127.0.0.1", "[::1]"])
 @pytest.mark.parametrize("to", ["localhost", "127.0.0.1", "[::1]"])
-def test_a_subscriber_hears_whatever_its_name_for_this_machine(at: str, to: str) -> None:
+def test_a_subscriber_connects_by_any_name_of_this_machine(at: str, to: str) -> None:
     if "[::1]" in (at, to) and not HAS_IPV6:
         pytest.skip("no IPv6 here")
     sink = ZmqSink(f"tcp://{at}:0")
@@ -61,7 +61,7 @@ def test_a_subscriber_hears_whatever_its_name_for_this_machine(at: str, to: str)
         for _ in range(50):
             sink.send(numberer.number(make.onset()))
         wait_for(lambda: len(got) == 51, meanwhile)
-        assert messages.receive(0.3) is None  # each once, over however many connections it came
+        assert messages.receive(0.3) is None  # each message once, over any number of connections
         assert not messages.missed
     sink.close()
 
@@ -78,7 +78,7 @@ def test_the_port_is_the_same_at_both_addresses_and_must_be_free_at_both() -> No
     sink.close()
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         taken = other.getsockname()[1]
-        with pytest.raises(Exception, match="is taken"):
+        with pytest.raises(Exception, match="is in use"):
             ZmqSink(f"tcp://localhost:{taken}")
 
 
@@ -93,7 +93,7 @@ def test_metrics_answer_at_every_address_of_the_name() -> None:
 
 
 def _unshare() -> list[str]:
-    """The command that gives a process a file system of its own; [] if this machine lets nobody."""
+    """A command that gives a process a file system of its own; [] if this machine does not allow it."""
     for command in (["unshare", "-m"], ["unshare", "-rm"]):
         if (
             shutil.which("unshare")
@@ -105,7 +105,7 @@ def _unshare() -> list[str]:
 
 @pytest.mark.skipif(not _unshare(), reason="needs root or user namespaces")
 def test_another_order_in_the_hosts_file(tmp_path: Path) -> None:
-    """Where localhost is ::1 first, and other names are known, both ends take all addresses of a name."""
+    """Where localhost is ::1 first and further names are defined, both ends use all addresses of a name."""
     (tmp_path / "hosts").write_text(HOSTS)
     code = """
 import json, sys

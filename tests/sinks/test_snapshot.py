@@ -1,4 +1,4 @@
-"""What a subscriber that comes later is told."""
+"""What late subscribers receive."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_newest_status_and_the_open_events_are_held() -> None:
     assert _held(snapshot) == []
 
 
-def test_they_are_marked_and_else_unchanged() -> None:
+def test_held_messages_are_marked_and_otherwise_unchanged() -> None:
     numbered = make.numberer().number(make.onset())
     snapshot = Snapshot()
     snapshot.push(numbered)
@@ -47,13 +47,13 @@ def test_they_are_marked_and_else_unchanged() -> None:
     assert msgspec.structs.replace(again, replay=False) == numbered
 
 
-def test_a_prefix_matches_no_longer_name() -> None:
+def test_a_prefix_does_not_match_a_longer_name() -> None:
     snapshot = _filled(make.status("cam"), make.status("cam2"), make.onset("cam2"))
     assert _held(snapshot, "status/cam/") == [1]
     assert _held(snapshot, "event/cam/") == []
 
 
-def test_what_lost_its_offset_is_not_held_for_ever() -> None:
+def test_an_onset_whose_offset_was_lost_is_not_held_for_ever() -> None:
     snapshot = _filled(make.onset(event_id="a"), make.onset(event_id="b"))
     assert _held(snapshot, "") == [2]
     snapshot = _filled(make.onset(event_id="a"), make.onset("cam2", event_id="b"), make.status(epoch=1))

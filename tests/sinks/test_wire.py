@@ -1,4 +1,4 @@
-"""The wire format: what goes in comes out, what can't be read says why, schema and documentation are current."""
+"""The wire format: messages survive a round trip, errors say what is wrong, schema and documentation are current."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
 
 @given(make.any_message())
-def test_a_message_comes_back_as_it_was_sent_and_fits_the_schema(message: Message) -> None:
+def test_a_message_survives_a_round_trip_and_fits_the_schema(message: Message) -> None:
     data = encode(message)
     assert decode(data) == message
     assert b"\n" not in data
@@ -45,7 +45,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     VALIDATOR.validate(sent)
 
 
-def test_a_newer_schema_is_refused_before_anything_else_is_looked_at() -> None:
+def test_a_newer_schema_is_refused_before_anything_else_is_checked() -> None:
     with pytest.raises(WireError, match=rf"schema {SCHEMA + 1}.*reads up to {SCHEMA}: update it") as raised:
         decode(json.dumps({"schema": SCHEMA + 1, "type": "onset", "onset_s": "now in words"}).encode())
     assert not isinstance(raised.value, UnknownTypeError)
@@ -87,7 +87,7 @@ def test_a_message_without_a_field_is_refused(missing: str) -> None:
     assert not VALIDATOR.is_valid(sent)
 
 
-def test_what_was_never_numbered_is_not_sent() -> None:
+def test_a_message_without_a_number_is_not_sent() -> None:
     with pytest.raises(WireError):
         encode(make.onset())
 
@@ -125,7 +125,7 @@ def test_topics() -> None:
 
 @settings(max_examples=50)
 @given(make.any_message())
-def test_a_whole_topic_is_the_beginning_of_no_other(message: Message) -> None:
+def test_no_topic_is_a_prefix_of_another(message: Message) -> None:
     its_topic = topic(message)
     assert its_topic.endswith("/")
     assert its_topic.count("/") == (1 if kind(message) == "heartbeat" else 3 if its_topic.startswith("event/") else 2)

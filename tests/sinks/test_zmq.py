@@ -45,7 +45,7 @@ def _replayed(message: Message) -> Message:
     return msgspec.structs.replace(message, replay=True)
 
 
-def test_a_late_subscriber_in_another_process_is_sent_what_holds_and_then_what_comes() -> None:
+def test_a_late_subscriber_in_another_process_receives_the_current_state_then_new_messages() -> None:
     with publishing() as sink:
         numberer = make.numberer()
         status, _, _, open_event = _send(
@@ -84,7 +84,7 @@ def test_node_reads_what_was_sent() -> None:
 
 
 @needs_node
-def test_in_node_too_a_prefix_matches_no_longer_name() -> None:
+def test_in_node_too_a_prefix_does_not_match_a_longer_name() -> None:
     with publishing() as sink:
         numberer = make.numberer()
         _send(sink, numberer, make.status("cam2"), make.onset("cam2"), make.status("cam"), make.onset("cam"))
@@ -95,7 +95,7 @@ def test_in_node_too_a_prefix_matches_no_longer_name() -> None:
         assert [json.loads(line)["message"]["seq"] for line in listener.lines] == [3, 4, 7]
 
 
-def test_a_prefix_matches_no_longer_name() -> None:
+def test_a_prefix_does_not_match_a_longer_name() -> None:
     with publishing() as sink, Subscriber(sink.endpoint, ["event/cam/", "status/cam/"]) as messages:
         numberer = make.numberer()
         _send(sink, numberer, make.status("cam2"), make.status("cam"))
@@ -117,11 +117,11 @@ def _receive(sink: ZmqSink, messages: Subscriber, into: list[Message]) -> None:
         into.append(message)
 
 
-def test_each_newcomer_is_answered_and_others_are_told_once_more_with_a_mark() -> None:
+def test_each_new_subscriber_receives_the_state_and_others_receive_it_marked_as_replay() -> None:
     with publishing() as sink:
         (status,) = _send(sink, make.numberer(), make.status())
         context = zmq.Context()
-        raw = context.socket(zmq.SUB)  # as any other program's: does not sort out replays
+        raw = context.socket(zmq.SUB)  # like any other program's: does not filter replays
         raw.connect(sink.endpoint)
         raw.subscribe("status/")
         got: list[Message] = []
@@ -139,7 +139,7 @@ def test_each_newcomer_is_answered_and_others_are_told_once_more_with_a_mark() -
             context.destroy(linger=0)
 
 
-def test_a_frozen_subscriber_loses_its_messages_alone_and_costs_no_memory() -> None:
+def test_only_a_frozen_subscriber_loses_messages_and_it_costs_no_memory() -> None:
     with publishing(queue_messages=500) as sink:
         numberer = make.numberer()
         _send(sink, numberer, make.status())
@@ -164,7 +164,7 @@ def test_a_frozen_subscriber_loses_its_messages_alone_and_costs_no_memory() -> N
             assert grown_mb < 20
             assert slowest_s < 1.0
             os.kill(frozen.process.pid, signal.SIGCONT)
-            # It comes back, having missed some.
+            # It resumes, having missed some.
             wait_for(lambda: '"heartbeat"' in frozen.lines[-1], lambda: _beat(sink, numberer))
             assert len(frozen.lines) < count
 
@@ -201,7 +201,7 @@ def test_closing_does_not_wait_for_a_frozen_subscriber() -> None:
 @pytest.mark.parametrize(
     "host", ["*", "0.0.0.0", "192.168.1.5", "10.0.0.1", "eth0", "lo", "[::]", "[fe80::1]", "example.org", "128.0.0.1"]
 )
-def test_beyond_this_machine_it_refuses_to_start(host: str) -> None:
+def test_an_endpoint_beyond_this_machine_is_refused(host: str) -> None:
     with pytest.raises(SinkError, match="need keys: `earwitness keys new NAME`") as raised:
         ZmqSink(f"tcp://{host}:5557")
     assert "\n" not in str(raised.value)
@@ -223,8 +223,8 @@ def test_beyond_this_machine_it_refuses_to_start(host: str) -> None:
         "ipc://",
     ],
 )
-def test_what_is_no_endpoint_is_refused_in_one_line(endpoint: str) -> None:
-    with pytest.raises(SinkError, match=r"is not an endpoint to publish at; use tcp://127.0.0.1:PORT") as raised:
+def test_an_invalid_endpoint_is_refused_in_one_line(endpoint: str) -> None:
+    with pytest.raises(SinkError, match=r"is not a valid endpoint; use tcp://127.0.0.1:PORT") as raised:
         ZmqSink(endpoint)
     assert "\n" not in str(raised.value)
 
@@ -248,9 +248,9 @@ def _has_ipv6() -> bool:
         return False
 
 
-def test_a_port_that_is_taken_is_told_in_one_line_and_not_disturbed() -> None:
+def test_a_port_in_use_is_reported_in_one_line_and_not_disturbed() -> None:
     with publishing() as sink:
-        with pytest.raises(SinkError, match=r"is taken; stop the program that has it .*, or choose another port"):
+        with pytest.raises(SinkError, match=r"is in use; stop the program that uses it .*, or choose another port"):
             ZmqSink(sink.endpoint)
         with Subscriber(sink.endpoint) as messages:
             _send(sink, make.numberer(), make.status())
@@ -264,7 +264,7 @@ def test_ipc_paths(tmp_path: Path) -> None:
         _send(sink, make.numberer(), make.status())
         got: list[Message] = []
         wait_for(lambda: bool(got), lambda: _receive(sink, messages, got))
-        with pytest.raises(SinkError, match="is taken"):
+        with pytest.raises(SinkError, match="is in use"):
             ZmqSink(endpoint)
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(f"{tmp_path}/killed.sock")
@@ -273,17 +273,17 @@ def test_ipc_paths(tmp_path: Path) -> None:
         with publishing(left_behind):
             pass
     (tmp_path / "notes.txt").write_text("precious")
-    with pytest.raises(SinkError, match="is no socket; choose another path"):
+    with pytest.raises(SinkError, match="not a socket; choose another path"):
         ZmqSink(f"ipc://{tmp_path}/notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "precious"
-    with pytest.raises(SinkError, match="there is no such folder"):
+    with pytest.raises(SinkError, match="no such folder"):
         ZmqSink(f"ipc://{tmp_path}/no/such.sock")
     with pytest.raises(SinkError):
         ZmqSink(f"ipc://{tmp_path}/{'x' * 200}")
 
 
-def test_an_ipc_file_that_is_removed_is_made_anew(tmp_path: Path) -> None:
-    """Else nobody new could connect, and nobody would know."""
+def test_a_removed_ipc_file_is_recreated(tmp_path: Path) -> None:
+    """Otherwise new subscribers could not connect, and nobody would notice."""
     folder = tmp_path / "run"
     folder.mkdir()
     path = folder / "earwitness.sock"
@@ -295,12 +295,12 @@ def test_an_ipc_file_that_is_removed_is_made_anew(tmp_path: Path) -> None:
         wait_for(lambda: bool(got), lambda: _receive(sink, first, got))
         path.unlink()
         folder.rmdir()
-        with pytest.raises(SinkError, match=r"nobody new can connect: .* there is no such folder"):
+        with pytest.raises(SinkError, match=r"new subscribers can.t connect: .* no such folder"):
             _send(sink, numberer, make.onset())
         folder.mkdir()
         _send(sink, numberer, make.offset())
         assert path.is_socket()
-        # Who was connected has missed nothing, and others can connect again.
+        # Existing subscribers have missed nothing, and new ones can connect again.
         assert [one.seq for one in (first.receive(5.0), first.receive(5.0)) if one is not None] == [2, 3]
         with Subscriber(endpoint) as second:
             late: list[Message] = []
@@ -310,13 +310,13 @@ def test_an_ipc_file_that_is_removed_is_made_anew(tmp_path: Path) -> None:
         assert path.is_socket()
         path.unlink()
         path.write_text("precious")
-        with pytest.raises(SinkError, match="is no socket"):
+        with pytest.raises(SinkError, match="not a socket"):
             sink.reopen()
         assert path.read_text() == "precious"
 
 
 def test_throughput() -> None:
-    """Printed, not asserted: what one publishing thread does on this machine."""
+    """Printed, not asserted: how many messages a second one publishing thread sends here."""
     with publishing() as sink, Subscriber(sink.endpoint) as messages:
         numberer = make.numberer()
         _send(sink, numberer, make.status())
