@@ -40,7 +40,11 @@ def with_changes(config: DaemonConfig, changes: Mapping[str, Any]) -> DaemonConf
     data = dict(config)
     for name, value in changes.items():
         section, dot, last = name.partition(".")
-        data[section] = {**dict(iter(data[section])), last: value} if dot else value
+        if dot:
+            fields = data[section]  # a dict once it was changed; `dict(model)` would take a field `keys` for the method
+            data[section] = {**(fields if isinstance(fields, dict) else dict(iter(fields))), last: value}
+        else:
+            data[section] = value
     return _parsed(data, None)
 
 

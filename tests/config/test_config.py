@@ -188,5 +188,7 @@ def test_a_name_that_is_taken_or_empty_is_refused() -> None:
 
 def test_changes_are_checked() -> None:
     assert with_changes(DaemonConfig(), {"publish.zmq": "off", "metrics": "h:1"}).publish.zmq is None
+    changed = with_changes(DaemonConfig(), {"publish.zmq": "off", "publish.jsonl": "-", "publish.scores": True})
+    assert (changed.publish.zmq, changed.publish.jsonl, changed.publish.scores) == (None, "-", True)
     with pytest.raises(ConfigError, match=r"command line: log\.level"):
         with_changes(DaemonConfig(), {"log.level": "loud"})
