@@ -1,7 +1,7 @@
 """Stretches a block of audio slightly, so that its sample clock agrees with the timestamps.
 
-The interpolation is bandlimited: a tone keeps its side lobes under -60 dB, where dropping every thousandth sample leaves
-them at -40 dB.
+The interpolation is bandlimited: a tone keeps its side lobes under -60 dB, where dropping every thousandth sample
+leaves them at -40 dB.
 """
 
 from __future__ import annotations
