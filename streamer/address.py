@@ -1,9 +1,9 @@
-"""Where a source is: parsed once from text into what may be shown and what may not.
+"""The address of a source, parsed once into a part that may be shown and a part that may not.
 
-Cameras want secrets in every part of a URL: before the host (`rtsp://user:password@host`), in the path
-(`/user=admin_password=x_channel=1.sdp`, or a path that is itself the key), in the query (`?token=x`). No list of names
-covers that, so it is the other way round: what is shown is what can't be a secret, and everything else is `***`. What a
-malformed URL hides where can't be told: of it nothing is shown but its scheme.
+Cameras expect secrets in every part of a URL: before the host (`rtsp://user:password@host`), in the path
+(`/user=admin_password=x_channel=1.sdp`, or a path that is itself the key), in the query (`?token=x`). No list of secret
+names can cover that, so only what can't be a secret is shown, and everything else is `***`. In a malformed URL a secret
+may be anywhere, so only its scheme is shown.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from urllib.parse import unquote
 from pydantic import SecretStr
 
 HIDDEN = "***"
-"""Stands for what is not shown."""
+"""Replaces what is not shown."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]*)(?::(?P<port>[0-9]{0,5}))?")
-# Ordinary words of stream paths and names. In a path only these, short pieces and numbers are shown.
+# Ordinary words of stream paths and names. Of a URL's path only these, short pieces and short numbers are shown.
 _WORD_LIST = """
 aac amp api app audio av avstream axis back backyard bcs bin cam camera cams cctv cgi ch chan channel clip command
 default demo door driveway entrance entry ffmpeg file flv folder frame front garage garden gate get hall hevc high hls
@@ -43,35 +43,35 @@ _FILE_SUFFIXES = frozenset(_FILE_SUFFIX_LIST.split())
 _SECRET_FIELD = re.compile(r"(?i)(pass|pwd|pw$|psw|user|usr|login|tok|key|auth|sig|secret|cred|sess)")
 _USERS = ("admin", "root", "password")
 _SHORT = 3
-"""Characters that are too few for a secret."""
+"""The most characters that are too few for a secret."""
 _LONGEST_NUMBER = 4
 _TO_LEARN = 4
-"""Shorter pieces are in too many words to be looked for."""
+"""Shorter pieces occur in too many words to be searched for."""
 _HOW = "in the user and the password write / as %2F, ? as %3F, # as %23, @ as %40 and : as %3A"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Address:
-    """A source's place: a URL, a path or a device. `str` and `repr` of it, and its errors, hold no secret."""
+    """A URL, a path or a device. Its `str`, its `repr` and its errors contain no secret."""
 
     shown: str
-    """The whole, with `***` for all that may be secret."""
+    """The address, with `***` for everything that may be secret."""
     scheme: str
-    """In lower case; "" for a path or a device."""
+    """The URL's scheme in lower case; "" for a path or a device."""
     host: str = ""
-    """Host name or IP address without brackets; "" where there is none, or none can be told."""
+    """Host name or IP address without brackets; "" if there is none or it can't be determined."""
     port: int | None = None
     has_login: bool = False
-    """Whether a user or a password stands before the host."""
+    """Whether a user or a password precedes the host."""
     fault: str = ""
-    """Why it can't be what was meant, and what to do; "" if nothing is wrong with it."""
+    """What is certainly wrong with it, and what to do; "" if nothing."""
     doubt: str = ""
-    """What may be wrong with it, to be said if it can't be opened; "" if nothing."""
+    """What may be wrong with it, to be reported if it can't be opened; "" if nothing."""
     _text: SecretStr = field(default=SecretStr(""))
 
     @classmethod
     def parse(cls, text: str, hide: Collection[str] = ()) -> Address:
-        """The address that `text` is; `hide` are pieces of it that are secret wherever they stand. Never fails."""
+        """Parse `text`; the pieces in `hide` are secret wherever they occur. Never fails."""
         match = _SCHEME.fullmatch(text)
         if match is None:
             return _local(text, hide)
@@ -82,41 +82,43 @@ class Address:
 
     @classmethod
     def public(cls, text: str) -> Address:
-        """The address that `text` is, all of it fit to show: one that this program brings along."""
+        """Parse `text`, all of which may be shown: for addresses that this program contains."""
         parsed = cls.parse(text)
         return cls(text, parsed.scheme, parsed.host, parsed.port, _text=SecretStr(text))
 
     def reveal(self) -> str:
-        """The whole text with its secrets, for what connects to it. Never print it or put it in an error."""
+        """The whole text with its secrets, for connecting to it. Never print it or put it in an error."""
         return self._text.get_secret_value()
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path, a device or a file: URL."""
+        """Whether it is a path, a device or a `file:` URL."""
         return self.scheme in ("", "file")
 
     @property
     def path(self) -> str:
-        """The path of a local file, else that of the URL, which may hold secrets: for looking, not for printing."""
+        """The path of a local file or of the URL. The latter may contain secrets: never print it."""
         if self.is_local:
             return self.reveal().removeprefix("file://") if self.scheme else self.reveal()
         rest = self.reveal().partition("://")[2]
         return re.split(r"[?#]", rest.partition("/")[2], maxsplit=1)[0]
 
     def secrets(self) -> list[str]:
-        """The pieces of it that must not be seen, longest first, as written and decoded; [] if all of it is shown.
+        """Its secret pieces, longest first, as written and decoded; [] if all of it is shown.
 
-        For the last check of what others wrote: an exception's text, a traceback. Pieces under 4 characters and
-        ordinary words are left out, as they would be found everywhere; the whole text holds them.
+        For removing them from text that others wrote, such as a traceback. Pieces under 4 characters and ordinary words
+        are left out, because they would match everywhere.
         """
         text = self.reveal()
         if text == self.shown:
             return []
         rest = text.partition("://")[2]
         pieces = {text, rest}
-        for one in (text, unquote(text)):  # an encoded password has delimiters of its own
+        for one in (text, unquote(text)):  # an encoded password may contain delimiters
             pieces.update(re.split(r"[/?#@:&=;]", one), re.split(r"[/?#@:&=;_]", one))
-        pieces.update(re.findall(r"^(.*)@", rest), re.findall(r"^[^:]*:(.*)@", rest))  # login and password, if raw
+        pieces.update(
+            re.findall(r"^(.*)@", rest), re.findall(r"^[^:]*:(.*)@", rest)
+        )  # login and password, if not encoded
         pieces.update({unquote(piece) for piece in pieces})
         pieces.update({repr(piece)[1:-1] for piece in pieces}, {ascii(piece)[1:-1] for piece in pieces})
         known = {self.host, self.scheme, *re.findall(r"([A-Za-z0-9]+)=", text), *_USERS}
@@ -124,7 +126,7 @@ class Address:
         return sorted((one for one in found if not (_is_plain(one) or _is_ip(one))), key=len, reverse=True)
 
     def hide(self, text: str) -> str:
-        """`text` with the secrets of this address taken out."""
+        """`text` with the secrets of this address replaced."""
         for piece in self.secrets():
             text = text.replace(piece, self.shown if piece == self.reveal() else HIDDEN)
         return text
@@ -144,12 +146,12 @@ def _network(text: str, scheme: str, rest: str, hide: Collection[str]) -> Addres
     host = match["host"].strip("[]") if match else ""
     secret = SecretStr(text)
     if match is None or not host or (port or 0) > 65_535:
-        what = "has no host" if match and not host else "has something else than a number for its port"
+        what = "has no host" if match and not host else "has an invalid port"
         fault = f"it {what}: write {scheme}://USER:PASSWORD@HOST:PORT/PATH, and {_HOW}"
         return Address(f"{scheme}://{HIDDEN}", scheme, fault=fault, _text=secret)
     if "@" in tail:
-        # Either a password with a raw / ? or #, or a path with an @: then what stands for the host looks like one.
-        doubt = f"there is an @ behind its first / ? or #: {_HOW}"
+        # Either the password has a raw / ? or #, or the path has an @: then the host looks like one.
+        doubt = f"there is an @ after its first / ? or #: {_HOW}"
         behind = _HOST.match(tail.rpartition("@")[2].partition("/")[0])
         meant = (":" in authority and not at) or (behind is not None and _surely_host(behind["host"].strip("[]")))
         fault = doubt if meant and not _surely_host(host) else ""
@@ -159,7 +161,7 @@ def _network(text: str, scheme: str, rest: str, hide: Collection[str]) -> Addres
 
 
 def _local(text: str, hide: Collection[str]) -> Address:
-    """A path or a device, unless it looks like a URL whose scheme is damaged: then nothing of it is shown."""
+    """Parse a path or a device. If it looks like a URL with a damaged scheme, none of it is shown."""
     damaged = "://" in text or text.startswith("//") or bool(re.match(r"[^/.~][^@]*:.*@", text, re.DOTALL))
     if damaged or any(piece in text for piece in hide):
         doubt = "if it is a URL, it must begin with a scheme, e.g. rtsp://" if damaged else ""
@@ -169,12 +171,12 @@ def _local(text: str, hide: Collection[str]) -> Address:
 
 
 def _shown_tail(scheme: str, tail: str, hide: Collection[str]) -> str:
-    """Path, query and fragment as they may be shown."""
+    """Path, query and fragment with their secrets hidden."""
     path, query = _split_at(tail, "?#")
     segments = path.split("/")
     last = len(segments) - 1
     for number, segment in enumerate(segments):
-        # What stands behind the application's name of an RTMP URL is a stream's key.
+        # In an RTMP URL, the application's name is followed by the stream key.
         is_key = scheme.startswith("rtmp") and number >= 2 and bool(segment)
         is_file = number == last and not is_key and _is_file(segment)
         if is_key or any(piece in segment for piece in hide):
@@ -193,10 +195,10 @@ def _shown_tail(scheme: str, tail: str, hide: Collection[str]) -> str:
 
 
 def _shown_fields(text: str, *, path: bool = False) -> str:
-    """`text`, which may be made of `name=value`, with the values hidden.
+    """`text`, which may consist of `name=value` fields, with values hidden.
 
-    Of a URL only values that say which channel or the like are kept; of a `path`, which is a file's name,
-    all are but those of fields that are called like a secret.
+    In a URL, only harmless values such as a channel are kept. In a `path`, a file's name, only the values of fields
+    with names like `password` are hidden.
     """
     parts = re.split(r"((?:^|(?<=[_&;,?/ ]))[A-Za-z][A-Za-z0-9]*=)", text)
     shown = [parts[0] if path or _is_plain(parts[0]) else HIDDEN]
@@ -216,12 +218,12 @@ def _plain_or(text: str) -> str:
 
 
 def _is_file(segment: str) -> bool:
-    """Whether a URL's last segment is the name of a recording or of weights, by which results call it."""
+    """Whether a URL's last segment is the file name of a recording or of weights, by which results refer to it."""
     return PurePosixPath(segment).suffix.lower() in _FILE_SUFFIXES and "=" not in segment
 
 
 def _is_plain(text: str) -> bool:
-    """Whether `text` can't be a secret: it is short, or made of ordinary words and short numbers."""
+    """Whether `text` can't be a secret: it is short, or consists of ordinary words and short numbers."""
     text = unquote(text)
     if not re.fullmatch(r"[A-Za-z0-9_., +-]*", text):
         return False
@@ -234,7 +236,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _surely_host(host: str) -> bool:
-    """Whether `host` is no user's name: an IP address, localhost, or a name with a domain."""
+    """Whether `host` can't be a user name: an IP address, localhost, or a name with a domain."""
     return host == "localhost" or "." in host or _is_ip(host)
 
 
@@ -247,6 +249,6 @@ def _is_ip(text: str) -> bool:
 
 
 def _split_at(text: str, characters: str) -> tuple[str, str]:
-    """`text` before the first of `characters`, and the rest from there on."""
+    """`text` split before the first of `characters`."""
     match = re.search(f"[{re.escape(characters)}]", text)
     return (text[: match.start()], text[match.start() :]) if match else (text, "")

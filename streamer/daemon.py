@@ -1,4 +1,4 @@
-"""Assembles a daemon from a config: the model, the sinks, and the plan that the supervisor carries out."""
+"""Assembles a daemon from a config: the model, the sinks and the supervisor's plan."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from streamer.windows import StreamSettings
 
 
 def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, ExtractorFactory]]:
-    """The config's bundle and what makes its features.
+    """The config's bundle and the factories of its feature extractors.
 
     Raises:
         BundleError: the bundle can't be used.
-        WeightsError: pretrained weights that it needs can't be.
+        WeightsError: pretrained weights that it needs are missing or wrong.
 
     """
     bundle = Bundle.load(config.model or default_bundle_path())
@@ -41,12 +41,12 @@ def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle
 
 
 def check_window(config: DaemonConfig, bundle: Bundle) -> None:
-    """Raise `ConfigError` if the config's windows ask for more cells than the bundle's window has."""
+    """Raises `ConfigError` if hop and lookahead need more cells than the bundle's window has."""
     hop, lookahead = config.windows.hop_cells, config.windows.lookahead_cells
     if hop + lookahead > bundle.window_cells:
         raise ConfigError(
-            f"windows: hop_cells ({hop}) and lookahead_cells ({lookahead}) are more than the "
-            f"{bundle.window_cells} cells of a window of {bundle.name}: make one of them smaller"
+            f"windows: hop_cells ({hop}) and lookahead_cells ({lookahead}) exceed the "
+            f"{bundle.window_cells} cells of a window of {bundle.name}: reduce one of them"
         )
 
 
@@ -91,7 +91,7 @@ def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | 
 
 
 def plan_of(config: DaemonConfig, run: str, environ: Mapping[str, str], *, stay: bool, reconnect: bool) -> Plan:
-    """What the config asks for, in the runtime's terms. Raises `ConfigError`."""
+    """The config as a plan for the supervisor. Raises `ConfigError`."""
     windows = config.windows
     _check_pipes(config)
     return Plan(
@@ -115,7 +115,7 @@ def plan_of(config: DaemonConfig, run: str, environ: Mapping[str, str], *, stay:
 
 
 def _check_pipes(config: DaemonConfig) -> None:
-    """Two streams that read one pipe would each get a part of it."""
+    """Raises `ConfigError` if two streams read one pipe: each would get only a part of it."""
     readers: dict[int, str] = {}
     for name, stream in config.streams.items():
         descriptor = descriptor_of(stream.source)
@@ -124,7 +124,7 @@ def _check_pipes(config: DaemonConfig) -> None:
 
 
 def media_options(stream: StreamConfig) -> MediaOptions:
-    """How a stream's source is opened."""
+    """The options for opening a stream's source."""
     return MediaOptions(
         transport=stream.transport,
         open_timeout_s=stream.open_timeout_s,
@@ -141,7 +141,7 @@ def version() -> str:
     """This program's version."""
     try:
         return metadata.version("earwitness")
-    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+    except metadata.PackageNotFoundError:  # a checkout that was not installed
         return "0+source"
 
 

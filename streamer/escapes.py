@@ -1,15 +1,15 @@
-r"""Names and lines fit to print: whatever bytes a file's name is made of, what is written of it is printable text.
+r"""Makes names and lines printable, whatever bytes a file's name contains.
 
-A name that a file system gives may hold line breaks, tabs, bytes that are not UTF-8 (Python has them as
-lone surrogates) and characters that turn the direction of text. One rule writes all of them:
+A file name may contain line breaks, tabs, bytes that are not UTF-8 (lone surrogates in Python) and characters that
+change the direction of text. All of them are escaped by one rule:
 
 ```
 \\          a backslash                  \t \n \r    tab, line feed, carriage return
-\xNN        a byte that is not UTF-8     \uNNNN       any other that can't be printed, above U+FFFF two, as in JSON
+\xNN        a byte that is not UTF-8     \uNNNN       any other unprintable one; above U+FFFF two, as in JSON
 ```
 
-A space or double quote at a name's beginning and a space at its end are `\x20` and `\x22`: readers of
-tab-separated text strip the one and take the other for quoting.
+A space or double quote at the start of a name, and a space at its end, become `\x20` and `\x22`: readers of
+tab-separated text would strip the space and treat the quote as quoting.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _LONG = {written: character for character, written in _SHORT.items()}
 _ESCAPE = re.compile(r"\\(?:\\|t|n|r|x[0-9a-f]{2}|ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|u[0-9a-f]{4})")
 _RAW_BYTES = range(0xDC80, 0xDD00)
-"""Where `surrogateescape` puts the bytes that are not UTF-8."""
+"""The surrogates by which `surrogateescape` represents bytes that are not UTF-8."""
 _HANDLER: Final = "earwitness.escape"
 
 
 def escaped(name: str) -> str:
-    """`name` in printable characters; `unescaped` gives it back."""
+    """`name` in printable characters; `unescaped` reverses it."""
     text = "".join(_SHORT.get(one) or _written(one) for one in name)
     if text[:1] in (" ", '"'):
         text = f"\\x{ord(text[0]):02x}{text[1:]}"
@@ -35,20 +35,20 @@ def escaped(name: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    r"""The name that was written as `text`. What is no escape (`a\b` is none) stays as it is."""
+    r"""The name that was escaped as `text`. Anything that is not an escape, as in `a\b`, is kept."""
     return _ESCAPE.sub(lambda match: _read(match[0]), text)
 
 
 def printable(line: str) -> str:
-    """`line` as one line of printable characters. Its backslashes stay, since names in it may be escaped already."""
+    """`line` as one line of printable characters. Backslashes are kept, as names in it may already be escaped."""
     return "".join(one if one == "\\" else _SHORT.get(one) or _written(one) for one in line)
 
 
 def escape_what_can_not_be_encoded(*streams: TextIO) -> None:
-    """From here on `streams` write a character that their encoding lacks by the rule above, and never raise for it."""
+    """Make `streams` escape characters that their encoding lacks, by the rule above, instead of raising."""
     codecs.register_error(_HANDLER, _handled)
     for stream in streams:
-        reconfigure = getattr(stream, "reconfigure", None)  # a stream that a test or a program has put there has none
+        reconfigure = getattr(stream, "reconfigure", None)  # a replaced stream, as in tests, may have none
         if reconfigure is not None:
             reconfigure(errors=_HANDLER)
 

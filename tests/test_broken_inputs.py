@@ -81,7 +81,7 @@ def zero_length_audio(folder: Path) -> Case:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(22_050)
-    return ["replay", str(path)], "no sound and no picture in it"
+    return ["replay", str(path)], "contains no audio and no video"
 
 
 def folder_as_source(folder: Path) -> Case:
@@ -89,7 +89,10 @@ def folder_as_source(folder: Path) -> Case:
 
 
 def closed_port(folder: Path) -> Case:
-    return ["doctor", f"rtsp://user:secret@127.0.0.1:{free_port()}/cam"], "nothing listens there: check host and port"
+    return [
+        "doctor",
+        f"rtsp://user:secret@127.0.0.1:{free_port()}/cam",
+    ], "nothing is listening there: check host and port"
 
 
 def unknown_host(folder: Path) -> Case:
@@ -145,7 +148,7 @@ def contradicting_the_bundle(folder: Path) -> Case:
 
 def too_short_a_window(folder: Path) -> Case:
     config = _file(folder, "c.yaml", b"windows: {hop_cells: 128}\nmetrics: off\npublish: {zmq: off}")
-    return ["run", _clip(folder), "--config", config], "make one of them smaller"
+    return ["run", _clip(folder), "--config", config], "reduce one of them"
 
 
 def no_source(folder: Path) -> Case:

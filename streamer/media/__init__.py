@@ -1,1 +1,1 @@
-"""Live streams, files and devices through PyAV; no other package imports it."""
+"""Reads live streams, files and devices with PyAV, which no other package imports."""

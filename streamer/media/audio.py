@@ -1,4 +1,4 @@
-"""Decoded audio to `Chunk`s: mono mix, resampling, and positions on the epoch's clock in exact rational arithmetic."""
+"""Turns decoded audio into `Chunk`s: mono mix, resampling, and exact positions on the epoch's clock."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from streamer.types import Chunk, Floats
 
 _ROUNDING_S = Fraction(1, 1000)
-"""Times that are off by less are rounded, not wrong."""
+"""Smaller errors of times are due to rounding."""
 
-_PYAV_PLANES = 8  # with as many planes, PyAV 18 reads behind the end of a frame's list of them and crashes
+_PYAV_PLANES = 8  # with so many planes, PyAV 18 reads past the end of a frame's list of them and crashes
 
 
 def mix(channels: Floats) -> Floats:
     """The mean of all channels (channels, n), whatever their layout: (n,).
 
-    The plain mean, not FFmpeg's mix, because that knows no layout for many channel counts and its level depends on the
-    sample format.
+    The plain mean, not FFmpeg's mix, which has no layout for many channel counts and whose level depends on the sample
+    format.
     """
     mixed: Floats = channels[0] if len(channels) == 1 else channels.mean(axis=0, dtype=np.float32)
     return mixed
@@ -41,7 +41,7 @@ def channels_of(frame: av.AudioFrame) -> Floats:
         full = 1 << (8 * raw.dtype.itemsize - 1)
         values = (values - (full if raw.dtype.kind == "u" else 0)) / np.float32(full)
     elif not np.isfinite(values).all():
-        # A damaged float stream can hold NaN, and one of them would spoil a whole window.
+        # A damaged float stream can hold NaN, and a single one would spoil a whole window.
         values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=-1.0)
     return values
 
@@ -49,8 +49,8 @@ def channels_of(frame: av.AudioFrame) -> Floats:
 class AudioTrack:
     """The audio of one epoch: mono samples at media times in, `Chunk`s at each wanted rate out.
 
-    Times are those of `Steering`, and are believed: a later one leaves a hole, an earlier one is an overlap, of which
-    the second copy is dropped (`overlap_samples`, counted at the source's rate).
+    Times come from `Steering` and are trusted: a later one leaves a hole, an earlier one is an overlap, whose second
+    copy is dropped (`overlap_samples`, counted at the source's rate).
     """
 
     def __init__(self, rates_hz: frozenset[int], zero: Fraction) -> None:
@@ -68,7 +68,7 @@ class AudioTrack:
         return self._run_start + Fraction(self._run_samples, self._rate_hz) if self._rate_hz else None
 
     def push(self, time: Fraction | None, rate_hz: int, samples: Floats) -> Iterator[Chunk]:
-        """Take in samples (n,) whose first is due at `time` (media seconds; None: right after the last)."""
+        """Add samples (n,) whose first is due at `time` (media seconds; None: directly after the last)."""
         end = self.end
         due = self._zero if end is None else end
         late = Fraction(0) if time is None else time - due
@@ -86,7 +86,7 @@ class AudioTrack:
         yield from self._resample(samples)
 
     def flush(self) -> Iterator[Chunk]:
-        """The run ends here: what the resamplers still hold."""
+        """End the run: yields what the resamplers still hold."""
         for out_hz, resampler in self._runs.items():
             for frame in resampler.resample(None):
                 yield from self._chunk(out_hz, frame.to_ndarray()[0])

@@ -1,4 +1,4 @@
-"""What a source says of time: where it begins, when it was recorded, and what UTC its own clock gives."""
+"""The times that a source states: where it starts, when it was recorded, and UTC by its own clock."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from streamer.timeline import PLAUSIBLE_S, how_far_off, recorded_plausibly
 
 
 def start_of_packet(packet: Packet[Stream]) -> Fraction | None:
-    """Media time of a packet's beginning."""
+    """Media time of a packet's start; None if unknown."""
     if packet.pts is None or packet.time_base is None or not packet.size:
         return None
     return packet.pts * Fraction(packet.time_base)
 
 
 def start_of(container: InputContainer) -> Fraction | None:
-    """Media time at which the earliest track begins, wanted or not."""
+    """Media time at which the earliest track starts, whether it is used or not; None if unknown."""
     return None if container.start_time is None else Fraction(container.start_time, av.time_base)
 
 
 def recorded_at(container: InputContainer, address: Address, now: Callable[[], float]) -> tuple[float | None, str]:
-    """Unix seconds of a recording's start, and one line on a clock that is not believed.
+    """Unix seconds of a recording's start, and one line about an implausible clock ("" if none).
 
-    Its creation_time tag, else the file's mtime, else, where there is no file, now. None if all are implausible.
+    From its creation_time tag, else the file's mtime, else, if there is no file, now. None if all are implausible.
     """
     fault = ""
     for tags in (container.metadata, *(s.metadata for s in container.streams)):
@@ -44,8 +44,8 @@ def recorded_at(container: InputContainer, address: Address, now: Callable[[], f
         if recorded_plausibly(utc_s, now()):
             return utc_s, fault
         if utc_s > now():
-            # The past is not worth a word: muxers without a clock write 1904 or 1970.
-            fault = f"its creation_time, {tags['creation_time']}, has not come yet and is not believed"
+            # A time in the past is not reported: muxers without a clock write 1904 or 1970.
+            fault = f"its creation_time, {tags['creation_time']}, is in the future and is ignored"
     try:
         utc_s = os.stat(address.path if address.is_local else "").st_mtime
     except OSError:
@@ -62,7 +62,7 @@ def sender_report_s(packet: Packet[Stream]) -> float | None:
 
 
 def clock_fault(utc_s: float, now_s: float) -> str:
-    """One line on a live source's own clock that is implausible; empty if it is not."""
+    """One line about a live source's own clock if it is implausible; else empty."""
     if abs(utc_s - now_s) <= PLAUSIBLE_S:
         return ""
-    return f"its clock {how_far_off(utc_s, now_s)}; it is not believed, and times are those of arrival here"
+    return f"its clock {how_far_off(utc_s, now_s)}; it is ignored, and arrival times are used"

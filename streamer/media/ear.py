@@ -1,4 +1,4 @@
-"""What is listened to of decoded sound: the mix of all channels or one of them, and how loud it is."""
+"""Reduces decoded audio to one channel, the mix or a chosen one, and measures its level."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_LEVELS = 600
 
 
 class Ear:
-    """Listens to the frames of one source: `push` a frame, take what is heard of it, and now and then the levels."""
+    """The audio of one source: `push` a frame to get its channel or mix; `take_levels` from time to time."""
 
     def __init__(self, address: Address, channel: Channel) -> None:
         self._address = address
@@ -26,7 +26,7 @@ class Ear:
         self._levels: deque[Level] = deque(maxlen=_MOST_LEVELS)
 
     def push(self, frame: av.AudioFrame) -> Floats:
-        """What is heard of the frame: (n,). Raises `SourceError` if the channel that was chosen is not there (now)."""
+        """The channel or mix in use, (n,). Raises `SourceError` if the frame lacks the chosen channel."""
         channels = channels_of(frame)
         if self._channel is not None and self._channel >= len(channels):
             raise SourceError("no_audio", no_channel(self._address, self._channel + 1, len(channels)))
@@ -35,16 +35,16 @@ class Ear:
         return heard
 
     def flush(self) -> None:
-        """The sound ends: the level of the second that runs is known."""
+        """The audio ends: measure the incomplete second."""
         self._levels += self._meter.flush()
 
     @property
     def has_levels(self) -> bool:
-        """Whether `take_levels` has something to give."""
+        """Whether `take_levels` would return any."""
         return bool(self._levels)
 
     def take_levels(self) -> list[Level]:
-        """How loud it was, second by second, since this was last asked; the newest ten minutes at most."""
+        """The level of each second since the last call; at most the latest ten minutes."""
         levels = list(self._levels)
         self._levels.clear()
         return levels

@@ -1,6 +1,6 @@
-"""Puts decoded audio and pictures on the clock of an epoch, and notices when an epoch has to end. Decodes nothing.
+"""Places decoded audio and pictures on an epoch's clock, and detects when an epoch must end. Decodes nothing.
 
-Media times are seconds as exact fractions on the source's own clock, which may start anywhere and may jump.
+Media times are exact fractions of seconds on the source's own clock, which may start anywhere and may jump.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from streamer.media.steering import LIMIT_S, Sound, Steering
 from streamer.types import SAMPLE_RATE_HZ, Anchor, ClockSource, Discontinuity, Floats, MediaItem
 
 START_WAIT_S = Fraction(1)
-"""How far one kind of media may run at an epoch's start while the other is awaited: position 0 is the earlier one's."""
+"""How much of one kind of media is held at an epoch's start to wait for the other; the earlier one is at position 0."""
 BRIDGE_S = 60
-"""The longest hole in the audio that is masked, where pictures bridge it or a recording's sound begins late. Its masked
-cells all come at once when the audio is there."""
+"""The longest hole in the audio that is masked, if pictures bridge it or a recording's audio begins late. Its masked
+cells all follow at once when the audio arrives."""
 _SAME_START_S = Fraction(25, 1000)
-"""Sound that begins so little after the epoch begins with it: a hole of a few samples would mask a cell."""
-_SLOW_PICTURES = 3  # this many times its picture interval is no hole in a film
+"""Audio that begins this soon after the epoch is taken as its start: a hole of a few samples would mask a cell."""
+_SLOW_PICTURES = 3  # a gap of so many picture intervals is no hole in a video
 _ARRIVAL_EVERY_S = 1
 _RTCP_EVERY_S = 10
 
@@ -40,13 +40,13 @@ class _Stamp:
 
 
 class EpochBuilder:
-    """State of one source: `push_*` what was decoded, in the order it came, and take the `MediaItem`s.
+    """Builds the epochs of one source: `push_*` decoded media in the order of arrival, receive `MediaItem`s.
 
-    Audio is the master where it is wanted and present: pictures that don't fit its clock are left out and counted
+    Audio is the master if it is wanted and present: pictures that don't fit its clock are dropped and counted
     (`stray_pictures`) until it jumps too, or, if it has stopped, until they have run for `hole_limit_s`.
 
     A recording's first epoch begins where the container does, so that its times are those that a player shows. A live
-    source has no such beginning: what was sent before we came is of no one's concern, and UTC says when it was.
+    source has no such start: its first epoch begins with the first media received.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class EpochBuilder:
     ) -> None:
         """`rates_hz` is empty without audio.
 
-        Of a recording that says so, `file_start` is the media time at which the container begins, and `file_utc_s` when
-        that was. `stamped_on_arrival`: media times tell when packets came (FFmpeg's `use_wallclock_as_timestamps`).
+        For a recording that states them, `file_start` is the media time at which the container begins, and `file_utc_s`
+        its UTC. `stamped_on_arrival`: media times are arrival times (FFmpeg's `use_wallclock_as_timestamps`).
         """
         self.stray_pictures = 0
         self._overlap_samples = 0
@@ -74,10 +74,10 @@ class EpochBuilder:
         self._picture_limit = max(self._limit, _SLOW_PICTURES * interval)
         self._file_start = file_start
         self._file_utc_s = file_utc_s
-        self._late_limit = Fraction(BRIDGE_S if file_start is not None else 0)  # for the first sound of a recording
+        self._late_limit = Fraction(BRIDGE_S if file_start is not None else 0)  # for the first audio of a recording
         self._steering = Steering(stamped_on_arrival=stamped_on_arrival)
-        self._sound_end: Fraction | None = None  # of the newest sound, by the source's timestamp
-        self._undecided: list[_Shown] = []  # pictures that do not fit, while the sound may jump to them
+        self._sound_end: Fraction | None = None  # of the latest audio, by the source's timestamp
+        self._undecided: list[_Shown] = []  # pictures that do not fit, while the audio may jump to them
         self._audio: AudioTrack | None
         self._zero: Fraction
         self._chooser: PictureChooser
@@ -91,11 +91,11 @@ class EpochBuilder:
 
     @property
     def overlap_samples(self) -> int:
-        """Audio samples, at the source's rate, that were dropped because their time had been covered before."""
+        """Audio samples, at the source's rate, that were dropped because their time was already covered."""
         return self._overlap_samples + (self._audio.overlap_samples if self._audio is not None else 0)
 
     def push_audio(self, time: Fraction | None, rate_hz: int, samples: Floats) -> Iterator[MediaItem]:
-        """Samples (n,) whose first is due at `time`; None if the source doesn't say."""
+        """Add samples (n,) whose first has the timestamp `time`; None: it has none."""
         self._sound_end = None if time is None else time + Fraction(len(samples), rate_hz)
         for sound in self._steering.push(time, rate_hz, samples):
             yield from self._push_sound(sound)
@@ -120,7 +120,7 @@ class EpochBuilder:
                 yield from self._push_shown(shown)
 
     def push_picture(self, time: Fraction, picture: Render) -> Iterator[MediaItem]:
-        """A picture shown from `time` on."""
+        """Add a picture that is shown from `time` on."""
         shown = _Shown(time + self._steering.shift, picture)
         if self._steering.settled or self._audio is None or self._fits(shown.time):
             yield from self._push_shown(shown)
@@ -152,16 +152,16 @@ class EpochBuilder:
         yield from self._wait(shown)
 
     def _in_order(self, at: int) -> int | None:
-        """Where a picture comes that is due at `at`: behind the last one if only jitter puts it before, or None."""
+        """The position of a picture due at `at`: after the last one if only jitter put it before; else None."""
         last = self._chooser.last
         first = 0 if last is None else last + 1
         return None if at < first - LIMIT_S * SAMPLE_RATE_HZ else max(at, first)
 
     def push_arrival(self, time: Fraction, utc_s: float) -> Iterator[MediaItem]:
-        """The newest media has just come, at `utc_s` (Unix seconds); it ends at `time`.
+        """Record that the latest media, which ends at `time`, arrived at `utc_s` (Unix seconds).
 
-        Sound has come up to where its samples reach, whatever its timestamps say. While those are in doubt,
-        nothing is known.
+        The end of the audio is taken from its sample count, not from timestamps. While those are in doubt, the
+        arrival is ignored.
         """
         end = self._steering.end
         if end is not None and self._steering.settled:
@@ -172,11 +172,11 @@ class EpochBuilder:
             yield from self.push_stamp(time, utc_s, "arrival")
 
     def push_stamp(self, time: Fraction, utc_s: float, source: ClockSource) -> Iterator[MediaItem]:
-        """The media time `time` is `utc_s` (Unix seconds) by the clock `source`."""
+        """Record that media time `time` is `utc_s` (Unix seconds) by the clock `source`."""
         time += self._steering.shift
         stamp = _Stamp(time, utc_s, source)
         if self._audio is None:
-            # The earliest arrival counts, and of sender reports the newest: two are enough, however many come.
+            # Keep the earliest arrival and the latest sender report, so that only two are held.
             kept = self._stamps.get(source)
             if kept is None or source != "arrival" or utc_s - time < kept.utc_s - kept.time:
                 self._stamps[source] = stamp
@@ -184,7 +184,7 @@ class EpochBuilder:
             yield from self._anchor(stamp)
 
     def flush(self) -> Iterator[MediaItem]:
-        """The source ends: all that is still held."""
+        """End the source: yields everything that is still held."""
         for sound in self._steering.flush():
             yield from self._push_sound(sound)
         yield from self._decide_pictures()
@@ -198,13 +198,13 @@ class EpochBuilder:
         self._chooser = PictureChooser()
         self._last_picture = None
         self._stray_since = None  # time of the first picture of a run that doesn't fit
-        self._waiting = []  # media, and the stamps for it, until the zero is known
+        self._waiting = []  # media until the zero is known
         self._stamps = {}
-        self._best_arrival = None  # of the second that runs
-        self._anchored = {}  # when an anchor of each clock last came out
+        self._best_arrival = None  # of the current second
+        self._anchored = {}  # when an anchor of each clock was last yielded
 
     def _wait(self, item: Sound | _Shown) -> Iterator[MediaItem]:
-        """Hold what comes until the epoch's zero is certain, then let it all go."""
+        """Hold media until the epoch's zero is certain, then release all of it."""
         self._waiting.append(_rendered(item) if isinstance(item, _Shown) else item)
         sounds = [i for i in self._waiting if isinstance(i, Sound)]
         shown = [i for i in self._waiting if isinstance(i, _Shown)]
@@ -235,7 +235,7 @@ class EpochBuilder:
             yield from self._push_sound(item) if isinstance(item, Sound) else self._push_shown(item)
 
     def _begin_with_file(self) -> Iterator[MediaItem]:
-        """The recording's first epoch begins where it does, or, if nothing is wanted for long, behind that."""
+        """Begin a recording's first epoch at its start, or, if wanted media begins much later, with that media."""
         start, self._file_start = self._file_start, None
         if start is None or start >= self._zero:
             return
@@ -253,7 +253,7 @@ class EpochBuilder:
         yield from self._chooser.flush()
 
     def _end_epoch(self, reason: str, time: Fraction) -> Iterator[MediaItem]:
-        # A recording's next epoch is later by what has been played, and by the hole if that is what ended it.
+        # A recording's next epoch is later by the length of this one, and by the hole that ended it.
         head = self._head()
         hole = max(Fraction(0), time - head)
         if self._file_utc_s is not None:
@@ -265,7 +265,7 @@ class EpochBuilder:
         yield Discontinuity(reason, round(hole * SAMPLE_RATE_HZ))
 
     def _head(self) -> Fraction:
-        """The furthest media time of the epoch."""
+        """The latest media time of the epoch."""
         ends = [self._zero, self._last_picture, self._audio.end if self._audio is not None else None]
         return max(t for t in ends if t is not None)
 
@@ -284,7 +284,7 @@ class EpochBuilder:
         return None if bridged and time - due <= BRIDGE_S else "hole"
 
     def _fits(self, time: Fraction) -> bool:
-        """Whether a picture goes on from the last one, or is near the audio."""
+        """Whether a picture follows the last one closely, or is near the audio."""
         assert self._audio is not None
         last, end = self._last_picture, self._audio.end
         if last is None and end is None:
@@ -294,7 +294,7 @@ class EpochBuilder:
         return end is not None and abs(time - end) <= self._picture_limit
 
     def _anchor(self, stamp: _Stamp) -> Iterator[MediaItem]:
-        """At most one a second (arrival: the earliest of that second) or ten seconds (sender reports)."""
+        """Yield at most one anchor a second (arrival: the earliest of it) or in ten seconds (sender reports)."""
         before = self._anchored.get(stamp.source)
         if stamp.source == "arrival":
             best = self._best_arrival

@@ -1,5 +1,5 @@
-"""What went wrong with a source, in one line that says what to do. Nothing of FFmpeg's own text is passed on: it may
-hold the URL with its password.
+"""Explains what went wrong with a source, in one line that says what to do. FFmpeg's own text is never passed on: it
+may contain the URL with its password.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TLS_SCHEMES = {"rtsps", "https", "rtmps", "tls"}
 
 
 def check_address(address: Address) -> None:
-    """Raise `SourceError` for a URL that FFmpeg would take apart in another way than it was meant."""
+    """Raises `SourceError` for a malformed URL, which FFmpeg would misread."""
     if address.fault:
         raise SourceError("protocol", f"{address}: {address.fault}")
 
@@ -28,7 +28,7 @@ def check_address(address: Address) -> None:
 def opening_failed(
     error: Exception, address: Address, carrier: Carrier, *, timed_out: bool, timeout_s: float
 ) -> SourceError:
-    """The `SourceError` for an exception that came out of opening `address`."""
+    """The `SourceError` for an exception raised while opening `address`."""
     failure = _opening_failed(error, address, carrier, timed_out, timeout_s)
     return SourceError(failure.reason, f"{failure}; {address.doubt}") if address.doubt else failure
 
@@ -51,12 +51,12 @@ def _opening_failed(
 def reading_failed(
     error: Exception, address: Address, carrier: Carrier, *, live: bool, timed_out: bool, timeout_s: float
 ) -> SourceError:
-    """The `SourceError` for an exception that came out of reading an open source."""
+    """The `SourceError` for an exception raised while reading an open source."""
     name = address.shown
     if timed_out or isinstance(error, av.error.ExitError | TimeoutError):
-        return SourceError("timeout", f"{name}: nothing came for {timeout_s:g} s")
+        return SourceError("timeout", f"{name}: no data for {timeout_s:g} s")
     if isinstance(error, av.error.InvalidDataError):
-        return SourceError("invalid_data", f"{name}: what comes can't be read as media any more")
+        return SourceError("invalid_data", f"{name}: the data can no longer be read as media")
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return SourceError("auth", f"{name}: the server no longer accepts the user or password: check them")
     if carrier == "device":
@@ -72,32 +72,32 @@ def _broken_off(carrier: Carrier, *, live: bool) -> str:
             return "the connection broke"
         return "the connection broke before the recording's end: check the network and the server, and try again"
     if carrier == "pipe":
-        return "the pipe broke: look at the program that writes to it"
-    return "reading broke off: check the file and the disk"
+        return "the pipe broke: check the program that writes to it"
+    return "reading failed: check the file and the disk"
 
 
 def stream_ended(address: Address, carrier: Carrier) -> SourceError:
-    """The `SourceError` for a live source that came to an orderly end."""
+    """The `SourceError` for a live source that ended cleanly."""
     if carrier == "device":
-        return SourceError("eof", f"{address}: the device gives no more: is it still plugged in?")
+        return SourceError("eof", f"{address}: the device stopped delivering: is it still plugged in?")
     return SourceError("eof", f"{address}: the server ended the stream")
 
 
 def nothing_in(address: Address, carrier: Carrier) -> SourceError:
-    """The `SourceError` for a source that could be opened and has ended without any media."""
+    """The `SourceError` for a source that was opened but ended without any media."""
     if carrier == "network":
-        return SourceError("empty", f"{address}: the server sent no sound and no picture: check the path")
+        return SourceError("empty", f"{address}: the server sent no audio and no video: check the path")
     if carrier == "pipe":
-        return SourceError("empty", f"{address}: nothing that could be decoded was written to it")
-    return SourceError("empty", f"{address}: there is no sound and no picture in it: copy or record it again")
+        return SourceError("empty", f"{address}: nothing decodable was written to it")
+    return SourceError("empty", f"{address}: it contains no audio and no video: copy or record it again")
 
 
 def not_media(address: Address, carrier: Carrier, found: str) -> SourceError:
-    """The `SourceError` for bytes that are no media; `found` says what they are."""
+    """The `SourceError` for bytes that are not media; `found` says what they are."""
     if carrier == "network":
-        return SourceError("invalid_data", f"{address}: what answers there sends no media ({found}): check the path")
+        return SourceError("invalid_data", f"{address}: the server does not send media ({found}): check the path")
     if carrier == "pipe":
-        return SourceError("invalid_data", f"{address}: what is written to it is no audio or video ({found})")
+        return SourceError("invalid_data", f"{address}: what is written to it is not audio or video ({found})")
     return SourceError("invalid_data", f"{address}: not an audio or video file ({found}): name a recording")
 
 
@@ -105,19 +105,21 @@ def _network_failed(error: Exception, address: Address) -> SourceError:
     name = address.shown
     if isinstance(error, av.error.HTTPUnauthorizedError):
         if address.has_login:
-            who = "camera" if address.scheme in ("rtsp", "rtsps") else "the server"
+            who = "the camera" if address.scheme in ("rtsp", "rtsps") else "the server"
             return SourceError("auth", f"{who} refused the user or password of {name}: check them")
         return SourceError(
-            "auth", f"{name} wants a user and a password: write them as {address.scheme}://USER:PASSWORD@HOST"
+            "auth", f"{name} requires a user and a password: write them as {address.scheme}://USER:PASSWORD@HOST"
         )
     if isinstance(error, av.error.HTTPForbiddenError):
-        return SourceError("auth", f"{name}: access is forbidden: check user, password and what that user may see")
+        return SourceError("auth", f"{name}: access is forbidden: check user, password and that user's permissions")
     if isinstance(error, av.error.HTTPNotFoundError):
         return SourceError("not_found", f"{name}: the server has nothing there: check the path")
     if isinstance(error, av.error.HTTPClientError | av.error.HTTPError):
         return SourceError("protocol", f"{name}: the server answered with an error ({_plain(error)})")
     if isinstance(error, ConnectionRefusedError):
-        return SourceError("refused", f"{name}: nothing listens there: check host and port, and that the server runs")
+        return SourceError(
+            "refused", f"{name}: nothing is listening there: check host and port, and that the server runs"
+        )
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return SourceError("unreachable", f"{name}: the host can't be reached from here: check address and network")
     if isinstance(error, _BROKEN):
@@ -126,15 +128,15 @@ def _network_failed(error: Exception, address: Address) -> SourceError:
         return SourceError("timeout", f"{name}: no answer in time: check host, port and network")
     if isinstance(error, av.error.ProtocolNotFoundError):
         return SourceError(
-            "protocol", f"{name}: FFmpeg here can't do '{address.scheme}': use rtsp, rtmp, http(s) or a file"
+            "protocol", f"{name}: this FFmpeg does not support '{address.scheme}': use rtsp, rtmp, http(s) or a file"
         )
     if isinstance(error, OSError) and error.errno == errno.EIO:
         # FFmpeg says the same for an unknown host name and for a failed TLS handshake.
         return _name_or_tls(address)
     if isinstance(error, FileNotFoundError):
-        return SourceError("not_found", f"{name}: there is nothing: check the path")
+        return SourceError("not_found", f"{name}: not found: check the path")
     if isinstance(error, av.error.InvalidDataError | PermissionError):
-        text = f"{name}: what answers there sends no media that FFmpeg can read: check scheme, port and path"
+        text = f"{name}: the server does not send media that FFmpeg can read: check scheme, port and path"
         return SourceError("invalid_data", text)
     if isinstance(error, ValueError | av.error.ArgumentError):
         return SourceError("protocol", f"{name}: the URL or an FFmpeg option's value is not valid ({_plain(error)})")
@@ -158,7 +160,7 @@ def _file_failed(error: Exception, path: Address) -> SourceError:
     if isinstance(error, FileNotFoundError):
         return SourceError("not_found", f"{path}: no such file: check the path")
     if isinstance(error, PermissionError):
-        return SourceError("other", f"{path}: may not be read: check its permissions")
+        return SourceError("other", f"{path}: permission denied: check the file's permissions")
     if isinstance(error, av.error.ArgumentError):
         return SourceError("protocol", f"{path}: an FFmpeg option's value is not valid")
     if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
@@ -178,13 +180,15 @@ def _what_file(path: Address) -> SourceError:
     if head[4:8] == b"ftyp":
         text = f"{path}: the file is cut short (an MP4 whose index is missing): copy or record it again"
         return SourceError("invalid_data", text)
-    kind = "a text file" if head and not set(head) & set(range(9)) and b"\n" in head else "nothing that FFmpeg can read"
+    kind = (
+        "a text file" if head and not set(head) & set(range(9)) and b"\n" in head else "no format that FFmpeg can read"
+    )
     return not_media(path, "file", kind)
 
 
 def _pipe_failed(error: Exception, name: Address) -> SourceError:
     if isinstance(error, av.error.InvalidDataError | EOFError):
-        return not_media(name, "pipe", "or it needs a file: an MP4 is sent with its index in front")
+        return not_media(name, "pipe", "or it needs a file: to pipe an MP4, put its index first")
     return SourceError("other", f"{name}: can't be read ({_plain(error)})")
 
 
@@ -192,7 +196,7 @@ def _device_failed(error: Exception, name: Address) -> SourceError:
     if isinstance(error, FileNotFoundError):
         return SourceError("device", f"{name}: no such device: is it plugged in?")
     if isinstance(error, PermissionError):
-        return SourceError("device", f"{name}: may not be used: add this user to the group `video` or `audio`")
+        return SourceError("device", f"{name}: permission denied: add this user to the group `video` or `audio`")
     if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
         return SourceError("device", f"{name}: this FFmpeg has no such device format: use alsa or v4l2")
     return SourceError(
@@ -201,7 +205,7 @@ def _device_failed(error: Exception, name: Address) -> SourceError:
 
 
 def _plain(error: Exception) -> str:
-    """FFmpeg's words for an error number; never the exception's own text, which may hold the URL."""
+    """FFmpeg's text for an error number; never the exception's own text, which may contain the URL."""
     if isinstance(error, av.FFmpegError):
         return (error.strerror or type(error).__name__).splitlines()[0]
     return type(error).__name__

@@ -1,11 +1,11 @@
-"""Ends FFmpeg calls that block: the one thing that PyAV has no function for.
+"""Interrupts blocking FFmpeg calls, for which PyAV has no function.
 
-FFmpeg asks a callback about ten times a second whether to give up; PyAV's callback compares `time.monotonic()` with its
-timeout, which is fixed when a source is opened. We put our own `monotonic` before it, which jumps far ahead for a
-thread that has been interrupted or has waited too long, so that the timeout is over at once, whatever it waits for.
-(Closing a container that another thread reads from crashes.) Should a later PyAV look at another clock, PyAV's own
-timeout is left, an interruption ends a reader between two packets only, and who waits for it has to abandon its thread.
-Resolving a host name can't be interrupted at all.
+FFmpeg asks a callback about ten times a second whether to give up. PyAV's callback compares `time.monotonic()` with a
+timeout that is fixed when a source is opened. We replace that `monotonic` with our own, which jumps far ahead for a
+thread that was interrupted or has waited too long, so that its timeout expires at once. (Closing a container while
+another thread reads from it crashes.) If a later PyAV uses another clock, only its own timeout remains: an interrupt
+then takes effect between two packets only, and a reader that hangs is abandoned. Resolving a host name can't be
+interrupted at all.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _current = threading.local()
 
 
 class Interrupt:
-    """A switch that ends one source's reading from any thread, for good."""
+    """A switch that ends the reading of one source for good, from any thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def set(self) -> None:
-        """End what blocks now and everything that would block later."""
+        """End the call that blocks now and all later ones."""
         self._event.set()
 
     def is_set(self) -> bool:
@@ -41,7 +41,7 @@ class Interrupt:
 
 @contextmanager
 def interruptible(interrupt: Interrupt, until_s: float = math.inf) -> Iterator[None]:
-    """FFmpeg calls of this thread inside the block end soon after `interrupt` is set, or at `until_s` (monotonic)."""
+    """Within the block, FFmpeg calls of this thread end soon after `interrupt` is set, or at `until_s` (monotonic)."""
     _current.interrupt, _current.until_s = interrupt, until_s
     try:
         yield
@@ -50,7 +50,7 @@ def interruptible(interrupt: Interrupt, until_s: float = math.inf) -> Iterator[N
 
 
 class _Clock:
-    """Stands for the module `time` inside PyAV's container code."""
+    """Replaces the module `time` inside PyAV's container code."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -60,7 +60,7 @@ class _Clock:
         now_s = time.monotonic()
         if interrupt is None or not (interrupt.is_set() or now_s >= _current.until_s):
             return now_s
-        # Each answer is later than the one before by more than any timeout: PyAV may take one as the start of its wait.
+        # Each value exceeds the one before by more than any timeout, as PyAV may use one as the start of its wait.
         self._calls += 1
         return now_s + _FAR_S * self._calls
 
@@ -69,7 +69,7 @@ class _Clock:
 
 
 def install() -> None:
-    """Make PyAV's waiting interruptible in this process; done once, before the first source is opened."""
+    """Make PyAV's calls interruptible in this process. Call it before the first source is opened."""
     core: Any = av.container.core
     if isinstance(getattr(core, "time", None), ModuleType):
         core.time = _Clock()

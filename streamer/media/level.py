@@ -1,7 +1,7 @@
-"""How loud a source is, and whether there is anything to hear in it at all.
+"""The level of a source's audio, and whether it holds any sound at all.
 
-The model looks at one channel: the mix of all, or one that was chosen. A microphone that is dead, a cable that is out,
-or two channels that cancel each other look to it like a quiet room. So the level is measured in front of the mix too.
+The model receives one channel: the mix of all, or a chosen one. A dead microphone, an unplugged cable or two channels
+that cancel each other look like a quiet room to it. So the level is measured before mixing too.
 """
 
 from __future__ import annotations
@@ -15,53 +15,53 @@ import numpy as np
 
 from streamer.types import Floats
 
-_AT_ONCE = 4096  # samples that are summed in one go: numpy takes as long for one
+_AT_ONCE = 4096  # samples per summation: for fewer, numpy's overhead dominates
 
 InputState: TypeAlias = Literal["unknown", "ok", "silent", "cancelling", "too_quiet", "out_of_range"]
 INPUT_STATES: tuple[InputState, ...] = ("unknown", "ok", "silent", "cancelling", "too_quiet", "out_of_range")
-"""Nothing was heard yet; there is sound; only one value comes, again and again; channels cancel each other in the mix;
+"""In order: no audio yet; there is sound; all samples have one value; channels cancel each other in the mix;
 quieter than any room; samples are far beyond full scale."""
 
 FLOOR_DBFS = -150.0
 """Stands for digital silence: 24 bits reach to -144."""
 QUIET_DBFS = -90.0
-"""Quieter than any room through any microphone that is on; rounding to 16 bits alone makes noise of -101."""
+"""Quieter than any room through any live microphone; rounding to 16 bits alone makes noise of -101 dBFS."""
 CANCELLING_DB = 30.0
-"""A mix that is so much quieter than its loudest channel. Two channels that know nothing of each other lose 3 dB."""
+"""Channels cancel if their mix is quieter than the loudest by so much. Uncorrelated channels lose 3 dB."""
 OUT_OF_RANGE_DBFS = 40.0
-"""Sound in floats may go over full scale by some dB; what goes so far over it was no sound before it was decoded."""
+"""Float samples may exceed full scale by some dB; those that exceed it by so much were decoded wrongly."""
 SILENT_S = 10
 CANCELLING_S = 5
 TOO_QUIET_S = 120
-"""How long a stream must be so before it is said: some cameras gate noise, and no room is that quiet for minutes."""
+"""How long each state must last before it is reported: some cameras gate noise, but no room is silent for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One second, or what was left of it. Levels are in dB of full scale, without a constant offset (DC)."""
+    """The level of one second, or of a shorter rest. In dB of full scale, without a constant offset (DC)."""
 
     seconds: float
-    rms_dbfs: float  # of what the model hears
+    rms_dbfs: float  # of the channel or mix in use
     peak_dbfs: float
     loudest_dbfs: float  # RMS of the loudest channel of the source
     channels: int
-    mixed: bool  # what the model hears is the mean of all channels
+    mixed: bool  # whether the mean of all channels is in use
 
 
 class LevelMeter:
-    """`push` decoded sound; gives out a `Level` each second. The same for any chunking but for rounding."""
+    """`push` decoded audio; returns a `Level` for each second. Independent of the chunking but for rounding."""
 
     def __init__(self) -> None:
         self._rate_hz = 0
         self._channels = 0
         self._mixed = False
-        self._count = 0  # samples of the second that runs
-        self._parts: list[tuple[Floats, Floats]] = []  # channels, what is heard of them: not yet summed
+        self._count = 0  # samples of the current second
+        self._parts: list[tuple[Floats, Floats]] = []  # channels and the mix in use, not summed yet
         self._waiting = 0  # samples in them
         self._sums, self._heard = _Sums(1), _Sums(1)
 
     def push(self, rate_hz: int, channels: Floats, heard: Floats, *, mixed: bool) -> list[Level]:
-        """Take in `channels` (channels, n) and what of them the model hears, (n,); `mixed`: the mean of all."""
+        """Add `channels` (channels, n) and `heard` (n,), the channel or mix in use; `mixed`: it is the mean of all."""
         levels = []
         if (rate_hz, len(channels), mixed) != (self._rate_hz, self._channels, self._mixed):
             levels += self.flush()
@@ -79,7 +79,7 @@ class LevelMeter:
         return levels
 
     def flush(self) -> list[Level]:
-        """What there is of the second that runs."""
+        """The level of the incomplete second, if any."""
         if not self._count:
             return []
         self._sum()
@@ -104,7 +104,7 @@ class LevelMeter:
 
 
 class _Sums:
-    """Sums over samples of some channels, of which their levels are made."""
+    """Sums over the samples of some channels, from which their levels are computed."""
 
     def __init__(self, channels: int) -> None:
         self._count = 0
@@ -117,7 +117,7 @@ class _Sums:
         return len(self._sum)
 
     def push(self, samples: Floats) -> None:
-        """Take in (channels, n)."""
+        """Add samples (channels, n)."""
         self._count += samples.shape[1]
         self._sum += samples.sum(axis=1, dtype=np.float64)
         self._squares += np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
@@ -125,7 +125,7 @@ class _Sums:
         self._high = np.maximum(self._high, samples.max(axis=1))
 
     def levels(self) -> tuple[float, float]:
-        """RMS without a constant offset, and peak, of the loudest channel; silence if each has only one value."""
+        """RMS without a constant offset, and peak, of the loudest channel; silence if each channel is constant."""
         moves = self._high > self._low
         variance = np.maximum(self._squares / self._count - (self._sum / self._count) ** 2, 0.0)
         rms = np.where(moves, np.sqrt(variance), 0.0)
@@ -138,23 +138,23 @@ def _dbfs(value: float) -> float:
 
 
 class InputWatch:
-    """What the newest seconds of a stream say of its input: `push` a `Level`, then look at `state` and `detail`."""
+    """Judges a stream's input by its latest seconds: `push` each `Level`, then read `state` and `detail`."""
 
     def __init__(self) -> None:
         self._levels: deque[Level] = deque(maxlen=TOO_QUIET_S)
 
     def push(self, level: Level) -> None:
-        """Take in the next second."""
+        """Add the next second."""
         self._levels.append(level)
 
     @property
     def level(self) -> Level | None:
-        """The newest second."""
+        """The latest second."""
         return self._levels[-1] if self._levels else None
 
     @property
     def state(self) -> InputState:
-        """What has lasted long enough to be said; `unknown` before anything was heard."""
+        """The state that has lasted long enough to be reported; `unknown` before any audio."""
         levels = list(self._levels)
         for state, least in _PATIENCE_S.items():
             if len(levels) >= least and input_state(levels[-least:]) == state:
@@ -163,7 +163,7 @@ class InputWatch:
 
     @property
     def detail(self) -> str:
-        """One line for people, with what to do; empty if all is well."""
+        """One readable line with what to do; empty if all is well."""
         state = self.state
         return input_detail(state, list(self._levels)[-_PATIENCE_S.get(state, 1) :])
 
@@ -177,7 +177,7 @@ _PATIENCE_S: dict[InputState, int] = {
 
 
 def input_state(levels: Sequence[Level]) -> InputState:
-    """What `levels` say together."""
+    """The state of the input over all of `levels`."""
     if not levels:
         return "unknown"
     if max(one.peak_dbfs for one in levels) > OUT_OF_RANGE_DBFS:
@@ -191,23 +191,25 @@ def input_state(levels: Sequence[Level]) -> InputState:
 
 
 def input_detail(state: InputState, levels: Sequence[Level]) -> str:
-    """One line for people on what `levels` are together, with what to do; empty if all is well."""
+    """One readable line about `state` over `levels`, with what to do; empty if all is well."""
     if not levels or state in ("ok", "unknown"):
         return ""
     heard, loudest = _mean([one.rms_dbfs for one in levels]), _mean([one.loudest_dbfs for one in levels])
     if state == "out_of_range":
         peak = max(one.peak_dbfs for one in levels)
-        return f"its samples reach {peak:.0f} dBFS, so its format is misread: convert it to 16-bit PCM or another codec"
+        return (
+            f"its samples reach {peak:.0f} dBFS, so their format is misread: convert it to 16-bit PCM or another codec"
+        )
     if state == "cancelling":
         return (
-            f"its {levels[-1].channels} channels cancel each other: they have {loudest:.0f} dBFS and their mix "
-            f"{_shown(heard)}; listen to one of them (channel: 1) or mend the cable"
+            f"its {levels[-1].channels} channels cancel each other: they have {loudest:.0f} dBFS, their mix has "
+            f"{_shown(heard)}; listen to one of them (channel: 1) or repair the cable"
         )
     if state == "silent" and loudest > QUIET_DBFS:
-        return f"the channel that is listened to is silent, but another has {loudest:.0f} dBFS: choose that one"
+        return f"the channel in use is silent, but another has {loudest:.0f} dBFS: choose that one"
     if state == "silent":
-        return "digital silence: not even noise comes; look at the microphone, its mute switch, and the audio track"
-    return f"quieter than any room ({_shown(heard)}): look at the microphone, its gain, and the sample format"
+        return "digital silence, not even noise: check the microphone, its mute switch, and the audio track"
+    return f"quieter than any room ({_shown(heard)}): check the microphone, its gain, and the sample format"
 
 
 def _mean(levels_dbfs: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Whether a source is live: said in one place, by what the open source does, never by its name."""
+"""Decides, in this one place, whether a source is live: by what the open source does, never by its name."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:  # config reads this module, and must not wait for PyAV
     from av.container import InputContainer
 
 Carrier: TypeAlias = Literal["file", "pipe", "device", "network"]
-"""What brings a source's bytes: a file on a disk, a pipe (standard input, a FIFO), a capture device, or a network."""
+"""Where a source's bytes come from: a file on disk, a pipe (standard input, a FIFO), a capture device or a network."""
 
 _STDIN = re.compile(r"-|pipe:0?")
 _PIPE = re.compile(r"pipe:(\d+)")
 _CAPTURE_FORMATS = {"alsa", "v4l2", "video4linux2", "pulse", "x11grab", "fbdev"}
 _PUSHED_FORMATS = {"rtsp", "sdp", "rtp", "sap"}
-"""Their packets are sent at the sender's pace, whether anybody takes them or not."""
+"""Their packets are sent at the sender's pace, whether or not they are read."""
 _PLAYLIST_FORMATS = {"hls", "dash"}
-"""Their size is that of the playlist, and their duration is known once the playlist has ended."""
+"""Their size is that of the playlist; their duration is known only once the playlist has ended."""
 _LONGEST = 2**50
-"""Bytes. A server that says more has made it up for something without an end."""
+"""Bytes. A server that claims more invented the size of an endless stream."""
 
 
 def descriptor_of(address: Address) -> int | None:
@@ -36,7 +36,7 @@ def descriptor_of(address: Address) -> int | None:
 
 
 def carrier_of(address: Address, format_name: str | None) -> Carrier:
-    """What brings the bytes of `address`, looked up before it is opened."""
+    """Where the bytes of `address` come from, determined before it is opened."""
     if format_name in _CAPTURE_FORMATS:
         return "device"
     if not address.is_local:
@@ -54,14 +54,14 @@ def carrier_of(address: Address, format_name: str | None) -> Carrier:
 
 
 def comes_back(carrier: Carrier) -> bool:
-    """Whether a source that could not be opened may be there later: a camera may, a path is wrong or it is not."""
+    """Whether a source that could not be opened may appear later: a camera may, a file won't."""
     return carrier in ("network", "device")
 
 
 def is_live(container: InputContainer, carrier: Carrier) -> bool:
-    """Whether an open source goes on at its own pace, without an end of its own.
+    """Whether an open source runs at its own pace, without an end of its own.
 
-    A live source that ends is lost, and is connected anew; one that is not live can wait, and ends with its end.
+    A live source that ends was lost, and is reconnected; a recording can wait, and its end is final.
     """
     name = container.format.name
     if carrier == "device" or name in _PUSHED_FORMATS:
@@ -70,6 +70,6 @@ def is_live(container: InputContainer, carrier: Carrier) -> bool:
         return not container.duration
     if carrier in ("file", "pipe") or 0 < container.size < _LONGEST:
         return False
-    # FFmpeg takes what has come of a fragmented MP4 for all of it; that knows no number of frames.
+    # FFmpeg takes the received part of a fragmented MP4 for the whole; such a file states no number of frames.
     fragments = "mp4" in name.split(",") and not any(stream.frames for stream in container.streams)
     return fragments or not container.duration

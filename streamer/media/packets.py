@@ -1,4 +1,4 @@
-"""Reads an open container packet by packet and decodes it: time limits, interruptions and damage are handled here."""
+"""Reads and decodes an open container packet by packet; handles time limits, interruptions and damage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BAD_READS = 100  # in a row: then the rest of a file can't be read
 
 
 class Packets:
-    """The packets of the wanted tracks, each with what it decodes to. Iterate once, in one thread; any may `close`."""
+    """The packets of the wanted tracks with their decoded frames. Iterate once, in one thread; any may `close`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Packets:
         read_timeout_s: float,
         interrupt: Interrupt,
     ) -> None:
-        """`tracks` are the wanted ones; the first of them tells how evenly a live source's media comes."""
+        """`tracks` are the wanted ones; the pace of a live source is measured on the first."""
         self.corrupt = 0
         """Packets that the source marked as damaged or that could not be decoded; they were skipped."""
         self._opened = opened
@@ -49,15 +49,15 @@ class Packets:
         self._busy = threading.Lock()
         self._closed = False
         self._pace = Pace(opened.took_s)
-        self._pts: int | None = None  # of the newest packet of the first track
+        self._pts: int | None = None  # of the latest packet of the first track
 
     @property
     def arrival(self) -> Arrival:
-        """How the newest media of a live source came: in time, or in a burst."""
+        """How the latest media of a live source arrived: in time or in a burst."""
         return self._pace.arrival(time.monotonic())
 
     def close(self) -> None:
-        """Interrupt the reading and free the source; from any thread, any number of times."""
+        """Interrupt reading and release the source. May be called from any thread, and repeatedly."""
         self._interrupt.set()
         # FFmpeg crashes if a container is closed under a thread that reads from it.
         if self._busy.acquire(timeout=5.0):
@@ -69,7 +69,7 @@ class Packets:
                 self._busy.release()
 
     def __iter__(self) -> Iterator[tuple[Packet[Stream], list[Frame]]]:
-        """Raises `SourceError` if the source ends in any way but cleanly."""
+        """Yield each packet with its frames. Raises `SourceError` unless the source ends cleanly."""
         packets, bad_reads = self._demux(), 0
         while True:
             problem: Exception | None = None
@@ -82,7 +82,7 @@ class Packets:
                     try:
                         packet = next(packets, None)
                     except IndexError:
-                        pass  # PyAV at the end of a source that has got a new track meanwhile: this is the end
+                        pass  # PyAV raises it at the end of a source that gained a track
                     except Exception as error:
                         problem = error
                     ended_s = time.monotonic()
@@ -91,9 +91,9 @@ class Packets:
                         frames = self._decode(packet)
             # Errors are raised out here, not in `except`: they must not carry FFmpeg's, whose text holds the password.
             if self._interrupt.is_set():
-                raise SourceError("timeout", f"{self._address}: the reading was interrupted")
+                raise SourceError("timeout", f"{self._address}: reading was interrupted")
             if isinstance(problem, av.error.InvalidDataError) and not self._opened.live and bad_reads < _BAD_READS:
-                # PyAV's generator is dead after an exception; a new one goes on behind the bad place.
+                # PyAV's generator ends with an exception; a new one continues after the damage.
                 packets = self._demux()
                 bad_reads += 1
                 self.corrupt += 1
@@ -116,7 +116,7 @@ class Packets:
         return self._opened.container.demux(self._tracks)
 
     def _came(self, packet: Packet[Stream], now_s: float, waited_s: float) -> None:
-        """Note how the newest packet of a live source came, by its length: timestamps may be anything."""
+        """Record the arrival of a live source's packet by its duration, as its timestamps may be wrong."""
         if not self._opened.live or packet.stream is not self._tracks[0]:
             return
         base = packet.time_base or Fraction(0)
@@ -131,7 +131,7 @@ class Packets:
             self.corrupt += 1
         try:
             frames = packet.decode()
-        except EOFError:  # a decoder that has been flushed, at the end of a damaged file
+        except EOFError:  # an already flushed decoder, at the end of a damaged file
             return []
         except (av.FFmpegError, ValueError):
             if not packet.is_corrupt:

@@ -1,4 +1,4 @@
-"""Decoded pictures to `Picture`s: which of them are needed, and how they are scaled."""
+"""Turns decoded pictures into `Picture`s: selects the ones that are needed and scales them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from streamer.types import CELL, PICTURE_SIDE, Picture
 
 Render: TypeAlias = Callable[[], NDArray[np.uint8]]
-"""Gives the pixels (224, 224, 3) when asked; asking is what costs."""
+"""Returns the pixels (224, 224, 3); only the call is expensive."""
 
 _SHORT_SIDE = 256  # torchvision's preprocessing of VGG16: resize to 256, centre crop 224
-# swscale's bilinear filter grows with the scaling factor, as torchvision's does with antialias. Without the full chroma
-# flag, widths that are no multiple of 8 come out up to 45 of 255 levels off.
+# swscale's bilinear filter widens with the scaling factor, as torchvision's does with antialias. Without the full
+# chroma flag, pictures whose width is not a multiple of 8 are off by up to 45 of 255 levels.
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class Scaler:
-    """Scales the pictures of one source; keeps FFmpeg's filter tables from one to the next."""
+    """Scales the pictures of one source, and keeps FFmpeg's filter tables between calls."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
@@ -40,10 +40,10 @@ class Scaler:
 
 
 class PictureChooser:
-    """Of all pictures of an epoch, those that are nearest to the centre of some cell; only these are converted.
+    """Selects the pictures of an epoch that are nearest to some cell's centre; only these are converted.
 
-    A picture comes out as soon as it is certain to be the nearest: at once if a centre lies between it and the middle
-    of the way back to the one before (always so below 7.5 pictures a second), else when the next one has come.
+    A picture is returned as soon as it is certain to be the nearest: at once if a centre lies between it and the
+    midpoint to the previous one (always so below 7.5 pictures a second), else when the next one arrives.
     """
 
     def __init__(self) -> None:
@@ -52,11 +52,11 @@ class PictureChooser:
 
     @property
     def last(self) -> int | None:
-        """Master-clock sample of the newest picture."""
+        """Master-clock sample of the latest picture; None before the first."""
         return self._last
 
     def push(self, at: int, picture: Render) -> list[Picture]:
-        """Take in the picture shown from master-clock sample `at` on, later than the one before."""
+        """Add the picture shown from master-clock sample `at`, which is later than the previous one."""
         frames = []
         if self._waiting is not None and _centre_in(self._waiting[0], (self._waiting[0] + at) / 2):
             frames.append(Picture(self._waiting[0], self._waiting[1]()))
@@ -70,12 +70,12 @@ class PictureChooser:
         return frames
 
     def flush(self) -> list[Picture]:
-        """The epoch ends: the last picture is the nearest to all that follows."""
+        """End the epoch: the last picture is the nearest to all later centres."""
         waiting, self._waiting = self._waiting, None
         return [] if waiting is None else [Picture(waiting[0], waiting[1]())]
 
 
 def _centre_in(start: float, stop: float) -> bool:
     """Whether a cell's centre lies in [start, stop]."""
-    first = -((CELL // 2 - start) // CELL) * CELL + CELL // 2  # the first centre at or behind start
+    first = -((CELL // 2 - start) // CELL) * CELL + CELL // 2  # the first centre at or after start
     return first <= stop

@@ -1,4 +1,4 @@
-"""Reads a pipe for PyAV, which would wait for its writer in the kernel, where nothing can interrupt it."""
+"""Reads a pipe for PyAV, whose own reads would block in the kernel, where nothing can interrupt them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LOOK_MS = 100
 
 
 class Pipe:
-    """A file object for `av.open`: standard input, another open pipe, or a FIFO by its path. It can't be rewound.
+    """A file object for `av.open`: standard input, another open pipe, or a FIFO by its path. Not seekable.
 
-    Reading waits for a writer as long as it takes, and ends soon after `interrupt` is set.
+    Reading waits for a writer without a time limit, and ends soon after `interrupt` is set.
     """
 
     def __init__(self, descriptor: int | None, address: Address, interrupt: Interrupt) -> None:
@@ -42,7 +42,7 @@ class Pipe:
         return b""
 
     def close(self) -> None:
-        """Close what was opened here; any number of times."""
+        """Close the pipe if it was opened here. May be called repeatedly."""
         if self._own:
             self._own = False
             os.close(self._descriptor)

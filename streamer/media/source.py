@@ -1,7 +1,7 @@
-"""A live stream, a file or a device as audio, pictures, anchors and discontinuities.
+"""Reads a live stream, file or device as audio, pictures, anchors and discontinuities.
 
 No threads and no state outside a `Media`; one thread reads it, any thread may `interrupt` it. The rest of the program
-knows media by `streamer.types` alone: `av` is imported only in this package.
+sees media only as `streamer.types`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,9 @@ from streamer.types import MediaItem, Want
 
 __all__ = ["Interrupt", "Media", "MediaOptions", "Want", "open_media"]
 
-_UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a single decoded frame: then the source is useless
-
-
+_UNDECODABLE_TIMEOUTS = 3  # read timeouts of packets without a decoded frame, until the source is given up
 _GUESSED_DURATION = {"aac", "ac3", "eac3", "amr", "mp3", "mpeg", "h264", "hevc"}
-"""Formats without an index or a header that says how long they are."""
+"""Formats without an index or a header that states the duration."""
 
 
 def open_media(
@@ -52,11 +50,11 @@ def open_media(
     now: Callable[[], float] = time.time,
     interrupt: Interrupt | None = None,
 ) -> Media:
-    """Open `source` (a URL, a path or, with `options.format`, a device) for what `want` asks.
+    """Open `source` (a URL, a path or, with `options.format`, a device) for the media that `want` names.
 
-    `now` gives Unix seconds for the arrival clock. `interrupt` lets another thread end the opening too.
-    Raises `SourceError`, also if nothing that is wanted can be decoded; a missing audio or video track beside
-    the other one is no error: see `Media.has_audio`, `Media.has_video`.
+    `now` returns Unix seconds for the arrival clock. `interrupt` lets another thread end the opening too.
+    Raises `SourceError`, also if nothing wanted can be decoded. If only one of audio and video is missing, that is no
+    error: see `Media.has_audio`, `Media.has_video`.
     """
     options = options or MediaOptions()
     interrupt = interrupt or Interrupt()
@@ -72,9 +70,9 @@ def open_media(
 class Media:
     """An open source. Iterate over it once, in one thread; use it as a context manager or `close` it.
 
-    Yields `Chunk` (at each wanted rate), `Picture` (those nearest to a cell's centre), `Anchor`, `Discontinuity`. The
-    iteration of a file ends with the file. That of a live source raises `SourceError`, "eof" where the stream ends
-    cleanly: a live source has no end of its own. All that was decoded comes out before.
+    Yields `Chunk` (at each wanted rate), `Picture` (those nearest to a cell's centre), `Anchor`, `Discontinuity`.
+    Iterating over a recording ends with it. Iterating over a live source ends with `SourceError`, "eof" if the stream
+    ended cleanly, because a live source has no end of its own. All decoded media is yielded first.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class Media:
     ) -> None:
         """Use `open_media`."""
         self.clock_fault: str
-        """One line on a clock of the source that is implausible and so not believed; empty if all is well."""
+        """One line about an implausible clock of the source, which is ignored; empty if all is well."""
         container = opened.container
         self._opened = opened
         self._address = address
@@ -100,30 +98,30 @@ class Media:
         self._video = choose_video(container) if want.pictures else None
         check_decodable(container, address, want, self._audio or self._video)
         self.audio: AudioInput | None = None
-        """What is listened to; None without audio."""
+        """The audio in use; None without audio."""
         if self._audio is not None:
             self.audio = audio_input(container, address, self._audio, options.channel)
         self.ear = Ear(address, options.channel)
-        """Tells how loud it is."""
+        """Measures the audio's level."""
         recorded_s, self.clock_fault = (None, "") if opened.live else recorded_at(container, address, now)
         self.live: bool = opened.live
-        """Whether it goes on at its own pace and has no end of its own: see `streamer.media.liveness`."""
+        """Whether it runs at its own pace and has no end of its own: see `streamer.media.liveness`."""
         self.duration_s: float | None = None
-        """Length in seconds as the container says it; None for a live source or if it doesn't."""
+        """Duration in seconds, as the container states it; None for a live source or if unknown."""
         if not self.live and container.duration is not None:
             self.duration_s = container.duration / av.time_base
         for stream in container.streams:
             if stream is not self._audio and stream is not self._video:
                 stream.discard = Discard.all
             elif stream.codec_context is not None:
-                stream.codec_context.thread_count = 1  # threads of its own would fight with the networks' for the cores
+                stream.codec_context.thread_count = 1  # more would compete with the networks' threads for the cores
         self._scaler = Scaler()
         rate = self._video.average_rate if self._video is not None else None
         self._picture_s = 1 / Fraction(rate) if rate else Fraction(1, 25)
         tracks = tuple(track for track in (self._audio, self._video) if track is not None)
         self._packets = Packets(opened, address, tracks, options.read_timeout_s, interrupt)
         self._early: av.VideoFrame | None = None  # the first picture, while it has no timestamp
-        self._shown_at: Fraction | None = None  # media time of the newest picture
+        self._shown_at: Fraction | None = None  # media time of the latest picture
         self._epochs = EpochBuilder(
             want.rates_hz if self._audio is not None else frozenset(),
             pictures=self._video is not None,
@@ -136,17 +134,17 @@ class Media:
 
     @property
     def tells_duration(self) -> bool:
-        """Whether `duration_s` is what a header or timestamps say, not FFmpeg's guess from size and bit rate."""
+        """Whether `duration_s` comes from a header or timestamps, and is not FFmpeg's guess from size and bit rate."""
         return self._opened.container.format.name not in _GUESSED_DURATION
 
     @property
     def has_audio(self) -> bool:
-        """Whether audio was wanted and there is a track of it."""
+        """Whether audio is wanted and there is an audio track."""
         return self._audio is not None
 
     @property
     def has_video(self) -> bool:
-        """Whether pictures were wanted and there is a track of them."""
+        """Whether pictures are wanted and there is a video track."""
         return self._video is not None
 
     @property
@@ -156,30 +154,30 @@ class Media:
 
     @property
     def overlap_samples(self) -> int:
-        """Audio samples, at the source's rate, dropped because their timestamps said that they had come before."""
+        """Audio samples, at the source's rate, dropped because their timestamps showed them to be repeated."""
         return self._epochs.overlap_samples
 
     @property
     def stray_pictures(self) -> int:
-        """Pictures left out because their timestamps fit neither the ones before nor the audio."""
+        """Pictures dropped because their timestamps fit neither the earlier pictures nor the audio."""
         return self._epochs.stray_pictures
 
     @property
     def rewinds(self) -> bool:
-        """Whether opening it again gives the same media from its beginning."""
+        """Whether opening it again yields the same media from its start."""
         return not self.live and self._opened.carrier != "pipe"
 
     @property
     def arrival(self) -> Arrival:
-        """How the newest media of a live source came: in time, or in a burst."""
+        """How the latest media of a live source arrived: in time or in a burst."""
         return self._packets.arrival
 
     def interrupt(self) -> None:
-        """End a reading that blocks, from any thread, within about 0.2 s: the iteration raises `SourceError`."""
+        """End reading within about 0.2 s, from any thread: the iteration raises `SourceError`."""
         self._interrupt.set()
 
     def close(self) -> None:
-        """Interrupt the reading and free the source; from any thread, any number of times."""
+        """Interrupt reading and release the source. May be called from any thread, and repeatedly."""
         self._packets.close()
 
     def __enter__(self) -> Media:
@@ -191,7 +189,7 @@ class Media:
         self.close()
 
     def __iter__(self) -> Iterator[MediaItem]:
-        """All that the source gives, in order. Raises `SourceError`."""
+        """Yield the source's media in order. Raises `SourceError`."""
         failure: SourceError | None = None
         anything, last_frame_s = False, time.monotonic()
         try:
@@ -206,7 +204,7 @@ class Media:
                     yield from self._arrived(packet, arrived_s)
                 limit_s = _UNDECODABLE_TIMEOUTS * self._options.read_timeout_s + self.arrival.patience_s
                 if self.live and time.monotonic() - last_frame_s > limit_s:
-                    failure = SourceError("invalid_data", f"{self._address}: what comes can't be decoded")
+                    failure = SourceError("invalid_data", f"{self._address}: the data can't be decoded")
                     break
         except SourceError as error:
             failure = error
@@ -226,13 +224,13 @@ class Media:
                 yield from self._push_picture(at, frame)
             elif frame.samples:
                 yield from self._epochs.push_audio(at, frame.sample_rate, self.ear.push(frame))
-        except (av.FFmpegError, ValueError):  # a frame of a size, rate or format that can't be converted
+        except (av.FFmpegError, ValueError):  # its size, rate or format can't be converted
             self._unfit += 1
 
     def _push_picture(self, at: Fraction | None, frame: av.VideoFrame) -> Iterator[MediaItem]:
         early, self._early = self._early, None
         if at is None and self._shown_at is None and early is None:
-            # RTSP's first picture has no timestamp: it comes right before the second.
+            # RTSP's first picture has no timestamp: it is placed directly before the second.
             self._early = frame
             return
         if at is None:
@@ -243,7 +241,7 @@ class Media:
         yield from self._epochs.push_picture(at, lambda: self._scaler.pixels(frame))
 
     def _sender_report(self, packet: Packet[Stream]) -> Iterator[MediaItem]:
-        # Sender reports of the two tracks differ by some ms: one track speaks for both.
+        # The sender reports of the two tracks differ by some ms, so only one track's are used.
         at = start_of_packet(packet)
         utc_s = sender_report_s(packet) if at is not None and self._leads(packet) else None
         if at is not None and utc_s is not None:
@@ -256,10 +254,10 @@ class Media:
     def _arrived(self, packet: Packet[Stream], utc_s: float) -> Iterator[MediaItem]:
         at = start_of_packet(packet)
         if at is not None and packet.time_base is not None and self._leads(packet):
-            # The last sample of a packet can't have arrived before it sounded.
+            # A packet can't have arrived before its last sample was recorded.
             duration = (packet.duration or 0) * Fraction(packet.time_base) if packet.stream is self._audio else 0
             yield from self._epochs.push_arrival(at + duration, utc_s)
 
     def _leads(self, packet: Packet[Stream]) -> bool:
-        """Whether the packet is of the track whose clock is the epoch's."""
+        """Whether the packet belongs to the track whose clock is the epoch's."""
         return packet.stream is self._audio or self._audio is None

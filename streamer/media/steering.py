@@ -1,17 +1,17 @@
-"""Times that can be believed for decoded sound: it runs on its sample count, and timestamps only steer it.
+"""Reliable times for decoded audio: it is timed by its sample count, which timestamps only correct.
 
-A timestamp may be off where its samples are not: cameras stamp by a busy processor's clock, containers round to ms,
-proxies stamp on arrival. The error of a timestamp is what it says less what the samples before it add up to.
+A timestamp may be wrong where the samples are not: cameras stamp with a busy processor's clock, containers round to ms,
+proxies stamp on arrival. The error of a timestamp is the timestamp minus the time that the samples before it add up to.
 
 - An error of up to `LIMIT_S` changes nothing by itself.
-- A larger one is waited for. If it still stands after `HOLD_S` of sound, then sound is missing there (or comes twice),
-  and the times jump by what all timestamps since agree on. If it goes away, only the timestamp was wrong.
-- Where timestamps have never gone back, as those of RTP, which count samples, every step forward that stands is
-  believed likewise: a packet was lost.
-- An error that all timestamps of `LASTING_S` agree on (a sample clock that is off, small losses that add up) is taken
-  away slowly: sound is made longer or shorter by `SPEED`.
+- A larger error is held back. If it persists for `HOLD_S` of audio, then audio is missing (or repeated) there, and the
+  times jump by what all timestamps since agree on. If it vanishes, only the timestamp was wrong.
+- If timestamps never go back, as those of RTP, which count samples, every persistent step forward is accepted in the
+  same way: a packet was lost.
+- An error that all timestamps of `LASTING_S` agree on (an inaccurate sample clock, small losses that add up) is
+  corrected slowly: audio is stretched or shortened by at most `SPEED`.
 
-FFmpeg's `aresample=async` has this policy too, but what it gives depends on how the sound is cut into frames, it cannot
+FFmpeg's `aresample=async` has this policy too, but its output depends on how the audio is cut into frames, it can't
 wait for the next timestamp, and PyAV's resampler does not offer it.
 """
 
@@ -30,32 +30,32 @@ from streamer.types import Floats
 LIMIT_S = Fraction(130, 1000)
 """Two timestamps that are off by 60 ms in opposite directions disagree by 120 ms. A cell is 66 ms."""
 ARRIVAL_LIMIT_S = Fraction(2)
-"""The same where timestamps say when packets came: networks and busy machines deliver late, and then all at once."""
+"""The same for timestamps of arrival: networks and busy machines deliver late, and then all at once."""
 HOLD_S = Fraction(1, 2)
-"""How much sound waits while an error may still go away."""
+"""How much audio is held while an error may still vanish."""
 LASTING_S = 10
-"""An error lasts if no timestamp of so many seconds contradicts it."""
+"""An error is lasting if no timestamp of so many seconds contradicts it."""
 BURST_LASTING_S = 30
-"""The same where timestamps are arrival times: longer than a segment of HLS."""
+"""The same for timestamps of arrival: longer than an HLS segment."""
 SLACK_S = Fraction(10, 1000)
-"""A lasting error up to this is left alone: a sixth of a cell."""
+"""A lasting error up to this is not corrected: a sixth of a cell."""
 SPEED = Fraction(1, 200)
-"""The most by which sound is stretched: five times what a bad sample clock is off by, and a tenth of a semitone."""
+"""The most by which audio is stretched: five times the error of a bad sample clock, a tenth of a semitone."""
 _BLOCK_S = Fraction(1, 10)
 _NS = 1_000_000_000  # errors are compared in whole ns: fractions are slow
 _STEP_NS = 5_000_000
-"""A smaller step forward is no lost packet: hardly any holds less."""
+"""A smaller step forward is no lost packet, as hardly any packet is shorter."""
 _BACK_NS = 2_000_000
-"""Timestamps that are rounded to ms go back by less."""
+"""Timestamps rounded to ms go back by less than this."""
 _MOST_STEPS = 8
-"""Packets lost in `HOLD_S` from a stream that still counts as exact; more is a clock that floats."""
+"""Steps within `HOLD_S` that still count as lost packets; with more, the clock is drifting."""
 _EXACT_S = 60
-"""Timestamps that went back or floated are taken for inexact for so long."""
+"""Timestamps that went back or drifted are considered inexact for so long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """Samples (n,) whose first is due at `time` (seconds): right behind the last ones, unless times have jumped."""
+    """Samples (n,) whose first is due at `time` (seconds): directly after the previous ones, unless times jumped."""
 
     time: Fraction
     rate_hz: int
@@ -69,39 +69,39 @@ class _Stamped:
 
 
 class Steering:
-    """The sound of one source: `push` what was decoded with its timestamps and take it with times that hold.
+    """Corrects the times of one source's audio: `push` it with its timestamps, receive it with reliable times.
 
-    What comes out, taken together, does not depend on how the sound was cut. At most `HOLD_S` of it is held.
+    The output as a whole does not depend on how the audio was cut. At most `HOLD_S` of it is held.
     """
 
     def __init__(self, *, stamped_on_arrival: bool = False) -> None:
-        """`stamped_on_arrival`: timestamps say when packets came. They then show where a stream broke, and no more."""
+        """`stamped_on_arrival`: timestamps are arrival times. They then only show where a stream was interrupted."""
         self.shift = Fraction(0)
-        """Seconds to add to a timestamp of the source to have the time of what comes with it."""
+        """Seconds to add to a timestamp of the source to get its corrected time."""
         self._limit_ns = int((ARRIVAL_LIMIT_S if stamped_on_arrival else LIMIT_S) * _NS)
         self._on_arrival = stamped_on_arrival
         self._unplaced: list[Floats] = []  # from before the first timestamp
         self._unplaced_hz = 0
         self._rate_hz = 0
         self._base = Fraction(0)  # time of the run's first sample
-        self._count = 0  # samples of the run that came out
+        self._count = 0  # samples of the run that were returned
         self._errors = _Errors(BURST_LASTING_S if stamped_on_arrival else LASTING_S)
-        self._error = 0  # ns, at the newest sample that was let go
+        self._error = 0  # ns, at the latest sample that was returned
         self._went_back: Fraction | None = None  # when a timestamp last did
         self._block_size = 0
-        self._filled = 0  # samples let go of the block that runs
+        self._filled = 0  # samples of the current block that were released
         self._stretching = False
-        self._block: list[Floats] = []  # they wait here if the block will be stretched
-        self._held: list[_Stamped] = []  # while an error may go away
-        self._agreed = 0  # ns; the error that all that is held agrees on
-        self._stood = 0  # samples since it last got smaller
-        self._returns = 0  # ns; an error on this side of it has gone away
-        self._furthest = 0  # ns; after a small step: the largest error, which exact timestamps don't take back
+        self._block: list[Floats] = []  # its samples, if the block will be stretched
+        self._held: list[_Stamped] = []  # while an error may vanish
+        self._agreed = 0  # ns; the error that everything held agrees on
+        self._stood = 0  # samples since it last shrank
+        self._returns = 0  # ns; an error on this side of it has vanished
+        self._furthest = 0  # ns; after a small step: the largest error, which exact timestamps never undo
         self._steps = 0  # how often it grew
 
     @property
     def settled(self) -> bool:
-        """Whether the times of all that was pushed are certain."""
+        """Whether the times of everything pushed so far are final."""
         return not self._held and not self._unplaced
 
     @property
@@ -113,7 +113,7 @@ class Steering:
         return self._base + Fraction(self._count + waiting, self._rate_hz)
 
     def push(self, time: Fraction | None, rate_hz: int, samples: Floats) -> list[Sound]:
-        """Take in samples (n,) whose first has the timestamp `time` (seconds); None: the source does not say."""
+        """Add samples (n,) whose first has the timestamp `time` (seconds; None: it has none)."""
         out: list[Sound] = []
         if self._unplaced and rate_hz != self._unplaced_hz:
             out += self._place(None)
@@ -125,13 +125,13 @@ class Steering:
             out += self._place(time)
         elif rate_hz != self._rate_hz:
             out += self.flush()
-            # A new rate is another encoder's beginning, and its first timestamp the best there is.
+            # A new rate means a new encoder, whose first timestamp is the best available.
             self._begin(time + self.shift if time is not None else self.end or Fraction(0), rate_hz)
         out += self._take(_Stamped(time, samples))
         return out
 
     def flush(self) -> list[Sound]:
-        """The sound ends here: an error that still stands is believed, unless jitter may be as large."""
+        """The audio ends here: a persistent error is accepted unless it could be jitter."""
         out: list[Sound] = []
         if self._unplaced:
             out += self._place(None)
@@ -141,14 +141,14 @@ class Steering:
         return out
 
     def _place(self, time: Fraction | None) -> list[Sound]:
-        """What came without a timestamp was right before `time`; without that, time begins with it."""
+        """Place audio without timestamps directly before `time`, or at 0 if that is None."""
         unplaced, self._unplaced = self._unplaced, []
         lasted = Fraction(sum(map(len, unplaced)), self._unplaced_hz)
         self._begin(Fraction(0) if time is None else time + self.shift - lasted, self._unplaced_hz)
         return [sound for samples in unplaced for sound in self._take(_Stamped(None, samples))]
 
     def _begin(self, time: Fraction, rate_hz: int) -> None:
-        """A run begins at `time`, and errors are counted from there."""
+        """Begin a run at `time`, from which errors are measured."""
         self._rate_hz = rate_hz
         self._block_size = round(_BLOCK_S * rate_hz)
         self._base, self._count = time, 0
@@ -202,17 +202,17 @@ class Steering:
         if self._furthest and abs(error - self._furthest) > _BACK_NS:
             self._steps += 1
             if error < self._furthest or self._steps > _MOST_STEPS:
-                self._went_back = self.end  # not exact, but floating
+                self._went_back = self.end  # not exact, but drifting
                 self._returns = error
             self._furthest = error
         if sign * error <= sign * self._returns:
-            yield from self._trust_samples()  # the error has gone away
+            yield from self._trust_samples()  # the error has vanished
             yield from self._take(item)
             return
         self._held.append(item)
         if sign * error < sign * self._agreed:
             if sign * error < sign * self._agreed - _BACK_NS:
-                # It is going away, as where a network delivers nothing and then all at once: wait on.
+                # It is shrinking, as when a network delivers nothing and then all at once: keep waiting.
                 self._stood = 0
             self._agreed = error
         self._stood += len(item.samples)
@@ -223,7 +223,7 @@ class Steering:
             yield from self._believe()
 
     def _believe(self) -> Iterator[Sound]:
-        """The times jump in front of what is held, which is looked at anew from there."""
+        """Let the times jump before what is held, and check that again from there."""
         agreed = self._agreed
         step = Fraction(agreed, _NS)
         first, *rest = self._unheld()
@@ -239,7 +239,7 @@ class Steering:
             yield from self._take(item)
 
     def _trust_samples(self) -> Iterator[Sound]:
-        """What is held runs on from the last, whatever its timestamps say."""
+        """Place what is held directly after the last samples, whatever its timestamps say."""
         for one in self._unheld():
             yield from self._let_go(one, self._error_of(one))
 
@@ -248,7 +248,7 @@ class Steering:
         return held
 
     def _let_go(self, item: _Stamped, error: int) -> Iterator[Sound]:
-        """Give out the samples behind the last ones, and learn from their error."""
+        """Release the samples directly after the last ones, and record their error."""
         if error < self._error - _BACK_NS:
             self._went_back = self.end
         self._error = error
@@ -271,7 +271,7 @@ class Steering:
             yield Sound(time, self._rate_hz, samples)
 
     def _end_block(self) -> list[Floats]:
-        """What has waited for the block's end; and what is done with the next block."""
+        """End a block: returns its held samples and decides whether to stretch the next one."""
         self._errors.end_block()
         self._filled = 0
         lasting = self._errors.lasting
@@ -294,7 +294,7 @@ class Steering:
         self._errors.take_away(error)
 
     def _unblocked(self) -> Iterator[Sound]:
-        """What waits for the end of a block that will not come."""
+        """Release the samples of an incomplete block, not stretched."""
         block, self._block = self._block, []
         self._filled = 0
         self._stretching = False
@@ -306,7 +306,7 @@ class Steering:
 
 
 class _Errors:
-    """The errors of the newest seconds in ns, and what they all agree on."""
+    """The errors of the latest seconds in ns, and what they all agree on."""
 
     def __init__(self, seconds: int) -> None:
         self._blocks: deque[tuple[int, int]] = deque(maxlen=round(seconds / _BLOCK_S))  # least, most
@@ -314,20 +314,20 @@ class _Errors:
         self._taken_away = 0
 
     def push(self, error: int) -> None:
-        """Take in the error of some samples."""
+        """Add the error of some samples."""
         error += self._taken_away
         least, most = self._block or (error, error)
         self._block = (min(least, error), max(most, error))
 
     def end_block(self) -> None:
-        """A block is over; one without a timestamp tells nothing."""
+        """End a block; one without timestamps is ignored."""
         if self._block is not None:
             self._blocks.append(self._block)
             self._block = None
 
     @property
     def lasting(self) -> int:
-        """The error closest to zero of all, if they have one sign and are many enough; else 0."""
+        """The error closest to zero, if there are enough and all have the same sign; else 0."""
         if len(self._blocks) < (self._blocks.maxlen or 0):
             return 0
         least, most = self._blocks[-1]
@@ -338,11 +338,11 @@ class _Errors:
         return max(least, 0) + min(most, 0)
 
     def take_away(self, error: int) -> None:
-        """All errors have become smaller by this."""
+        """Reduce all errors by this much."""
         self._taken_away += error
 
     def clear(self) -> None:
-        """Errors are counted from another place now."""
+        """Start again: errors are now measured from another position."""
         self._blocks.clear()
         self._block = None
         self._taken_away = 0

@@ -1,7 +1,7 @@
-"""Makes a piece of sound a little longer or shorter, so that its sample clock agrees with the timestamps.
+"""Stretches a block of audio slightly, so that its sample clock agrees with the timestamps.
 
-The interpolation is bandlimited: a tone keeps its side lobes under -60 dB, where dropping each thousandth sample leaves
-them at -40 dB.
+The interpolation is bandlimited: a tone keeps its side lobes under -60 dB, where dropping every thousandth sample
+leaves them at -40 dB.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from streamer.types import Floats
 
-_REACH = 16  # samples on each side of a point that its value is made of
+_REACH = 16  # samples on each side of a point from which it is interpolated
 
 
 def stretched(samples: Floats, count: int) -> Floats:
-    """`samples` (n,) resampled to `count` of them: (count,).
+    """`samples` (n,) resampled to (count,).
 
-    Bandlimited interpolation (sinc with a Hann window over 32 samples). The first sample stays where it is and the next
-    piece's first follows in step, so pieces that are stretched and others join without a click. Made for changes under
-    1 %: the pitch changes by as much, and nothing guards against aliasing.
+    Bandlimited interpolation (sinc with a Hann window over 32 samples). The first sample keeps its position and the
+    next block continues in step, so that stretched and other blocks join without a click. Meant for changes under 1 %:
+    the pitch changes by as much, and there is no anti-aliasing.
     """
     taps, weights = _filters(len(samples), count)
     padded = np.pad(samples, (_REACH, _REACH), mode="edge")
@@ -29,9 +29,9 @@ def stretched(samples: Floats, count: int) -> Floats:
     return out
 
 
-@lru_cache(maxsize=16)  # a stream has blocks of one length, and stretches most of them by the same amount
+@lru_cache(maxsize=16)  # blocks of a stream are equally long, and most are stretched by the same amount
 def _filters(length: int, count: int) -> tuple[NDArray[np.int32], Floats]:
-    """Which samples of the padded piece make each new one, and their weights: both (count, taps)."""
+    """The samples of the padded block that form each new sample, and their weights: both (count, taps)."""
     at = np.arange(count) * (length / count)
     first = np.floor(at).astype(np.int32)
     offsets = np.arange(1 - _REACH, _REACH + 1, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Which tracks of a source are listened to and looked at, and what is said of them."""
+"""Chooses and describes the audio and video tracks of a source."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from streamer.types import Want
 Channel: TypeAlias = int | Literal["mix", "left", "right"]
 """The mean of all channels, or one of them, counted from 1; `left` is the first and `right` the second."""
 
-
 _LANGUAGE = re.compile(r"[A-Za-z0-9-]{2,35}")  # RFC 5646
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInput:
-    """What is listened to."""
+    """The audio in use."""
 
     codec: str  # FFmpeg's name
     rate_hz: int
     channels: int
-    channel: str  # "mix", or the number of the one that is listened to
+    channel: str  # "mix", or the number of the channel in use
     track: int  # among the source's audio tracks, from 1
     tracks: int
-    language: str  # as the container has it; empty if it does not say
+    language: str  # as the container states it; empty if unknown
 
     def __str__(self) -> str:
         channels = "mono" if self.channels == 1 else f"{self.channels} channels"
@@ -51,11 +50,10 @@ def channel_index(channel: Channel) -> int | None:
 
 
 def choose_audio(container: InputContainer, address: Address, track: int | str | None) -> AudioStream | None:
-    """The audio track to listen to; None if there is none.
+    """The audio track to use; None if the source has none.
 
-    `track` is a number from 1, or a language as the container has it, of which the first is taken; None: FFmpeg's
-    choice among those that can be decoded, which is the first of the best.
-    Raises `SourceError`, with a list of the tracks, if the source has audio but not that.
+    `track` is a number from 1, or a language, whose first track is used; None: FFmpeg's choice among the tracks that
+    can be decoded. Raises `SourceError`, with a list of the tracks, if the source has audio but not that track.
     """
     if track is None:
         best = container.streams.best("audio")
@@ -76,7 +74,7 @@ def choose_audio(container: InputContainer, address: Address, track: int | str |
 
 
 def choose_video(container: InputContainer) -> VideoStream | None:
-    """The track to look at: FFmpeg's choice among those that can be decoded and move (cover art does not)."""
+    """The video track to use: FFmpeg's choice among those that can be decoded, cover art excluded."""
     usable = [one for one in container.streams.video if _usable(one)]
     best = container.streams.best("video")
     return best if isinstance(best, VideoStream) and best in usable else next(iter(usable), None)
@@ -96,7 +94,7 @@ def check_decodable(container: InputContainer, address: Address, want: Want, fou
 
 
 def audio_input(container: InputContainer, address: Address, stream: AudioStream, channel: Channel) -> AudioInput:
-    """What is listened to. Raises `SourceError` if the track has no such channel."""
+    """A description of the audio in use. Raises `SourceError` if the track has no such channel."""
     tracks = list(container.streams.audio)
     channels = stream.codec_context.channels
     index = channel_index(channel)
@@ -114,20 +112,20 @@ def audio_input(container: InputContainer, address: Address, stream: AudioStream
 
 
 def no_channel(address: Address, number: int, channels: int) -> str:
-    """One line that says that there is no such channel."""
+    """The error line for a channel that the track does not have."""
     has = "one channel" if channels == 1 else f"{channels} channels"
     return f"{address}: there is no channel {number}; its audio track has {has}"
 
 
 def _usable(stream: Stream) -> bool:
-    # mypy thinks that there always is one; a track of an unknown codec has none.
+    # PyAV's types say that there always is one, but a track of an unknown codec has none.
     context: object = stream.codec_context
     return context is not None and not stream.disposition & Disposition.attached_pic
 
 
 def _language(stream: Stream) -> str:
     language = stream.language or ""
-    # It goes into logs and labels: whatever is not one is not shown.
+    # It is used in logs and labels, so only language tags are passed on.
     return language if _LANGUAGE.fullmatch(language) and language != "und" else ""
 
 

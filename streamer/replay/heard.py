@@ -37,7 +37,7 @@ def notes_of(
         levels: of what was listened to, second by second; none for a model that hears nothing.
         audio: what was listened to.
         chosen: whether the user had a say in that.
-        clock_fault: one line on a clock that is not believed, or none.
+        clock_fault: one line about an implausible clock, or none.
 
     """
     notes: list[str] = []

@@ -40,14 +40,14 @@ def parsed(argv: Sequence[str | Path]) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], ["film.mkv: listened to flac 16000 Hz, mono, track 1 of 3", "film.mkv: digital silence: "]),
+        ([], ["film.mkv: listened to flac 16000 Hz, mono, track 1 of 3", "film.mkv: digital silence, "]),
         (["--audio-track", "2"], ["film.mkv: listened to flac 16000 Hz, mono, track 2 of 3, deu"]),
         (["--audio-track", "deu"], ["film.mkv: listened to flac 16000 Hz, mono, track 2 of 3, deu"]),
         (
             ["--audio-track", "eng"],
             [
                 "film.mkv: listened to flac 16000 Hz, 2 channels, their mix, track 3 of 3, eng",
-                "film.mkv: its 2 channels cancel each other: they have -9 dBFS and their mix nothing; listen to one",
+                "film.mkv: its 2 channels cancel each other: they have -9 dBFS, their mix has nothing; listen to one",
             ],
         ),
         (

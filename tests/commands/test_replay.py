@@ -171,7 +171,7 @@ def test_a_clip_of_which_not_all_is_heard_has_a_note(
     )
     assert code == 0
     assert set(notes) == {"cut.flac", "damaged.flac", "cut.mp4", "silent.wav", "quiet.wav"}
-    assert notes["silent.wav"].startswith("digital silence: ")
+    assert notes["silent.wav"].startswith("digital silence, ")
     assert re.match(r"quieter than any room \(-\d+ dBFS\): ", notes["quiet.wav"])
     for name in ("cut.flac", "cut.mp4"):
         assert re.fullmatch(r"only \d\.\d of its \d\.\d s are there: .*", notes[name]) or "damaged" in notes[name]

@@ -177,7 +177,7 @@ def test_what_is_wrong_with_standard_input_is_said_in_a_line(clips: Path, tmp_pa
     with text.open("rb") as file:
         assert "not an audio or video file (a text file)" in said("-", file)
     with subprocess.Popen(["cat", text], stdout=subprocess.PIPE) as cat:
-        assert "what is written to it is no audio or video" in said("-", cat.stdout)
+        assert "what is written to it is not audio or video" in said("-", cat.stdout)
     terminal, other = os.openpty()
     with os.fdopen(terminal, "rb"), os.fdopen(other, "rb") as tty:
         assert "is a terminal" in said("-", tty)

@@ -571,8 +571,8 @@ def test_broken_inputs_get_one_line_each(tmp_path: Path) -> None:
         (renamed, "invalid_data", "a text file"),
         (empty, "empty", "the file is empty"),
         (cut, "invalid_data", "cut short"),
-        (noise, "invalid_data", "nothing that FFmpeg can read"),
-        (mute, "empty", "no sound"),
+        (noise, "invalid_data", "no format that FFmpeg can read"),
+        (mute, "empty", "no audio and no video"),
         (tmp_path, "invalid_data", "a folder"),
         (closed, "not_found", "no such file"),
         (tmp_path / ("x" * 300), "not_found", "check the path"),
@@ -580,9 +580,9 @@ def test_broken_inputs_get_one_line_each(tmp_path: Path) -> None:
         ("rtsp://user:se/cret@127.0.0.1/x", "protocol", "%2F"),
         ("rtsp://no-such-host.invalid/x", "unreachable", "no-such-host.invalid"),
         ("rtsp://user:secret@no-such-host.invalid/x", "unreachable", "no-such-host.invalid"),
-        ("rtsp://user:secret@127.0.0.1:1/x?token=secret", "refused", "nothing listens"),
-        ("rtmp://127.0.0.1:1/live", "refused", "nothing listens"),
-        ("https://user:secret@127.0.0.1:1/x", "refused", "nothing listens"),
+        ("rtsp://user:secret@127.0.0.1:1/x?token=secret", "refused", "nothing is listening"),
+        ("rtmp://127.0.0.1:1/live", "refused", "nothing is listening"),
+        ("https://user:secret@127.0.0.1:1/x", "refused", "nothing is listening"),
     ]
     for path, reason, words in cases:
         error = error_of(path, SOUND)
@@ -757,8 +757,8 @@ def test_rtsp_gives_what_the_file_gives(
 def test_rtsp_users(clips: dict[str, Path], kind: str) -> None:
     with RtspServer(clips["aac"], auth="basic" if kind == "basic" else "digest", password="right one") as server:
         for url, words in [
-            (server.url("user", "wrong-secret"), "camera refused the user or password of rtsp://***@127.0.0.1"),
-            (server.url(), "wants a user and a password"),
+            (server.url("user", "wrong-secret"), "the camera refused the user or password of rtsp://***@127.0.0.1"),
+            (server.url(), "requires a user and a password"),
         ]:
             error = error_of(url)
             assert error.reason == "auth"

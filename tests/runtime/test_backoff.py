@@ -13,12 +13,12 @@ def highest(low: float, high: float) -> float:
     return high
 
 
-def test_limits_double_up_to_the_last() -> None:
+def test_limits_double_up_to_the_longest_wait() -> None:
     backoff = Backoff(LIMITS, highest)
     assert [backoff.lost(0.0) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_thirty_healthy_seconds_forget_what_was() -> None:
+def test_thirty_healthy_seconds_reset_the_waits() -> None:
     backoff = Backoff(LIMITS, highest)
     for _ in range(5):
         backoff.lost(29.9)
@@ -32,13 +32,13 @@ def test_waits_are_never_longer_than_the_last_limit(healthy_s: list[float], seed
     assert all(0.0 <= backoff.lost(one) <= 60.0 for one in healthy_s)
 
 
-def test_after_a_refusal_tries_are_rare() -> None:
+def test_after_a_refusal_attempts_are_rare() -> None:
     backoff = Backoff(LIMITS, lambda low, high: low)
     assert [backoff.lost(0.0, refused=True) for _ in range(6)] == [60, 120, 240, 480, 900, 900]
     assert backoff.refusals == 6
 
 
-def test_only_media_ends_the_memory_of_refusals() -> None:
+def test_only_media_resets_the_waits_after_refusals() -> None:
     backoff = Backoff(LIMITS, lambda low, high: low)
     backoff.lost(0.0, refused=True)
     backoff.lost(0.0)  # the camera is rebooting

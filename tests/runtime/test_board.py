@@ -1,4 +1,4 @@
-"""What is known of each stream, on a fake clock."""
+"""The state of each stream, on a fake clock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def streams() -> Streams:
     return Streams()
 
 
-def test_a_stream_is_well_only_when_its_cells_come_out_of_the_last_stage(streams: Streams) -> None:
+def test_a_stream_is_streaming_only_once_its_cells_are_scored(streams: Streams) -> None:
     seen: list[State] = [streams.cam.state]
     streams.open()
     seen.append(streams.cam.state)
@@ -53,8 +53,8 @@ def test_a_stream_is_well_only_when_its_cells_come_out_of_the_last_stage(streams
     assert [view.name for view in streams.board.views()] == ["cam", "file"]
 
 
-def test_cells_of_an_older_connection_show_no_life(streams: Streams) -> None:
-    """They come out after the loss: what was queued of the connection before."""
+def test_cells_of_an_older_connection_do_not_count_as_streaming(streams: Streams) -> None:
+    """Media of the lost connection was still queued and is scored after the loss."""
     streams.open(1)
     streams.board.scored("cam", 1, epoch=0)
     streams.board.lost("cam", "timeout", "no media")
@@ -80,7 +80,7 @@ def test_a_loss_is_counted_with_its_reason(streams: Streams) -> None:
     assert (streams.cam.detail, streams.cam.opened_s) == ("why", None)
 
 
-def test_only_what_is_connected_can_stall_and_it_recovers(streams: Streams) -> None:
+def test_only_a_connected_stream_can_stall_and_it_recovers(streams: Streams) -> None:
     streams.board.connecting("cam")
     streams.board.stalled("cam", "no media arrives")
     states = [streams.cam.state]
@@ -95,7 +95,7 @@ def test_only_what_is_connected_can_stall_and_it_recovers(streams: Streams) -> N
     assert states == ["connecting", "stalled", "streaming", "failed"]
 
 
-def test_changes_count_what_subscribers_are_told_of_at_once(streams: Streams) -> None:
+def test_changes_count_what_subscribers_must_learn_at_once(streams: Streams) -> None:
     counts = [streams.board.changes("cam")]
 
     def note() -> None:
@@ -110,7 +110,7 @@ def test_changes_count_what_subscribers_are_told_of_at_once(streams: Streams) ->
     streams.board.scored("cam", 1, epoch=1)
     note()  # an epoch
     streams.board.progress("cam", 0.5, 0.9, 1, "rtcp")
-    note()  # how far behind it is comes with the next status
+    note()  # the lag waits for the next status
     streams.board.progress("cam", 0.5, 0.9, 4, "rtcp")
     note()  # the stride
     streams.board.lost("cam", "eof", "end of file")
@@ -119,7 +119,7 @@ def test_changes_count_what_subscribers_are_told_of_at_once(streams: Streams) ->
     assert streams.board.changes("file") == 1
 
 
-def test_progress_is_on_view_and_in_metrics(streams: Streams) -> None:
+def test_progress_is_in_the_view_and_in_metrics(streams: Streams) -> None:
     streams.board.progress("cam", 0.5, 0.9, 4, "rtcp")
     assert (streams.cam.lag_s, streams.cam.coverage, streams.cam.stride, streams.cam.clock) == (0.5, 0.9, 4, "rtcp")
     value = streams.metrics.registry.get_sample_value

@@ -1,4 +1,4 @@
-"""Live sources whose media comes in bursts, through the whole daemon: nothing is lost, cut or called a stall."""
+"""Live sources that send in bursts, through the whole daemon: nothing is lost, cut or taken for a stall."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gauge(daemon: Daemon, name: str, stream: str) -> float:
 
 
 def check(folder: Path, lengths_s: list[float], clip_s: float, *, wallclock: bool = False) -> None:
-    """Hear a clip of `clip_s` as live playlists with segments of these lengths, all at once."""
+    """Play a clip of `clip_s` as live playlists with segments of these lengths, all at the same time."""
     clip = make_clip(folder / "clip.ts", audio="aac", rate_hz=44_100, samples=bursts(clip_s, 5, 44_100))
     alone = folder / "alone"
     alone.mkdir()
@@ -49,7 +49,7 @@ def check(folder: Path, lengths_s: list[float], clip_s: float, *, wallclock: boo
             for length_s in lengths_s
         }
         sources = [source(name, url) for name, url in urls.items()]
-        if wallclock:  # FFmpeg's timestamps are arrival times then: those of a whole segment are nearly the same
+        if wallclock:  # then FFmpeg's timestamps are arrival times, nearly equal within a segment
             url = list(urls.values())[-1]
             by_clock = MediaOptions(open_timeout_s=2.0, read_timeout_s=2.0, ffmpeg={"use_wallclock_as_timestamps": "1"})
             urls["wallclock"] = url
@@ -77,11 +77,11 @@ def check(folder: Path, lengths_s: list[float], clip_s: float, *, wallclock: boo
 
 
 @needs_ffmpeg
-def test_hls_with_short_segments_is_heard_as_its_recording(tmp_path: Path) -> None:
+def test_hls_with_short_segments_gives_the_events_of_its_recording(tmp_path: Path) -> None:
     check(tmp_path, [2.0, 6.0], 36.0, wallclock=True)
 
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_hls_with_long_segments_is_heard_as_its_recording(tmp_path: Path) -> None:
+def test_hls_with_long_segments_gives_the_events_of_its_recording(tmp_path: Path) -> None:
     check(tmp_path, [10.0, 20.0], 120.0)

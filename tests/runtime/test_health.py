@@ -74,13 +74,13 @@ def test_metrics_hold_what_was_counted(server: HealthServer) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")
-def test_promtool_finds_nothing_to_complain_of(server: HealthServer) -> None:
+def test_promtool_accepts_the_metrics(server: HealthServer) -> None:
     text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").content
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_health_says_why_not(server: HealthServer) -> None:
+def test_the_body_explains_a_failed_check(server: HealthServer) -> None:
     base = f"http://127.0.0.1:{server.port}"
     assert httpx.get(f"{base}/healthz").json() == {"ok": True}
     ready = httpx.get(f"{base}/readyz")
@@ -90,7 +90,7 @@ def test_health_says_why_not(server: HealthServer) -> None:
     assert httpx.head(f"{base}/healthz").status_code == 200
 
 
-def test_a_client_that_says_nothing_holds_nobody_up(server: HealthServer) -> None:
+def test_a_silent_client_blocks_no_other(server: HealthServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)):
         assert httpx.get(f"http://127.0.0.1:{server.port}/healthz").status_code == 200
 
@@ -101,7 +101,7 @@ def test_a_port_in_use_is_one_line(server: HealthServer, metrics: Metrics) -> No
 
 
 @pytest.mark.parametrize("address", ["9464", "host:", ":9464", "host:port", "127.0.0.1:70000", ""])
-def test_what_is_no_address(address: str) -> None:
+def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
         split_address(address)
 

@@ -22,7 +22,7 @@ def frame(index: int) -> Picture:
 
 
 class Queue:
-    """A queue of 1 s of audio and 5 pictures on a fake clock; `live` is None: no connection has stood yet."""
+    """A queue of 1 s of audio and 5 pictures on a fake clock; `live` is None: nothing was opened yet."""
 
     def __init__(self, *, live: bool | None) -> None:
         self.drops: dict[str, int] = {}
@@ -58,7 +58,7 @@ class Queue:
 
 
 def test_live_drops_the_oldest_of_a_kind_and_counts_it() -> None:
-    """Media that comes evenly, for a worker that takes nothing."""
+    """Media arrives evenly while the worker takes nothing."""
     queue = Queue(live=True)
     queue.put(Opened(2, True, True, live=True))
     for index in range(30):
@@ -76,7 +76,7 @@ def test_live_drops_the_oldest_of_a_kind_and_counts_it() -> None:
 
 
 def test_a_live_burst_waits_for_a_worker_that_keeps_up_and_loses_nothing() -> None:
-    """6 s at once for a queue of 1 s: the worker takes them at four times real time."""
+    """6 s arrive at once for a queue of 1 s, and the worker takes them at four times real time."""
     queue = Queue(live=True)
     reader = threading.Thread(
         target=lambda: queue.put(*(chunk(index) for index in range(60)), arrival=Arrival(6.0, 9.0))
@@ -96,8 +96,8 @@ def test_a_live_burst_waits_for_a_worker_that_keeps_up_and_loses_nothing() -> No
     assert queue.intake.patience_s == 9.0
 
 
-def test_a_live_source_that_the_worker_can_not_follow_drops_the_oldest_and_stays_in_time() -> None:
-    """Bursts of 2 s each 2 s, and a worker of half their speed: what it takes is never later than the limit allows."""
+def test_a_live_source_too_fast_for_the_worker_drops_the_oldest_and_stays_on_time() -> None:
+    """Bursts of 2 s every 2 s, and a worker of half that speed: nothing it takes is later than the limit allows."""
     queue = Queue(live=True)
     done = threading.Event()
 
@@ -127,8 +127,8 @@ def test_a_live_source_that_the_worker_can_not_follow_drops_the_oldest_and_stays
     assert max(late_s) <= 1.0 + 1.0 + 0.5
 
 
-def test_what_is_older_than_the_limit_goes_though_there_is_little_of_it() -> None:
-    """Half of the sound is lost on the way: a second of it spans two."""
+def test_media_older_than_the_limit_is_dropped_even_if_little_is_queued() -> None:
+    """Half of the audio is lost on the way, so one second of it spans two."""
     queue = Queue(live=True)
     for index in range(60):
         queue.now_s += 0.2
@@ -136,7 +136,7 @@ def test_what_is_older_than_the_limit_goes_though_there_is_little_of_it() -> Non
         assert queue.intake.age_s() <= 1.0 + 1e-6
 
 
-def test_a_recording_waits_though_it_is_late() -> None:
+def test_a_recording_waits_even_if_it_is_late() -> None:
     queue = Queue(live=False)
     queue.put(*(chunk(index) for index in range(10)))
     queue.now_s += 100.0
@@ -149,7 +149,7 @@ def test_a_recording_waits_though_it_is_late() -> None:
     assert queue.drops == {}
 
 
-def test_nothing_is_live_before_it_has_been_open() -> None:
+def test_nothing_is_live_before_it_was_opened() -> None:
     fresh = Queue(live=None)
     seen = [fresh.intake.live]
     for live in (True, False):
@@ -158,7 +158,7 @@ def test_nothing_is_live_before_it_has_been_open() -> None:
     assert seen == [False, True, False]
 
 
-def test_a_replaced_reader_may_say_nothing() -> None:
+def test_a_replaced_reader_can_not_act() -> None:
     queue = Queue(live=True)
     said: list[str] = []
     assert queue.intake.when_attached(queue.generation, lambda: said.append("first"))
@@ -170,7 +170,7 @@ def test_a_replaced_reader_may_say_nothing() -> None:
     assert said == ["first", "second"]
 
 
-def test_silence_is_counted_from_where_a_burst_ends() -> None:
+def test_silence_is_counted_from_the_end_of_a_burst() -> None:
     queue = Queue(live=True)
     assert queue.intake.silent_s(queue.now_s) == 0.0
     queue.put(chunk(0))
@@ -228,7 +228,7 @@ def test_a_reader_that_was_replaced_is_refused_even_while_it_waits() -> None:
     assert len(queue.all()) == 10
 
 
-def test_age_is_that_of_the_oldest_media() -> None:
+def test_the_age_is_that_of_the_oldest_media() -> None:
     queue = Queue(live=True)
     queue.put(Opened(2, True, True, live=True), Anchor(0, 0.0, "rtcp"))
     queue.now_s += 7.0
@@ -244,7 +244,7 @@ def test_age_is_that_of_the_oldest_media() -> None:
     assert queue.intake.age_s() == 0.0
 
 
-def test_what_came_early_in_a_burst_is_not_late_before_it_is_due() -> None:
+def test_media_early_in_a_burst_is_not_late_before_it_is_due() -> None:
     queue = Queue(live=True)
     queue.put(chunk(0), arrival=Arrival(6.0, 9.0))
     queue.now_s += 6.5

@@ -77,7 +77,7 @@ class Stream:
 
 
 def check_ends(stream: Stream, reason: str, epoch: int = 0) -> None:
-    """Every onset has its offset, which says `reason` if the event was on at the epoch's end, as some were."""
+    """Every onset has its offset, with end reason `reason` if the event was open at the epoch's end, as some were."""
     end = CELL * stream.cells(epoch)
     offsets = [one for one in stream.events(Offset) if one.epoch == epoch]
     assert {one.event_id for one in offsets} == {one.event_id for one in stream.events(Onset) if one.epoch == epoch}
@@ -86,7 +86,7 @@ def check_ends(stream: Stream, reason: str, epoch: int = 0) -> None:
 
 
 def in_an_event() -> Stream:
-    """A stream that has heard 6 s or more, and has an event open."""
+    """A stream that has pushed 6 s or more and has an open event."""
     stream = Stream()
     stream.put(Opened(1, True, False, live=True))
     audio = bursts(30.0)
@@ -110,8 +110,8 @@ def test_a_stall_closes_open_events_without_any_data() -> None:
     assert stream.lane.turn(stream.now_s) is None, "a stall is told once"
 
 
-def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() -> None:
-    """What the network held back comes in a burst, with positions that know nothing of our timer."""
+def test_after_a_stall_the_same_connection_continues_in_a_new_epoch_from_zero() -> None:
+    """Delayed media arrives in a burst, with positions that do not reflect the stall."""
     audio = bursts(20.0)
     half = 10 * 22_100
     stream, whole = Stream(), Stream()
@@ -130,7 +130,7 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() ->
     stream.put(Closed("eof", "", "silence", final=True, failed=False))
     stream.work()
     assert stream.cells(0) == 151
-    # The second epoch is what a stream of the second half alone would be, but for the samples before the base.
+    # The second epoch equals a stream of the second half alone, but for the samples before the base.
     whole.put(Opened(1, True, False, live=True), Chunk(22_100, half - base, audio[half:]))
     whole.put(Closed("eof", "", "silence", final=True, failed=False))
     whole.work()
@@ -139,7 +139,7 @@ def test_after_a_stall_the_same_connection_goes_on_in_a_new_epoch_from_zero() ->
     assert first == [(one.label, one.onset, one.offset) for one in whole.events(Offset)]
 
 
-def test_a_file_may_take_its_time() -> None:
+def test_a_recording_never_stalls() -> None:
     stream = Stream()
     stream.put(Opened(1, True, False, live=False))
     stream.hear(bursts(4.0))
@@ -160,7 +160,7 @@ def test_a_break_ends_the_epoch_with_gap(marker: Discontinuity | Closed) -> None
     check_ends(stream, "gap")
 
 
-def test_shut_down_closes_with_shutdown() -> None:
+def test_shut_down_closes_open_events_with_shutdown() -> None:
     stream = in_an_event()
     stream.take(stream.lane.shut_down())
     check_ends(stream, "shutdown")
@@ -177,7 +177,7 @@ def test_one_turn_is_bounded() -> None:
 
 @settings(max_examples=60)
 @given(at=st.integers(0, 10**9), early=st.integers(0, 800), size=st.integers(1, 3000))
-def test_restart_moves_both_rates_and_pictures_alike(at: int, early: int, size: int) -> None:
+def test_restart_shifts_both_rates_and_pictures_alike(at: int, early: int, size: int) -> None:
     restart = Restart()
     restart.ask()
     (first,) = restart.push(Chunk(22_100, at, np.ones(size, np.float32)))

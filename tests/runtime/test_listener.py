@@ -1,4 +1,4 @@
-"""What is said of the sound of a stream while it is read: real media, board, metrics and log."""
+"""What is reported about a stream's audio while it is read: real media, board, metrics and log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVERYTHING = Want(frozenset({22_100}), pictures=True)
 
 
 class Listening:
-    """One stream that was opened, and is listened to until it ends."""
+    """One opened stream that is read to its end."""
 
     def __init__(self, path: Path, metrics: Metrics | None = None) -> None:
         self.metrics = metrics or Metrics("0", "seeded", ["cam"], [])
@@ -63,7 +63,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     lines += [record.getMessage() for record in caplog.records]
 
 
-def test_what_is_heard_and_how_loud_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_audio_and_its_level_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clip = make_clip(tmp_path / "a.wav", audio="pcm", rate_hz=RATE, samples=tone(3, RATE, level=0.5))
     with logged(caplog) as lines:
         heard = Listening(clip)
@@ -82,7 +82,7 @@ def test_what_is_heard_and_how_loud_is_told(tmp_path: Path, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize(("state", "bad_s"), [("silent", SILENT_S), ("cancelling", CANCELLING_S)])
-def test_an_input_without_sound_is_said_once_and_taken_back(
+def test_an_input_without_sound_is_reported_once_and_so_is_its_recovery(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, state: str, bad_s: int
 ) -> None:
     good = np.stack([tone(2, RATE)] * 2)
@@ -97,7 +97,7 @@ def test_an_input_without_sound_is_said_once_and_taken_back(
     assert heard.value("input_state", input=state) == 1
     assert heard.value("input_state", input="ok") == 0
     assert [line for line in lines if "level" not in line] == [f"cam: {heard.status.warnings[0]}"]
-    assert heard.changes[-1] > heard.changes[0]  # so that subscribers are told at once
+    assert heard.changes[-1] > heard.changes[0]  # so that subscribers learn of it at once
     caplog.clear()
     with logged(caplog) as lines:
         again = Listening(
@@ -116,7 +116,7 @@ def test_a_lost_stream_has_no_level(tmp_path: Path) -> None:
     assert (heard.status.audio, heard.status.input) == (None, "unknown")
 
 
-def test_a_clock_that_is_not_believed_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_implausible_clock_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clip = make_clip(tmp_path / "a.mp4", seconds=3, metadata={"creation_time": "2098-05-01T12:00:00Z"})
     with logged(caplog) as lines:
         heard = Listening(clip)
@@ -140,7 +140,7 @@ def test_damaged_packets_are_counted(tmp_path: Path) -> None:
 
 
 def joined(folder: Path, later_s: float, picture_later_s: float) -> Path:
-    """Two recordings in one, of which the second's timestamps begin so much later than the first's."""
+    """Two recordings in one; the second's timestamps begin this much later than the first's."""
     first = make_clip(folder / "1.ts", seconds=3, video="h264")
     second = make_clip(
         folder / "2.ts",
@@ -154,17 +154,17 @@ def joined(folder: Path, later_s: float, picture_later_s: float) -> Path:
     return path
 
 
-def test_sound_that_comes_twice_is_counted(tmp_path: Path) -> None:
+def test_repeated_audio_is_counted(tmp_path: Path) -> None:
     heard = Listening(joined(tmp_path, 2.0, 2.0))
     assert heard.value("overlap_samples_total") == pytest.approx(48_000, abs=4_000)
 
 
-def test_pictures_that_fit_nothing_are_counted(tmp_path: Path) -> None:
+def test_stray_pictures_are_counted(tmp_path: Path) -> None:
     heard = Listening(joined(tmp_path, 3.0, 1_000.0))
     assert (heard.value("stray_pictures_total") or 0) > 20
 
 
-def test_views_are_told_apart_by_what_is_told_at_once() -> None:
+def test_which_changes_of_a_view_call_for_a_status_at_once() -> None:
     view = StreamView("cam", "here", input="silent", input_detail="nothing", clock_fault="off")
     assert view.warnings == ["nothing", "off"]
     assert replace(view, input_detail="").warnings == ["off"]

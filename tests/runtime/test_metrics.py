@@ -1,4 +1,4 @@
-"""Each metric in the docs is there, and is moved by what it is about."""
+"""Each documented metric exists and is moved by what it measures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def live_film_and_a_camera_that_is_off(folder: Path) -> Metrics:
 
 
 def a_worker_that_is_too_slow(folder: Path) -> Metrics:
-    """Sound waits until it is given up."""
+    """Audio waits in the queue until it is dropped."""
     del folder
     working = Working(1, limit_s=5.0)
     working.opened(0, live=True)
@@ -74,7 +74,7 @@ def a_worker_that_is_too_slow(folder: Path) -> Metrics:
 
 
 def pictures_that_come_too_late(folder: Path) -> Metrics:
-    """The cells that they belong to have been decided without them."""
+    """Their cells have already been scored without them."""
     del folder
     working = Working(1, modalities=("spectral", "vgg16"))
     working.opened(0, live=True, has_video=True)
@@ -141,7 +141,7 @@ def a_sink_that_hangs(folder: Path) -> Metrics:
 
 
 def damaged_recordings(folder: Path) -> Metrics:
-    """A packet that can't be decoded, sound that comes twice, pictures on another clock."""
+    """A packet that can't be decoded, repeated audio, pictures on another clock."""
     all_of_it = Listening(damaged(make_clip(folder / "a.ts", video="h264")))
     for later_s, picture_later_s in ((2.0, 2.0), (3.0, 1_000.0)):
         Listening(joined(folder, later_s, picture_later_s), metrics=all_of_it.metrics)
@@ -194,12 +194,12 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "
     "input_peak_dbfs input_state audio_info",
 }
-"""What really happens, and which metrics it moves."""
+"""Real scenarios, and the metrics that each one moves."""
 ALWAYS = {"earwitness_build_info"}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_a_metric_is_moved_by_what_it_is_about(scenario: Callable[[Path], Metrics], tmp_path: Path) -> None:
+def test_a_metric_is_moved_by_what_it_measures(scenario: Callable[[Path], Metrics], tmp_path: Path) -> None:
     metrics = scenario(tmp_path)
     streams = {"cam", "off", "cam2", "s0"}
     fresh = Metrics("0", "seeded", sorted(streams), [])
@@ -209,7 +209,7 @@ def test_a_metric_is_moved_by_what_it_is_about(scenario: Callable[[Path], Metric
         assert moved, f"{name} has not moved: {after}"
 
 
-def test_no_metric_is_without_something_that_moves_it() -> None:
+def test_every_metric_is_moved_by_some_scenario() -> None:
     moved = {f"earwitness_{name}" for names in SCENARIOS.values() for name in names.split()}
     families = {family.name for family in Metrics("0", "seeded", ["cam"], ["Dog"]).families}
     assert moved == families - ALWAYS

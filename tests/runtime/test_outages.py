@@ -1,4 +1,4 @@
-"""What the log says of outages, on a fake clock."""
+"""Log lines about outages, on a fake clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def outages(clock: Clock, caplog: pytest.LogCaptureFixture) -> Outages:
     return Outages(clock)
 
 
-def test_an_outage_is_said_once_and_its_end_with_what_it_cost(
+def test_an_outage_is_logged_once_and_its_end_with_the_lost_messages(
     outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(30):
@@ -41,7 +41,7 @@ def test_an_outage_is_said_once_and_its_end_with_what_it_cost(
     assert len(caplog.messages) == 2
 
 
-def test_each_further_outage_is_said_too(outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_further_outage_is_logged_too(outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         outages.failed("jsonl", "the disk is full")
         clock.now_s += 2.0
@@ -50,7 +50,7 @@ def test_each_further_outage_is_said_too(outages: Outages, clock: Clock, caplog:
     assert caplog.messages == ["jsonl: the disk is full", "jsonl: works again; 1 message was lost in 0 s"] * 3
 
 
-def test_an_outage_that_lasts_is_repeated(outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_that_lasts_is_logged_again(outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3600):
         outages.failed("jsonl", "the disk is full")
         clock.now_s += 1.0
@@ -58,10 +58,10 @@ def test_an_outage_that_lasts_is_repeated(outages: Outages, clock: Clock, caplog
     assert caplog.messages[1] == "jsonl: the disk is full; 601 messages were lost in 600 s"
 
 
-def test_one_that_comes_and_goes_does_not_flood_the_log_and_loses_no_count(
+def test_an_intermittent_outage_does_not_flood_the_log_and_loses_no_count(
     outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a pipe whose reader is a little too slow, for an hour."""
+    """Like a pipe whose reader is slightly too slow, for an hour."""
     for _ in range(1800):
         outages.failed("jsonl", "its reader is too slow")
         clock.now_s += 0.5
@@ -76,7 +76,9 @@ def test_one_that_comes_and_goes_does_not_flood_the_log_and_loses_no_count(
     assert sum(lost) == 1800
 
 
-def test_what_is_broken_to_the_end_is_said(outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_that_lasts_until_shutdown_is_logged(
+    outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     outages.failed("jsonl", "the disk is full")
     clock.now_s += 7.0
     outages.failed("jsonl", "the disk is full", lost=4)

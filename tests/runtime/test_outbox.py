@@ -1,4 +1,4 @@
-"""The queue of messages, and what it gives up when it is full."""
+"""The queue of messages, and what it drops when it is full."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def _taken(outbox: Outbox) -> list[Message]:
 
 
 @given(kinds=st.lists(st.sampled_from(sorted(_MAKERS)), max_size=60), limit=st.integers(1, 20))
-def test_tags_and_scores_give_way_first_oldest_first_and_every_loss_is_told(kinds: list[str], limit: int) -> None:
-    """The drop policy, against its definition: which of the messages put so far are left after each `put`."""
+def test_tags_and_scores_are_dropped_first_oldest_first_and_every_loss_is_reported(
+    kinds: list[str], limit: int
+) -> None:
+    """The drop policy against its definition: which messages remain after each `put`."""
     dropped: list[Message] = []
     outbox = Outbox(limit, dropped.append)
     expected: list[Message] = []
@@ -51,14 +53,14 @@ def test_tags_and_scores_give_way_first_oldest_first_and_every_loss_is_told(kind
     assert all(a is b for a, b in zip(left, expected, strict=True))
 
 
-def test_the_onsets_arrival_comes_along() -> None:
+def test_the_onsets_arrival_is_passed_on() -> None:
     outbox = Outbox(10, lambda message: None)
     outbox.put(make.onset(), 12.5)
     outbox.put(make.tags())
     assert [one.onset_arrival_utc_s for one in outbox.take(0.0)] == [12.5, None]
 
 
-def test_take_waits_for_the_first_message_and_for_no_longer_than_it_is_told() -> None:
+def test_take_waits_for_the_first_message_and_no_longer_than_the_timeout() -> None:
     outbox = Outbox(10, lambda message: None)
     began_s = time.monotonic()
     assert not _taken(outbox)

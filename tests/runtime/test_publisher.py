@@ -1,4 +1,4 @@
-"""The publishing thread with real sinks: files, a socket with a frozen subscriber, a pipe whose reader goes."""
+"""The publishing thread with real sinks: files, a socket with a frozen subscriber, a pipe whose reader ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.models import factories
 
 
 class Publishing:
-    """A publisher of two streams that runs; everything is real."""
+    """A running publisher of two streams; everything is real."""
 
     def __init__(self, sinks: Sequence[Sink], limit: int = 1000, store: StorePlan | None = None) -> None:
         self.metrics = Metrics("0", "seeded", ["cam", "cam2"], ["Dog"])
@@ -85,11 +85,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_statuses_and_a_heartbeat_come_at_once_and_when_something_changes(tmp_path: Path) -> None:
+def test_statuses_and_a_heartbeat_are_sent_at_once_and_statuses_on_each_change(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with publishing(JsonLinesSink(str(path))) as running:
         running.until(lambda: len(lines(path)) == 3)
-        running.board.connecting("cam")  # no change: nothing to say
+        running.board.connecting("cam")  # no change: no message
         running.board.opened("cam", 1, live=True, has_audio=True, has_video=False)
         running.board.scored("cam", 1, epoch=0)
         running.until(lambda: len(lines(path)) == 4)
@@ -106,17 +106,17 @@ def test_statuses_and_a_heartbeat_come_at_once_and_when_something_changes(tmp_pa
         ("onset", "cam", None),
         ("offset", "cam", None),
         ("status", "cam2", "ended"),
-        ("status", "cam", "stopped"),  # at the end; what has ended was not stopped
+        ("status", "cam", "stopped"),  # at the end; a stream that ended was not stopped
     ]
     assert [one["seq"] for one in lines(path)] == list(range(1, 9))
     assert running.metric("events_total", stream="cam", **{"class": "Dog"}) == 1
     assert running.metric("onset_to_message_seconds_count", stream="cam") == 1
-    # Five messages came before the onset, and the numberer's clock goes on by a second with each.
+    # Five messages precede the onset, and the numberer's clock advances by a second with each.
     assert running.metric("onset_to_message_seconds_sum", stream="cam") == 4
     assert running.metric("stage_seconds_count", stage="publish") == 8
 
 
-def test_a_broken_sink_is_said_once_counted_each_time_and_its_recovery_is_said(
+def test_a_failing_sink_is_logged_once_counted_each_time_and_its_recovery_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "streamer")
@@ -134,13 +134,13 @@ def test_a_broken_sink_is_said_once_counted_each_time_and_its_recovery_is_said(
             time.sleep(1.1)
             running.outbox.put(make.offset())
             running.until(lambda outage=outage: sum("works again" in one for one in caplog.messages) == outage)  # type: ignore[misc]
-            time.sleep(3.1)  # long enough ago for the next to be an outage of its own
+            time.sleep(3.1)  # so that the next failure is an outage of its own
     said = [one for one in caplog.messages if one.startswith("jsonl: ")]
     assert len(said) == 4
     assert said[0] == said[2] == f"jsonl: message to {path} lost: No such file or directory"
     assert re.fullmatch("jsonl: works again; [56] messages were lost in 0 s", said[1])  # a heartbeat may be among them
     events = [one["type"] for one in lines(good) if one["type"] in ("onset", "offset")]
-    assert events == 2 * [*5 * ["onset"], "offset"]  # the good one has all
+    assert events == 2 * [*5 * ["onset"], "offset"]  # the working sink has all messages
 
 
 def test_reopening_is_done_by_the_publishing_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -157,7 +157,7 @@ def test_reopening_is_done_by_the_publishing_thread(tmp_path: Path, caplog: pyte
     assert len(lines(old)) == 3
 
 
-def test_a_real_slow_subscriber_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_real_slow_subscriber_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "streamer")
     sink = ZmqSink("tcp://127.0.0.1:0", queue_messages=100)
     with publishing(sink, limit=100_000) as running, listening(*LISTEN, sink.endpoint) as frozen:
@@ -179,7 +179,7 @@ def pipe_sink() -> tuple[JsonLinesSink, int]:
         return JsonLinesSink("-"), reader
 
 
-def test_the_last_sink_that_goes_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_losing_the_last_sink_ends_the_publisher(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "streamer")
     sink, reader = pipe_sink()
     with publishing(sink) as running:
@@ -196,7 +196,9 @@ def test_the_last_sink_that_goes_ends_it(caplog: pytest.LogCaptureFixture) -> No
     assert running.metric("sink_errors_total", sink="jsonl") == 1
 
 
-def test_with_another_sink_alive_it_goes_on_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_losing_one_of_two_sinks_is_logged_and_the_publisher_continues(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "streamer")
     sink, reader = pipe_sink()
     path = tmp_path / "events.jsonl"
@@ -212,7 +214,7 @@ def test_with_another_sink_alive_it_goes_on_and_says_so(tmp_path: Path, caplog: 
     ]
 
 
-def test_without_any_sink_it_runs_on() -> None:
+def test_without_any_sink_it_keeps_running() -> None:
     with publishing() as running:
         running.until(lambda: running.metric("stage_seconds_count", stage="publish") == 3)
         time.sleep(0.2)
@@ -221,7 +223,7 @@ def test_without_any_sink_it_runs_on() -> None:
 
 
 class Held:
-    """A sink that hangs in the middle of a message, as a file on a dead network share does."""
+    """A sink that hangs in the middle of a message, like a file on a dead network share."""
 
     name = "held"
 
@@ -241,7 +243,7 @@ class Held:
         pass
 
 
-def test_a_sink_that_hangs_is_seen_from_the_beat_and_what_the_queue_loses_is_said(
+def test_a_hanging_sink_shows_in_the_beat_and_the_queues_losses_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "streamer")
@@ -264,13 +266,13 @@ def test_a_sink_that_hangs_is_seen_from_the_beat_and_what_the_queue_loses_is_sai
 
 
 class Broken(Held):
-    """A sink with a fault that nobody foresaw."""
+    """A sink that raises an unexpected exception."""
 
     def send(self, message: Message) -> None:
         raise ZeroDivisionError
 
 
-def test_what_nobody_foresaw_is_handed_on() -> None:
+def test_an_unexpected_exception_is_passed_on() -> None:
     running = Publishing([Broken()])
     running.publisher.start()
     running.publisher.join(5.0)

@@ -1,4 +1,4 @@
-"""The reader's thread on real sources: it connects, counts, reconnects, ends, stops, and is silent once replaced."""
+"""The reader thread on real sources: it connects, counts, reconnects, ends, stops, and is silent once replaced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Stream:
-    """The queue, board and metrics of one stream, and the readers on them; all that they put is taken at once."""
+    """The queue, board and metrics of one stream, and its readers; everything they put is taken at once."""
 
     def __init__(self) -> None:
         self.metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
@@ -110,7 +110,7 @@ class Stream:
         return [item for item in self.items if isinstance(item, kind)]
 
     def seconds(self) -> float:
-        """Of audio that was taken."""
+        """Seconds of audio that were taken."""
         return sum(len(one.samples) for one in self.items if isinstance(one, Chunk) and one.rate_hz == 22_100) / 22_100
 
     def decoded_s(self) -> float:
@@ -141,7 +141,7 @@ def stream() -> Iterator[Stream]:
 
 @contextmanager
 def late_server(clip: Path, answer: threading.Event) -> Iterator[str]:
-    """The URL of a live stream over HTTP whose server takes the connection at once and answers when it is told to."""
+    """The URL of a live HTTP stream whose server accepts the connection at once and answers on request."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -161,20 +161,20 @@ def late_server(clip: Path, answer: threading.Event) -> Iterator[str]:
         yield f"{base}/late"
 
 
-def test_a_recording_is_read_whole_counted_once_and_ends(stream: Stream, clip: Path) -> None:
+def test_a_recording_is_read_completely_counted_once_and_ends(stream: Stream, clip: Path) -> None:
     reader = stream.read(clip)
     reader.join(20)
     stream.until(lambda: stream.of(Closed))
     assert stream.of(Opened) == [Opened(1, True, False, live=False)]
     assert stream.items[-1] == Closed("eof", "reached its end", "silence", final=True, failed=False)
     assert stream.seconds() == pytest.approx(3.0, abs=0.06)
-    assert stream.decoded_s() == pytest.approx(stream.seconds(), abs=0.01)  # though it comes at two rates
+    assert stream.decoded_s() == pytest.approx(stream.seconds(), abs=0.01)  # although it is queued at two rates
     assert (reader.connection, reader.tries, stream.waits, stream.drops) == (1, 1, [], [])
     assert stream.board.view("cam").reconnects == 0
     assert stream.board.view("cam").live is False
 
 
-def test_a_recording_that_loops_begins_again_without_a_wait(stream: Stream, clip: Path) -> None:
+def test_a_looping_recording_restarts_without_a_wait(stream: Stream, clip: Path) -> None:
     stream.read(clip, loop=True)
     stream.until(lambda: len(stream.of(Opened)) >= 3)
     assert [one.connection for one in stream.of(Opened)][:3] == [1, 2, 3]
@@ -182,7 +182,7 @@ def test_a_recording_that_loops_begins_again_without_a_wait(stream: Stream, clip
     assert stream.waits == []
 
 
-def test_a_recording_that_is_not_there_is_not_tried_again(stream: Stream, tmp_path: Path) -> None:
+def test_a_missing_recording_is_not_retried(stream: Stream, tmp_path: Path) -> None:
     reader = stream.read(tmp_path / "gone.wav")
     reader.join(10)
     stream.until(lambda: stream.of(Closed))
@@ -191,7 +191,7 @@ def test_a_recording_that_is_not_there_is_not_tried_again(stream: Stream, tmp_pa
     assert (reader.tries, stream.waits) == (1, [])
 
 
-def test_what_may_come_back_is_tried_again_with_growing_waits(stream: Stream) -> None:
+def test_a_source_that_may_come_back_is_retried_with_growing_waits(stream: Stream) -> None:
     reader = stream.read(f"http://127.0.0.1:{free_port()}/clip.mp4")
     stream.until(lambda: len(stream.of(Closed)) >= 4)
     assert stream.waits[:4] == [0.1, 0.2, 0.4, 0.8]
@@ -210,7 +210,7 @@ def test_without_reconnect_a_live_source_is_given_up(stream: Stream) -> None:
 
 
 @needs_rtsp
-def test_a_camera_that_is_started_anew_is_a_new_connection(stream: Stream, film: Path) -> None:
+def test_a_restarted_camera_is_a_new_connection(stream: Stream, film: Path) -> None:
     with RtspServer(film) as server:
         reader = stream.read(server.url())
         stream.until(lambda: stream.seconds() > 0.5)
@@ -225,7 +225,7 @@ def test_a_camera_that_is_started_anew_is_a_new_connection(stream: Stream, film:
 
 
 @needs_rtsp
-def test_a_cut_is_a_loss_and_a_stop_is_none(stream: Stream, film: Path) -> None:
+def test_a_cut_counts_as_a_loss_and_a_stop_does_not(stream: Stream, film: Path) -> None:
     with RtspServer(film) as server:
         reader = stream.read(server.url())
         stream.until(lambda: stream.seconds() > 0.3)
@@ -241,20 +241,20 @@ def test_a_cut_is_a_loss_and_a_stop_is_none(stream: Stream, film: Path) -> None:
         assert len(stream.of(Closed)) == closed
 
 
-def test_what_the_reader_before_left_goes_in_front(stream: Stream, clip: Path) -> None:
+def test_the_end_of_the_replaced_readers_epoch_is_queued_first(stream: Stream, clip: Path) -> None:
     before = Closed("watchdog", "the reader hung", "gap", final=False, failed=True)
     stream.read(clip, first=before, connection=7)
     stream.until(lambda: len(stream.of(Closed)) == 2)
     assert stream.items[0] == before
     assert stream.items[1] == Opened(8, True, False, live=False)
-    assert stream.waits == [0.1]  # its loss is waited out as any other
+    assert stream.waits == [0.1]  # the usual wait after a loss
     assert stream.board.view("cam").reconnects == 1
 
 
-def test_a_replaced_reader_whose_open_succeeds_late_says_nothing(
+def test_a_replaced_reader_whose_open_succeeds_late_is_silent(
     stream: Stream, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The stream is another's by then: a recording that waits must not become a live one, nor the board's view old."""
+    """The stream has a new reader by then: neither its queue nor the board's view may change."""
     answer = threading.Event()
     with late_server(clip, answer) as url:
         late = stream.read(url, timeout_s=20.0)
@@ -274,8 +274,8 @@ def test_a_replaced_reader_whose_open_succeeds_late_says_nothing(
         assert "live)" not in caplog.text
 
 
-def test_a_replaced_reader_that_fails_late_says_nothing(stream: Stream, clip: Path) -> None:
-    """Neither a loss nor a wait of the stream that is well by now is counted."""
+def test_a_replaced_reader_that_fails_late_is_silent(stream: Stream, clip: Path) -> None:
+    """No loss is counted, and no wait begins, for a stream that works by then."""
     answer = threading.Event()
     with late_server(clip.with_name("notes"), answer) as url:
         clip.with_name("notes").write_text("no media\n" * 100)

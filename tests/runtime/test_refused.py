@@ -1,4 +1,4 @@
-"""Cameras lock accounts: a wrong password is tried rarely, and it is said how often."""
+"""Cameras lock accounts, so a wrong password is retried rarely, and the number of attempts is logged."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.make_media import make_clip
 from tests.rtsp import RtspServer, needs_rtsp
 
 LIMITS = BackoffLimits(0.01, 0.01, 30.0, 0.5, 1.0)
-"""Tries at 0, 0.5, 1.5 and 2.5 s; with the waits after other losses there would be dozens."""
+"""Attempts at 0, 0.5, 1.5 and 2.5 s; with the waits after other losses there would be dozens."""
 
 
 @contextmanager
 def reading(url: str) -> Iterator[Board]:
-    """The board of a reader that tries `url`."""
+    """The board of a reader of `url`."""
     options = MediaOptions(open_timeout_s=5.0, read_timeout_s=5.0)
     source = Source("cam", Address.parse(url), options, loop=False, realtime=False, reconnect=True)
     metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
@@ -65,7 +65,7 @@ def check(url: str, count: Count, caplog: pytest.LogCaptureFixture, *, logins: b
             time.sleep(0.02)
         view = board.view("cam")
     tries = [one for one in count.requests if not one.startswith("OPTIONS")]
-    # FFmpeg asks without a login first; each try then spends one, not more.
+    # FFmpeg asks without a login first; each attempt then uses exactly one login.
     assert (count.logins, len(tries)) == ((3, 6) if logins else (0, 3))
     assert (view.state, view.reason) == ("backoff", "auth")
     assert view.detail.endswith(

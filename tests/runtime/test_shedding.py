@@ -6,7 +6,7 @@ from streamer.runtime.shedding import CELLS_PER_S, STRIDES, PictureStride
 
 
 class Machine:
-    """A worker on a virtual clock: `picture_s` a picture, and a lag that grows when all work is more than real time."""
+    """A worker on a virtual clock: `picture_s` per picture, and a lag that grows if all work exceeds real time."""
 
     def __init__(self, picture_s: float, other: float = 0.1, budget: float = 0.5, streams: int = 1) -> None:
         self.picture_s, self.other, self.streams = picture_s, other, streams
@@ -27,32 +27,32 @@ class Machine:
                 self.seen.append(after)
 
 
-def test_begins_coarse_and_refines_to_what_the_machine_can() -> None:
+def test_begins_coarse_and_refines_as_far_as_the_machine_allows() -> None:
     machine = Machine(picture_s=0.005)
     machine.run(200)
     assert machine.seen == [16, 8, 4, 2, 1]
     assert machine.lag_s == 0
 
 
-def test_full_vgg16_on_a_small_machine_never_holds_up_audio() -> None:
+def test_full_vgg16_on_a_small_machine_never_delays_audio() -> None:
     machine = Machine(picture_s=0.25)
     machine.run(300)
     assert machine.seen == [16]
     assert machine.lag_s == 0
 
 
-def test_pictures_that_do_not_fit_at_all_go_off_and_come_back_when_they_do() -> None:
+def test_pictures_that_do_not_fit_at_all_are_off_until_they_do() -> None:
     machine = Machine(picture_s=1.0)
     machine.run(20)
     assert machine.seen == [16, 0]
     assert machine.lag_s < 1.0
 
 
-def test_falling_behind_sheds_in_order_and_comes_back() -> None:
+def test_falling_behind_sheds_in_order_and_recovers() -> None:
     machine = Machine(picture_s=0.002)
     machine.run(200)
     assert machine.seen[-1] == 1
-    machine.other = 1.05  # others take the machine: even without pictures it is too slow
+    machine.other = 1.05  # other programs load the machine: it is too slow even without pictures
     before = len(machine.seen)
     machine.run(40)
     assert machine.seen[before:] == [2, 4, 8, 16, 0]
@@ -63,7 +63,7 @@ def test_falling_behind_sheds_in_order_and_comes_back() -> None:
     assert all(abs(after - before) == 1 for before, after in itertools.pairwise(steps))
 
 
-def test_a_step_that_is_lost_again_and_again_is_tried_ever_more_rarely() -> None:
+def test_a_refinement_that_never_lasts_is_tried_ever_more_rarely() -> None:
     machine = Machine(picture_s=0.02, other=0.75, budget=1.0)  # stride 1 and lag: 0.3 of real time is too much
     machine.run(600)
     early, late = len(machine.seen), None
@@ -73,7 +73,7 @@ def test_a_step_that_is_lost_again_and_again_is_tried_ever_more_rarely() -> None
 
 
 @pytest.mark.parametrize("lag_s", [0.5, 0.9])
-def test_between_the_marks_nothing_changes(lag_s: float) -> None:
+def test_between_the_thresholds_nothing_changes(lag_s: float) -> None:
     stride = PictureStride(0.5)
     stride.measured(0.0, 0.001, 4)
     stride.measured(3.0, 0.001, 4)

@@ -44,7 +44,7 @@ def source(name: str, url: str | Path, **changes: Any) -> Source:
 
 
 class Daemon:
-    """A supervisor in a thread, and what it wrote."""
+    """A supervisor in a thread, and its messages."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Daemon:
         self.end()
 
     def end(self) -> float:
-        """Ask it to stop, and wait; seconds that it took."""
+        """Ask it to stop and wait; returns the seconds that took."""
         began_s = time.monotonic()
         self.stop.set()
         self._thread.join(10)
@@ -117,7 +117,7 @@ class Daemon:
         return [one for one in lines if one["type"] == kind and stream in (None, one.get("stream"))]
 
     def last(self, stream: str, field: str) -> Any:
-        """A field of the stream's newest status; None before the first."""
+        """A field of the stream's latest status; None before the first."""
         found = self.messages("status", stream)
         return found[-1][field] if found else None
 
@@ -131,7 +131,7 @@ class Daemon:
         return httpx.get(f"http://127.0.0.1:{self.supervisor.metrics_port}{path}")
 
 
-def test_files_end_and_so_does_the_daemon(tmp_path: Path, clip: Path) -> None:
+def test_the_daemon_ends_with_its_files(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip), source("b", clip)) as daemon:
         assert daemon.wait() == 0
     heard = {
@@ -181,12 +181,12 @@ def test_a_bad_stream_disturbs_no_other(tmp_path: Path, clip: Path, caplog: pyte
     assert "secret" not in (tmp_path / "messages.jsonl").read_text()
 
 
-def test_a_file_that_fails_is_told_by_the_exit_code(tmp_path: Path, clip: Path) -> None:
+def test_a_file_that_fails_sets_the_exit_code(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip), source("gone", tmp_path / "gone.mp4")) as daemon:
         assert daemon.wait() == 1
 
 
-def test_realtime_behaves_as_a_live_source(tmp_path: Path, clip: Path) -> None:
+def test_realtime_behaves_like_a_live_source(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("cam", clip, realtime=True)) as daemon:
         began_s = time.monotonic()
         assert daemon.wait() == 0
@@ -203,7 +203,7 @@ def test_realtime_behaves_as_a_live_source(tmp_path: Path, clip: Path) -> None:
     late_s = [one["sent_utc_s"] - one["onset_utc_s"] for one in onsets]
     assert sums["count"] == len(onsets)
     assert sums["sum"] == pytest.approx(sum(late_s), abs=0.2)
-    # What the end of the file decides needs no lookahead.
+    # What the file's end decides needs no lookahead.
     within_s = [late for late, one in zip(late_s, onsets, strict=True) if one["onset_s"] < 12.0 - LATENCY_LIMIT_S]
     assert min(within_s) > LOOKAHEAD_S
     assert max(within_s) < LATENCY_LIMIT_S
@@ -220,7 +220,7 @@ def test_loop_begins_a_new_epoch_each_time(tmp_path: Path, clip: Path) -> None:
     assert epochs[0] == epochs[1] == epochs[2]
 
 
-def test_shut_down_closes_events_and_says_stopped(tmp_path: Path, clip: Path) -> None:
+def test_shut_down_closes_events_and_sends_stopped(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("cam", clip, realtime=True, loop=True)) as daemon:
 
         def open_now() -> set[str]:
@@ -236,7 +236,7 @@ def test_shut_down_closes_events_and_says_stopped(tmp_path: Path, clip: Path) ->
     assert daemon.last("cam", "state") == "stopped"
 
 
-def test_a_server_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_a_hanging_server_does_not_delay_shutdown(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"rtsp://127.0.0.1:{hung.getsockname()[1]}/x"
         options = MediaOptions(open_timeout_s=60.0, read_timeout_s=60.0)
@@ -253,7 +253,7 @@ def test_no_reconnect_gives_up(tmp_path: Path) -> None:
         assert daemon.wait() == 1
 
 
-def test_stay_goes_on_when_all_has_ended(tmp_path: Path, clip: Path) -> None:
+def test_stay_keeps_running_when_all_sources_have_ended(tmp_path: Path, clip: Path) -> None:
     with Daemon(tmp_path, source("a", clip), stay=True) as daemon:
         daemon.until(lambda: daemon.last("a", "state") == "ended")
         time.sleep(0.5)
@@ -262,7 +262,7 @@ def test_stay_goes_on_when_all_has_ended(tmp_path: Path, clip: Path) -> None:
     assert daemon.code == 0
 
 
-def test_a_reader_that_hangs_is_left_behind_and_disturbs_nobody(tmp_path: Path, clip: Path) -> None:
+def test_a_hanging_reader_is_abandoned_and_disturbs_nobody(tmp_path: Path, clip: Path) -> None:
     hung = hanging_playlist(tmp_path)
     hanging = source("hung", tmp_path / "hanging.m3u8", realtime=True, options=MediaOptions(open_timeout_s=0.2))
     with hung, Daemon(tmp_path, hanging, source("good", clip), watchdog_s=1.0) as daemon:

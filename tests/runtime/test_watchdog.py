@@ -90,12 +90,12 @@ def watched(url: str, *, realtime: bool = False) -> Iterator[Stream]:
             reader.stop()
 
 
-def test_a_reader_that_hangs_where_no_interrupt_reaches_is_replaced_and_counted(tmp_path: Path) -> None:
+def test_a_reader_that_hangs_beyond_an_interrupt_is_replaced_and_counted(tmp_path: Path) -> None:
     with hanging_playlist(tmp_path) as url, watched(str(url), realtime=True) as stream:
         stream.until(lambda: stream.watchdog.reader.tries == 1)
         time.sleep(0.3)  # it hangs by now, and does not notice a cut
         stream.check(after_s=PATIENCE_S + 2 * OPEN_S - 0.1)
-        stream.check(after_s=60.0)  # cut here, not before: only now the grace begins
+        stream.check(after_s=60.0)  # cut only here, so the grace period begins now
         assert stream.watchdog.reader is stream.readers[0]
         time.sleep(0.3)
         stream.check(after_s=4.9)
@@ -104,7 +104,7 @@ def test_a_reader_that_hangs_where_no_interrupt_reaches_is_replaced_and_counted(
         assert stream.watchdog.abandoned == 1
         assert stream.abandoned() == 1
         assert stream.watchdog.reader is stream.readers[1]
-        # The new one says why the old one's epoch ends before it tries the source itself.
+        # The new reader ends the old one's epoch before it opens the source.
         stream.until(lambda: len(stream.intake))
         closed = stream.intake.take()
         assert isinstance(closed, Closed)
@@ -113,7 +113,7 @@ def test_a_reader_that_hangs_where_no_interrupt_reaches_is_replaced_and_counted(
 
 
 def test_a_reader_that_notices_the_cut_stays() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts the connection, sends nothing
         url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x"
         with watched(url) as stream:
             stream.until(lambda: stream.board.view("cam").began_s is not None)

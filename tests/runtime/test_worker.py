@@ -1,4 +1,4 @@
-"""The inference thread with real queues, pipelines and networks; where time matters its clock is faked."""
+"""The inference thread with real queues, pipelines and networks; its clock is faked where time matters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.models import SlowGrey, bursts, factories, pictures, seeded_bundle
 
 
 class Clock:
-    """Stands still until it is told to go on, or goes by itself."""
+    """Stands still until it is advanced, or runs by itself."""
 
     def __init__(self, *, real: bool) -> None:
         self._real = real
@@ -39,7 +39,7 @@ class Clock:
 
 
 class Stream:
-    """A stream's queue, and what is put on it."""
+    """A stream's queue, and ways to fill it."""
 
     def __init__(self, name: str, intake: Intake) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class Stream:
 
 
 class Working:
-    """A worker of some streams, which does not run yet."""
+    """A worker of some streams that is not running yet."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Working:
         self.worker = Worker(parts, self.clock, wake, self.crashes.append)
 
     def opened(self, stream: int, *, live: bool, has_video: bool = False, has_audio: bool = True) -> None:
-        """A connection of the stream stands."""
+        """Open a connection of the stream."""
         name = self.streams[stream].name
         self.board.connecting(name)
         self.board.opened(name, 1, live=live, has_audio=has_audio, has_video=has_video)
@@ -138,7 +138,7 @@ def hear(stream: Stream, seconds: float, seed: int = 0) -> None:
         stream.put(Chunk(SAMPLE_RATE_HZ, first, audio[first : first + 2000]))
 
 
-def test_streams_share_a_batch_and_each_gets_what_it_would_get_alone() -> None:
+def test_streams_share_a_batch_and_each_gets_the_same_scores_as_alone() -> None:
     together, alone = Working(2, tags=True), [Working(1, tags=True), Working(1, tags=True)]
     for index, single in enumerate(alone):
         for stream, working in ((index, together), (0, single)):
@@ -164,7 +164,7 @@ def test_streams_share_a_batch_and_each_gets_what_it_would_get_alone() -> None:
 
 @pytest.mark.parametrize("tags", [False, True])
 @pytest.mark.parametrize("scores", [False, True])
-def test_tags_and_scores_are_said_if_they_are_wanted(tags: bool, scores: bool) -> None:
+def test_tags_and_scores_are_sent_if_they_are_wanted(tags: bool, scores: bool) -> None:
     working = Working(1, tags=tags, scores=scores)
     working.opened(0, live=True)
     hear(working.streams[0], 6.0)
@@ -180,7 +180,7 @@ def test_tags_and_scores_are_said_if_they_are_wanted(tags: bool, scores: bool) -
     )
 
 
-def test_an_onset_comes_with_the_time_at_which_it_arrived() -> None:
+def test_an_onset_carries_its_arrival_time() -> None:
     working = Working(1)
     working.opened(0, live=True)
     working.streams[0].put(Anchor(0, 1_790_000_000.0, "arrival"))
@@ -193,7 +193,7 @@ def test_an_onset_comes_with_the_time_at_which_it_arrived() -> None:
         assert one.onset_arrival_utc_s == pytest.approx(1_790_000_000.0 + one.message.onset_s)
 
 
-def test_a_stream_that_falls_silent_is_told_without_any_data() -> None:
+def test_a_stalled_stream_is_reported_without_any_data() -> None:
     working = Working(2)
     for index in range(2):
         working.opened(index, live=True)
@@ -230,7 +230,7 @@ def test_lag_and_coverage_are_measured_by_the_clock() -> None:
     assert working.board.view("s0").coverage < 0.5
 
 
-def test_what_came_early_in_a_burst_waits_for_what_is_late() -> None:
+def test_media_early_in_a_burst_waits_for_late_media() -> None:
     working = Working(2)
     for stream in (0, 1):
         working.opened(stream, live=True)
@@ -240,7 +240,7 @@ def test_what_came_early_in_a_burst_waits_for_what_is_late() -> None:
         early = Arrival(lead_s=float(index), patience_s=30.0)
         assert working.streams[0].intake.put(Chunk(SAMPLE_RATE_HZ, index * SAMPLE_RATE_HZ, second), 1, early)
         working.streams[1].put(Chunk(SAMPLE_RATE_HZ, index * SAMPLE_RATE_HZ, second))
-    assert working.streams[0].intake.take() is not None  # what is left of the burst is due in a second
+    assert working.streams[0].intake.take() is not None  # the rest of the burst is due in a second
     working.clock.now_s += 0.5
     while len(working.streams[1].intake):
         assert working.worker.step()
@@ -249,7 +249,7 @@ def test_what_came_early_in_a_burst_waits_for_what_is_late() -> None:
     assert len(working.streams[0].intake) == 0
 
 
-def test_stopping_ends_every_epoch_with_shutdown_and_works_off_what_waits() -> None:
+def test_stopping_empties_the_queues_and_ends_every_epoch_with_shutdown() -> None:
     working = Working(1, real_time=True)
     working.opened(0, live=True)
     hear(working.streams[0], 8.0)
@@ -265,7 +265,7 @@ def test_stopping_ends_every_epoch_with_shutdown_and_works_off_what_waits() -> N
     assert not working.crashes
 
 
-def test_what_nobody_foresaw_is_handed_on() -> None:
+def test_an_unexpected_exception_is_passed_on() -> None:
     working = Working(1, real_time=True)
     working.streams[0].put(Opened(1, True, False, live=True))
     working.streams[0].put(Chunk(SAMPLE_RATE_HZ, 0, np.zeros((1000, 2), np.float32)))  # two channels
@@ -276,7 +276,7 @@ def test_what_nobody_foresaw_is_handed_on() -> None:
 
 
 def feed(stream: Stream, seconds: float, done: threading.Event) -> None:
-    """Deliver audio as a camera does, 0.1 s at a time, on the real clock."""
+    """Deliver audio like a camera, 0.1 s at a time, on the real clock."""
     audio, began_s = bursts(seconds, 3), time.monotonic()
     step = SAMPLE_RATE_HZ // 10
     for first in range(0, len(audio) - step + 1, step):
@@ -286,10 +286,10 @@ def feed(stream: Stream, seconds: float, done: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("recordings", [1, 3])
-def test_a_recording_of_pictures_that_cost_more_than_there_is_time_does_not_starve_a_live_stream(
+def test_a_recording_with_too_expensive_pictures_does_not_starve_a_live_stream(
     recordings: int,
 ) -> None:
-    """VGG16 takes a third of a second for a picture, and eight at once; here it is a fifth of that."""
+    """VGG16 takes a third of a second per picture, in batches of eight; here it takes a fifth of that."""
     cost_s = 0.06
     pass_s = 8 * cost_s
     made = {**factories(("spectral",)), "vgg16": SlowGrey(cost_s)}
@@ -311,15 +311,15 @@ def test_a_recording_of_pictures_that_cost_more_than_there_is_time_does_not_star
     print(f"\nlive media late by at most {max(late_s):.2f} s beside {recordings} recordings; a pass is {pass_s:.2f} s")
     assert not working.crashes
     assert working.sample("dropped_total", stream="s0", reason="queue_audio") == 0
-    # A pass that has begun can't be broken off; then the live stream is served until it is on time again.
+    # A running pass can't be interrupted; then the live stream is served until it is on time again.
     assert max(late_s) < 2 * pass_s + 0.25
-    # And the recordings went on meanwhile.
+    # The recordings progressed meanwhile.
     assert working.sample("scored_cells_total", stream="s0") > 0
     assert made["vgg16"].looked_at > 12.0 / cost_s / 3  # type: ignore[attr-defined]
 
 
-def test_recordings_take_turns_one_after_the_other() -> None:
-    """Where only one of them fits between two turns of the live stream, it is another one each time."""
+def test_recordings_take_turns_in_order() -> None:
+    """If only one recording fits between two turns of the live stream, it is a different one each time."""
     made = {**factories(("spectral",)), "vgg16": SlowGrey(0.03)}
     working = Working(4, modalities=("spectral", "vgg16"), made=made, real_time=True)
     working.opened(0, live=True)
