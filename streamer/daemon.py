@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.config.schema import DaemonConfig, StreamConfig
@@ -21,6 +19,7 @@ from streamer.sinks.access import Access
 from streamer.sinks.base import Sink
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.keys import KeyFolder
+from streamer.sinks.store.opening import default_store_path
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.zmq import ZmqSink
@@ -69,12 +68,6 @@ def open_sinks(config: DaemonConfig) -> list[Sink]:
                 sink.close()
             raise
     return sinks
-
-
-def default_store_path(publisher: str, environ: Mapping[str, str]) -> Path:
-    """Where the messages of `publisher` are kept unless the config says otherwise: the user's state folder."""
-    state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "earwitness" / f"{publisher}.sqlite3"
 
 
 def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | None:

@@ -238,6 +238,19 @@ def decode_clip(stream: str, scores: Floats, decoding: Decoding) -> list[Offset]
     return [event for event in [*tracker.push(whole), *tracker.flush("silence")] if isinstance(event, Offset)]
 
 
+def filtered(scores: Floats, covered: Bools, median_cells: int) -> Floats:
+    """The filtered posteriors (n, classes) that `EventTracker` compares with the thresholds, for consecutive cells.
+
+    `scores` (n, classes) and `covered` (n,) are those of the cells. A cell whose filter reaches beyond them is NaN.
+    """
+    out = np.full(scores.shape, np.nan, np.float32)
+    half = median_cells // 2
+    if len(scores) >= median_cells:
+        held = _held(scores, covered, np.zeros(scores.shape[1], np.float32))
+        out[half : len(scores) - half] = _median(held, median_cells)
+    return out
+
+
 def _grouped(decoding: Decoding) -> tuple[_Group, ...]:
     groups = []
     for median in sorted({one.median_cells for one in decoding.per_class}):

@@ -14,6 +14,7 @@ from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.event_level import CellPowers, EventLevel
 from streamer.events import Decoding, EventTracker
+from streamer.evidence import Evidence, ScoreHistory
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.features.extraction import Extraction, StageTimer
 from streamer.timeline import Timeline, samples
@@ -44,6 +45,7 @@ class TimedOutput:
     output: Output
     timeline: Timeline
     level: EventLevel | None = None  # of an event; of an onset: so far. None: no sound is heard
+    evidence: Evidence | None = None  # of an event
 
 
 _UNLIMITED = 2**40
@@ -107,6 +109,7 @@ class StreamPipeline:
         longest = _cells(self._settings.max_event_s)
         rates_hz = want_of(self._factories[name] for name in self._present).rates_hz
         self._powers = CellPowers(max(rates_hz, default=SAMPLE_RATE_HZ), longest + self._window_cells)
+        self._history = ScoreHistory(self._decoding)
         self._tracker = EventTracker(
             self._stream,
             self._epoch,
@@ -221,24 +224,24 @@ class StreamPipeline:
         out: list[TimedOutput] = []
         for one in scores:
             out.append(TimedOutput(one, self._timeline))
+            self._history.push(one)
             decided = one.start + len(one.scores)
-            out += self._with_levels(self._tracker.push(one), decided)
+            out += self._timed(self._tracker.push(one), decided)
         if self._ended is not None:
-            out += self._with_levels(self._tracker.flush(self._ended), self._extraction.cells)
+            out += self._timed(self._tracker.flush(self._ended), self._extraction.cells)
         self._undrained = None
         return out
 
-    def _with_levels(self, events: Sequence[Onset | Offset], decided: int) -> list[TimedOutput]:
-        """`events` with their levels; an event that has not ended is measured up to the cell `decided`."""
+    def _timed(self, events: Sequence[Onset | Offset], decided: int) -> list[TimedOutput]:
+        """`events` with what belongs to them; the level of one that has not ended is measured up to `decided`."""
         ends = {event.event_id: event.offset // CELL for event in events if isinstance(event, Offset)}
-        return [
-            TimedOutput(
-                event,
-                self._timeline,
-                self._powers.level(event.onset // CELL, ends.get(event.event_id, decided)),
-            )
-            for event in events
-        ]
+        out = []
+        for event in events:
+            onset, stop = event.onset // CELL, ends.get(event.event_id, decided)
+            history = self._history
+            evidence = history.of_offset(stop) if isinstance(event, Offset) else history.of_onset(onset)
+            out.append(TimedOutput(event, self._timeline, self._powers.level(onset, stop), evidence))
+        return out
 
     def _check_drained(self) -> None:
         if self._undrained is not None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from streamer.evidence import Evidence
 from streamer.sinks.wire import Message, ScoresMessage, TagsMessage
 
 
@@ -16,6 +17,7 @@ class Outgoing:
 
     message: Message
     onset_arrival_utc_s: float | None = None  # of an onset whose latency can be measured
+    evidence: Evidence | None = None  # of an event: what explains it, for the store alone
 
 
 class Outbox:
@@ -31,10 +33,10 @@ class Outbox:
         self.lost = 0
         """Messages that were dropped."""
 
-    def put(self, message: Message, onset_arrival_utc_s: float | None = None) -> None:
+    def put(self, message: Message, onset_arrival_utc_s: float | None = None, evidence: Evidence | None = None) -> None:
         """Queue a message; never waits."""
         with self._changed:
-            self._waiting.append(Outgoing(message, onset_arrival_utc_s))
+            self._waiting.append(Outgoing(message, onset_arrival_utc_s, evidence))
             if len(self._waiting) > self._limit:
                 victim = next(
                     (i for i, one in enumerate(self._waiting) if isinstance(one.message, (TagsMessage, ScoresMessage))),

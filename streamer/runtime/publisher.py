@@ -17,7 +17,7 @@ from streamer.runtime.outbox import Outbox, Outgoing
 from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Fanout, Numberer, Sink
 from streamer.sinks.store.recorder import Recorder, StorePlan
-from streamer.sinks.wire import OnsetMessage
+from streamer.sinks.wire import OffsetMessage, OnsetMessage
 
 log = logging.getLogger(__name__)
 
@@ -201,3 +201,11 @@ class Publisher(threading.Thread):
                 arrived_s = one.onset_arrival_utc_s
                 latency_s = None if arrived_s is None else message.sent_utc_s - arrived_s
                 self._metrics.onset(message.stream, message.label, latency_s)
+        if self._recorder is not None:
+            self._recorder.explain(
+                [
+                    (message.stored_seq, one.evidence)
+                    for one, message in zip(outgoing, sent, strict=True)
+                    if one.evidence is not None and isinstance(message, (OnsetMessage, OffsetMessage))
+                ]
+            )

@@ -191,9 +191,10 @@ class Worker(threading.Thread):
                     if parts.with_scores:
                         parts.outbox.put(scores_message(output, parts.classes, timeline))
                 case Onset():
-                    parts.outbox.put(onset_message(output, timeline, timed.level), timeline.arrival_utc_s(output.onset))
+                    message = onset_message(output, timeline, timed.level)
+                    parts.outbox.put(message, timeline.arrival_utc_s(output.onset), timed.evidence)
                 case Offset():
-                    parts.outbox.put(offset_message(output, timeline, timed.level))
+                    parts.outbox.put(offset_message(output, timeline, timed.level), evidence=timed.evidence)
         if cells:
             parts.metrics.scored(lane.name, cells)
 

@@ -258,15 +258,15 @@ def test_a_step_to_a_newer_schema_is_done_as_a_whole_or_not_at_all(tmp_path: Pat
     with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as connection:
         tables.migrate(connection)
         tables.set_meta(connection, "store", "abc")
-        steps = (*tables.MIGRATIONS, "CREATE TABLE evidence (a); INSERT INTO evidence VALUES (1)")
+        steps = (*tables.MIGRATIONS, "CREATE TABLE extra (a); INSERT INTO extra VALUES (1)")
         with pytest.raises(sqlite3.OperationalError):
-            tables.migrate(connection, (*steps[:-1], f"{steps[-1]}; CREATE TABLE evidence (b)"))
+            tables.migrate(connection, (*steps[:-1], f"{steps[-1]}; CREATE TABLE extra (b)"))
         assert tables.schema_of(connection) == tables.SCHEMA
-        assert connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'evidence'").fetchone() == (0,)
+        assert connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'extra'").fetchone() == (0,)
         tables.migrate(connection, steps)
         tables.migrate(connection, steps)
         assert tables.schema_of(connection) == tables.SCHEMA + 1
-        assert connection.execute("SELECT a FROM evidence").fetchall() == [(1,)]
+        assert connection.execute("SELECT a FROM extra").fetchall() == [(1,)]
         assert tables.get_meta(connection, "store") == "abc"
 
 

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -45,6 +46,12 @@ class Opened:
     lock: int  # a file descriptor; closing it lets others in
     inode: tuple[int, int]  # device and inode of the file
     began: bool  # the store is new
+
+
+def default_store_path(publisher: str, environ: Mapping[str, str]) -> Path:
+    """Where the messages of `publisher` are kept unless the config says otherwise: the user's state folder."""
+    state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "earwitness" / f"{publisher}.sqlite3"
 
 
 def store_error(path: Path, error: sqlite3.Error) -> StoreError:

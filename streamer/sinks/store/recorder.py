@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from streamer.errors import StoreError
+from streamer.evidence import Evidence
 from streamer.sinks.store.recovery import crash_offset
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.store.tables import Kept
@@ -138,6 +139,19 @@ class Recorder:
                 self._sent_through = max(self._sent_through, message.stored_seq)
                 outgoing.append(message)
         return outgoing
+
+    def explain(self, evidence: Sequence[tuple[int, Evidence]]) -> None:
+        """Keep what explains onsets and offsets, by the `stored_seq` with which they were sent.
+
+        What was not stored (0), or can't be now, stays unexplained: the events themselves are what must not be lost.
+        """
+        stored = [(seq, one) for seq, one in evidence if seq]
+        if not stored or self._store is None or not self.works:
+            return
+        try:
+            self._store.explain(stored)
+        except StoreError as error:
+            self._broke(error)
 
     def content(self) -> Content | None:
         """How much the store holds; None: it does not work."""

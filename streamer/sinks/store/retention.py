@@ -115,6 +115,8 @@ def _removed(connection: sqlite3.Connection, held: Tally, which: str, values: tu
     for kind, rows, size in connection.execute(query, values).fetchall():
         held.add(kind, -rows, -size)
         gone += rows
+    explained = f"DELETE FROM evidence WHERE stored_seq IN (SELECT stored_seq FROM messages WHERE {which})"
+    connection.execute(explained, values)
     connection.execute(f"DELETE FROM messages WHERE {which}", values)
     return gone
 

@@ -11,7 +11,8 @@ APPLICATION_ID = 0x45617257
 
 MIGRATIONS: tuple[str, ...] = (
     # `message` is the JSON that was sent. The other columns are for queries: `at_utc_s` is when an event began, or when
-    # the message was sent where that is not known. AUTOINCREMENT: a number is never given twice, whatever is removed.
+    # the message was sent if that is not known. `evidence` explains an onset or an offset. AUTOINCREMENT: a number is
+    # never given twice, whatever is removed.
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     CREATE TABLE messages (
@@ -28,6 +29,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX events_by_id ON messages (event_id) WHERE event_id IS NOT NULL;
     CREATE INDEX events_by_time ON messages (at_utc_s) WHERE event_id IS NOT NULL;
+    CREATE TABLE evidence (stored_seq INTEGER PRIMARY KEY, evidence BLOB NOT NULL);
     CREATE TABLE open_events (event_id TEXT PRIMARY KEY, onset BLOB NOT NULL) WITHOUT ROWID;
     """,
 )

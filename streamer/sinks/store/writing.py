@@ -14,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 from streamer.errors import StoreError, WireError
+from streamer.evidence import Evidence
+from streamer.sinks.store.explanation import packed
 from streamer.sinks.store.opening import inode_of, open_store, store_error
 from streamer.sinks.store.retention import Limits, remove_some, shrink, tally, used_bytes
 from streamer.sinks.store.tables import INSERT, Kept, get_meta, row_of, set_meta
@@ -88,6 +90,13 @@ class Store:
         for _, kind, *_, data in rows:
             self._tally.add(str(kind), 1, len(data))  # type: ignore[arg-type]
         return kept
+
+    def explain(self, evidence: Sequence[tuple[int, Evidence]]) -> None:
+        """Keep what explains stored onsets and offsets, by their `stored_seq`. Raises `StoreError`."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO evidence VALUES (?, ?)", [(seq, packed(one)) for seq, one in evidence]
+            )
 
     def alive(self, utc_s: float) -> tuple[str, int]:
         """Note that the daemon runs at `utc_s`, and remove some of what is too old or too much.

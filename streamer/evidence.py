@@ -1,0 +1,58 @@
+"""The scores that made an event certain: kept for a while, so that it can be explained later why it was raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamer.events import Decoding
+from streamer.types import Bools, CellScores, Floats
+
+OUTSIDE_CELLS = 45
+"""Cells of evidence before an onset and after an offset: 3 s."""
+INSIDE_CELLS = 151
+"""Cells of evidence after an onset and before an offset: 10 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The posteriors of consecutive cells around an onset or an offset, and how they were decoded."""
+
+    decoding: Decoding
+    start: int  # index of the first cell in the epoch
+    scores: Floats  # (n, classes)
+    covered: Bools  # (n,)
+
+
+class ScoreHistory:
+    """The newest cells' posteriors of one epoch: `push` them in order, and ask for the evidence of an event."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self._decoding = decoding
+        self._scores: list[CellScores] = []
+
+    def push(self, scores: CellScores) -> None:
+        """Take in the next cells. What is older than any evidence needs is forgotten."""
+        self._scores.append(scores)
+        while len(self._scores) > 1 and self._scores[1].start <= scores.start - 2 * INSIDE_CELLS:
+            del self._scores[0]
+
+    def of_onset(self, cell: int) -> Evidence:
+        """From 3 s before the onset at `cell` to the newest cell, at most 10 s after it."""
+        return self._between(cell - OUTSIDE_CELLS, cell + INSIDE_CELLS)
+
+    def of_offset(self, cell: int) -> Evidence:
+        """From 10 s before the offset at `cell` to the newest cell, at most 3 s after it."""
+        return self._between(cell - INSIDE_CELLS, cell + OUTSIDE_CELLS)
+
+    def _between(self, start: int, stop: int) -> Evidence:
+        """What is known of these cells."""
+        parts = [one for one in self._scores if one.start + len(one.scores) > start and one.start < stop]
+        first = parts[0].start if parts else start
+        known = slice(max(start - first, 0), stop - first)
+        scores = [one.scores for one in parts] or [np.empty((0, 0), np.float32)]
+        covered = [one.covered for one in parts] or [np.empty(0, np.bool_)]
+        return Evidence(
+            self._decoding, first + known.start, np.concatenate(scores)[known], np.concatenate(covered)[known]
+        )

@@ -1,0 +1,78 @@
+"""`earwitness explain`, of a real daemon's store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.daemon import COMMAND, ROOT
+from tests.make_media import make_clip
+from tests.models import bursts
+
+
+@pytest.fixture(scope="module")
+def state(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a daemon that has heard a recording, with the messages that it published."""
+    folder = tmp_path_factory.mktemp("state")
+    make_clip(folder / "clip.wav", audio="pcm", rate_hz=48_000, samples=bursts(20, 0, 48_000))
+    command = ["run", f"clip={folder / 'clip.wav'}", "--model", str(bundle), "--publish", "off", "--metrics", "off"]
+    subprocess.run(
+        [*COMMAND, *command, "--jsonl", str(folder / "said.jsonl")],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "XDG_STATE_HOME": str(folder)},
+        capture_output=True,
+        timeout=90,
+    )
+    return folder
+
+
+def explain(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "XDG_STATE_HOME": str(state)}
+    return subprocess.run(
+        [*COMMAND, "explain", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
+
+
+def published(state: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (state / "said.jsonl").read_text().splitlines()
+    return [message for line in lines if (message := json.loads(line))["type"] == kind]
+
+
+def test_each_event_is_explained_by_the_scores_that_met_the_thresholds(state: Path) -> None:
+    offsets = [one for one in published(state, "offset") if one["end_reason"] == "silence" and one["offset_s"] < 18]
+    onsets = {one["event_id"]: one for one in published(state, "onset")}
+    assert offsets
+    offset = offsets[-1]
+    done = explain(state, str(offset["event_id"]), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    at_onset = found["start_s"].index(offset["onset_s"])
+    at_offset = found["start_s"].index(offset["offset_s"])
+    assert found["filtered"][at_onset] == onsets[offset["event_id"]]["score"] >= found["onset_threshold"] - 1e-4
+    assert found["filtered"][at_offset] <= found["offset_threshold"]
+    assert found["class"] == offset["class"]
+
+
+def test_for_people(state: Path) -> None:
+    offset = published(state, "offset")[-1]
+    done = explain(state, str(offset["event_id"]))
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith(f"{offset['class']} on clip, ")
+    assert any("reached the onset threshold" in line for line in rest)
+    assert any(f"{offset['level_dbfs']:.1f} dBFS" in line for line in rest)
+    assert any(line.startswith(">  +0.00") for line in rest)
+
+
+def test_an_event_that_is_not_there_is_one_line(state: Path) -> None:
+    done = explain(state, "nosuch")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "has no event 'nosuch'" in done.stderr
