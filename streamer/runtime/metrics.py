@@ -78,7 +78,7 @@ class Metrics:
     """All metrics of one daemon; thread-safe."""
 
     def __init__(self, version: str, bundle: str, streams: Sequence[str], classes: Sequence[str]) -> None:
-        """Creates the series of every stream and class, so that rates and alerts see zero instead of nothing."""
+        """Creates every series at once, so that rates and alerts see an increase from zero, and not from nothing."""
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, of no use here
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -170,6 +170,12 @@ class Metrics:
                 self._state.labels(stream, state).set(0)
             for label in classes:
                 self._events.labels(stream, label)
+            for reason in sorted(LOST_REASONS):
+                self._reconnects.labels(stream, reason)
+            for reason in sorted(DROP_REASONS):
+                self._dropped.labels(stream, reason)
+        for message in MESSAGE_KINDS:
+            self._lost.labels(message)
 
     def state(self, stream: str, state: State) -> None:
         """The stream is now in `state`."""
