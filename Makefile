@@ -43,7 +43,7 @@ format: .venv/installed-dev ## let ruff mend what it can
 
 schema: .venv/installed ## write docs/messages.schema.json and docs/metrics.md anew
 	$(BIN)/python -m streamer.sinks.wire > docs/messages.schema.json
-	$(BIN)/python -m streamer.runtime.metrics > docs/metrics.md
+	$(BIN)/python -m streamer.runtime.metrics_page > docs/metrics.md
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \

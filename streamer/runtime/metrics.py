@@ -7,7 +7,6 @@ Anything else is counted as `other`.
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ class Metrics:
     """All metrics of one daemon; thread-safe."""
 
     def __init__(self, version: str, bundle: str, streams: Sequence[str], classes: Sequence[str]) -> None:
-        """Creates the series of every stream and class, so that rates and alerts see zero instead of nothing."""
+        """Creates every series at once, so that rates and alerts see an increase from zero, and not from nothing."""
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, of no use here
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -170,6 +169,12 @@ class Metrics:
                 self._state.labels(stream, state).set(0)
             for label in classes:
                 self._events.labels(stream, label)
+            for reason in sorted(LOST_REASONS):
+                self._reconnects.labels(stream, reason)
+            for reason in sorted(DROP_REASONS):
+                self._dropped.labels(stream, reason)
+        for message in MESSAGE_KINDS:
+            self._lost.labels(message)
 
     def state(self, stream: str, state: State) -> None:
         """The stream is now in `state`."""
@@ -290,60 +295,3 @@ class Metrics:
     def store_removed(self, limit: str, count: int) -> None:
         """`count` messages were removed from the store, by the limit on `age` or `size`."""
         self._store_removed.labels(limit).inc(count)
-
-
-def page() -> str:
-    """The text of `docs/metrics.md`."""
-    labels = {
-        "stream": "the stream's name",
-        "class": "a class of the model",
-        "modality": "an input of the model, such as `spectral`",
-        "state": ", ".join(f"`{one}`" for one in STATES),
-        "input": ", ".join(f"`{one}`" for one in INPUT_STATES),
-        "reason": "of lost connections: "
-        + ", ".join(f"`{one}`" for one in sorted(LOST_REASONS))
-        + "; of dropped media: "
-        + ", ".join(f"`{one}`" for one in sorted(DROP_REASONS))
-        + "; of refused connections: "
-        + ", ".join(f"`{one}` ({text})" for one, text in REFUSED_REASONS.items()),
-        "stage": "`decode`, a modality, `detect`, `publish`",
-        "codec": "FFmpeg's name for it",
-        "rate_hz": "sample rate of the source",
-        "channels": "of the track",
-        "channel": "the channel in use: `mix`, or a number from 1",
-        "track": "number of the audio track, from 1",
-        "tracks": "number of audio tracks",
-        "language": "of the track; may be empty",
-        "type": ", ".join(f"`{one}`" for one in MESSAGE_KINDS),
-        "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",
-        "why": ", ".join(f"`{one}`" for one in sorted(REASONS)),
-        "limit": "`age`, `size`",
-        "version": "this program's version",
-        "bundle": "the model's name",
-        "python": "Python's version",
-    }
-    families = Metrics("", "", [], []).families
-    used = {label for family in families for label in family.labels}
-    lines = [
-        "# Metrics",
-        "",
-        "The daemon serves these to Prometheus at `http://HOST:PORT/metrics` (`metrics` in its config), with those of "
-        "its process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...). This page is generated: "
-        "`make schema`.",
-        "",
-        "| metric | type | labels | meaning |",
-        "|---|---|---|---|",
-        *(
-            f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.text} |"
-            for one in families
-        ),
-        "",
-        "| label | values |",
-        "|---|---|",
-        *(f"| `{label}` | {labels[label]} |" for label in labels if label in used),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

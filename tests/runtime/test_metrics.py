@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streamer.runtime.metrics import Metrics, page
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.metrics_page import page
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.store.retention import Limits

@@ -1,0 +1,345 @@
+"""Makes the Grafana dashboard: `python deploy/grafana/dashboard.py > deploy/grafana/dashboard.json`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.builders.stat import Panel as Stat
+from grafana_foundation_sdk.builders.statetimeline import Panel as StateTimeline
+from grafana_foundation_sdk.builders.table import Panel as Table
+from grafana_foundation_sdk.builders.timeseries import Panel as Timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import GraphDrawStyle
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef, VariableRefresh, VariableSort
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+Panel: TypeAlias = Timeseries | StateTimeline | Stat | Table
+Kind = TypeVar("Kind", Timeseries, StateTimeline, Stat, Table)
+
+SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+DAEMON = 'instance=~"$instance"'
+STREAM = f'{DAEMON}, stream=~"$stream"'
+
+
+def query(expr: str, legend: str, *, instant: bool = False, table: bool = False) -> Dataquery:
+    """A query; `legend` is how Grafana names its series, from their labels."""
+    made = Dataquery().expr(expr).legend_format(legend).datasource(SOURCE)
+    made = made.instant() if instant else made.range()
+    return made.format(PromQueryFormat.TABLE) if table else made
+
+
+def panel(kind: Callable[[], Kind], title: str, text: str, *queries: Dataquery, width: int = 12) -> Kind:
+    """A panel of `width` 24ths; `text` is what its (i) shows."""
+    made = kind().title(title).description(text).datasource(SOURCE).height(8).span(width)
+    for number, one in enumerate(queries):
+        made = made.with_target(one.ref_id(chr(ord("A") + number)))
+    return made
+
+
+def is_heard() -> Sequence[Panel]:
+    """Whether every stream is connected to and scored."""
+    return (
+        panel(
+            Stat,
+            "Streams heard",
+            "How many streams are connected to and scored now.",
+            query(f'sum(earwitness_stream_state{{{STREAM}, state="streaming"}})', "heard", instant=True),
+            query(f'count(earwitness_stream_state{{{STREAM}, state="streaming"}})', "of", instant=True),
+            width=6,
+        ),
+        panel(
+            Stat,
+            "Events in the last day",
+            "Onsets of all classes.",
+            query(f"sum(increase(earwitness_events_total{{{STREAM}}}[1d]))", "events", instant=True),
+            width=6,
+        ).decimals(0),
+        panel(
+            StateTimeline,
+            "Heard or not",
+            "1: the stream is connected, and its sound comes out at the last stage.",
+            query(f'earwitness_stream_state{{{STREAM}, state="streaming"}}', "{{stream}}"),
+        ),
+        panel(
+            Timeseries,
+            "Coverage",
+            "Share of the last minute that was heard or seen. What is lost on the way or dropped is missing here.",
+            query(f"earwitness_coverage_ratio{{{STREAM}}}", "{{stream}}"),
+        )
+        .unit("percentunit")
+        .min(0)
+        .max(1),
+        panel(
+            Timeseries,
+            "Scored cells per second",
+            "What comes out at the last stage: 15.1 a second on each stream.",
+            query(f"rate(earwitness_scored_cells_total{{{STREAM}}}[$__rate_interval])", "{{stream}}"),
+        ).min(0),
+    )
+
+
+def events() -> Sequence[Panel]:
+    """How many events, and how soon they are published."""
+    return (
+        panel(
+            Timeseries,
+            "Events per hour by class",
+            "Onsets published.",
+            query(f"sum by (class) (increase(earwitness_events_total{{{STREAM}}}[1h]))", "{{class}}"),
+        ).draw_style(GraphDrawStyle.BARS),
+        panel(
+            Timeseries,
+            "Events per hour by stream",
+            "Onsets published.",
+            query(f"sum by (stream) (increase(earwitness_events_total{{{STREAM}}}[1h]))", "{{stream}}"),
+        ).draw_style(GraphDrawStyle.BARS),
+        panel(
+            Timeseries,
+            "From onset to message",
+            "From the moment a sound began, as it arrived, to its message: median and 95 % of the last hour.",
+            *(
+                query(
+                    f"histogram_quantile({share}, sum by (le) "
+                    f"(rate(earwitness_onset_to_message_seconds_bucket{{{STREAM}}}[1h])))",
+                    legend,
+                )
+                for share, legend in ((0.5, "median"), (0.95, "95 %"))
+            ),
+        ).unit("s"),
+        panel(
+            Timeseries,
+            "Media that waits",
+            "Age of the oldest media that is not processed yet. At the stream's queue_s sound is dropped.",
+            query(f"earwitness_media_lag_seconds{{{STREAM}}}", "{{stream}}"),
+        ).unit("s"),
+    )
+
+
+def inputs() -> Sequence[Panel]:
+    """Levels and states of the inputs, and what they are."""
+    return (
+        panel(
+            Timeseries,
+            "Input level",
+            "RMS and peak of the newest second.",
+            query(f"earwitness_input_rms_dbfs{{{STREAM}}}", "{{stream}} RMS"),
+            query(f"earwitness_input_peak_dbfs{{{STREAM}}}", "{{stream}} peak"),
+        ).unit("dB"),
+        panel(
+            StateTimeline,
+            "Input is silent, cancelling, too quiet or out of range",
+            "1: what comes is no sound of a room.",
+            query(f'max by (stream) (earwitness_input_state{{{STREAM}, input!~"ok|unknown"}})', "{{stream}}"),
+        ),
+        panel(
+            Table,
+            "What is listened to",
+            "Codec, rate, track and channel of each stream.",
+            query(f"earwitness_audio_info{{{STREAM}}}", "{{stream}}", instant=True, table=True),
+            width=24,
+        ),
+    )
+
+
+def faults() -> Sequence[Panel]:
+    """What is lost, dropped, damaged or late."""
+    return (
+        panel(
+            Timeseries,
+            "Lost connections per hour",
+            "By reason.",
+            query(
+                f"sum by (stream, reason) (increase(earwitness_reconnects_total{{{STREAM}}}[1h]))",
+                "{{stream}} {{reason}}",
+            ),
+        ).draw_style(GraphDrawStyle.BARS),
+        panel(
+            Timeseries,
+            "Media dropped per second",
+            "Chunks and pictures that were thrown away, by reason.",
+            query(
+                f"sum by (stream, reason) (rate(earwitness_dropped_total{{{STREAM}}}[$__rate_interval]))",
+                "{{stream}} {{reason}}",
+            ),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Damaged media per second",
+            "Packets that could not be decoded, pictures whose timestamps fit nothing.",
+            query(f"rate(earwitness_corrupt_packets_total{{{STREAM}}}[$__rate_interval])", "{{stream}} packets"),
+            query(f"rate(earwitness_stray_pictures_total{{{STREAM}}}[$__rate_interval])", "{{stream}} pictures"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Cells without a modality, per second",
+            "Masked: the modality had nothing. Late: it came after the cell had been decided.",
+            query(
+                f"sum by (stream, modality) (rate(earwitness_masked_cells_total{{{STREAM}}}[$__rate_interval]))",
+                "{{stream}} {{modality}} masked",
+            ),
+            query(
+                f"sum by (stream, modality) (rate(earwitness_late_cells_total{{{STREAM}}}[$__rate_interval]))",
+                "{{stream}} {{modality}} late",
+            ),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Messages lost per hour",
+            "Sinks that could not take a message, a full queue to the sinks, and slow subscribers.",
+            query(f"sum by (sink) (increase(earwitness_sink_errors_total{{{DAEMON}}}[1h]))", "{{sink}}"),
+            query(f"sum by (type) (increase(earwitness_messages_dropped_total{{{DAEMON}}}[1h]))", "queue: {{type}}"),
+            query(f"sum(increase(earwitness_subscriber_overflows_total{{{DAEMON}}}[1h]))", "slow subscribers"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Readers left behind",
+            "Reader threads that hung and were replaced since the daemon began.",
+            query(f"earwitness_readers_abandoned_total{{{STREAM}}}", "{{stream}}"),
+        ).min(0),
+    )
+
+
+def kept() -> Sequence[Panel]:
+    """The event store, and who is refused."""
+    return (
+        panel(
+            Timeseries,
+            "Event store",
+            "What it has, what it may have (store.keep_mb), and what its disk has left.",
+            query(f"earwitness_store_bytes{{{DAEMON}}}", "{{instance}} used"),
+            query(f"earwitness_store_limit_bytes{{{DAEMON}}}", "{{instance}} limit"),
+            query(f"earwitness_store_free_bytes{{{DAEMON}}}", "{{instance}} free on disk"),
+        )
+        .unit("bytes")
+        .min(0),
+        panel(
+            Timeseries,
+            "Stored messages",
+            "How many there are, and how many wait because the store fails.",
+            query(f"earwitness_store_messages{{{DAEMON}}}", "{{instance}} stored"),
+            query(f"earwitness_store_waiting{{{DAEMON}}}", "{{instance}} waiting"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Store failures and removals per hour",
+            "How often it could not be used, and messages removed because of keep_days (age) or keep_mb (size).",
+            query(f"sum by (why) (increase(earwitness_store_failures_total{{{DAEMON}}}[1h]))", "failed: {{why}}"),
+            query(f"sum by (limit) (increase(earwitness_store_removed_total{{{DAEMON}}}[1h]))", "removed: {{limit}}"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Connections refused per hour",
+            "At the sockets for subscribers, by reason.",
+            query(f"sum by (reason) (increase(earwitness_connections_refused_total{{{DAEMON}}}[1h]))", "{{reason}}"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Age of the oldest stored message",
+            "So far back a subscriber may have been away and miss nothing.",
+            query(f"time() - (earwitness_store_oldest_timestamp_seconds{{{DAEMON}}} > 0)", "{{instance}}"),
+        )
+        .unit("s")
+        .min(0),
+    )
+
+
+def load() -> Sequence[Panel]:
+    """Processor, memory, and where the time goes."""
+    return (
+        panel(
+            Timeseries,
+            "Processor",
+            "Cores in use.",
+            query(
+                'rate(process_cpu_seconds_total{job="earwitness", instance=~"$instance"}[$__rate_interval])',
+                "{{instance}}",
+            ),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Memory",
+            "Resident memory.",
+            query('process_resident_memory_bytes{job="earwitness", instance=~"$instance"}', "{{instance}}"),
+        )
+        .unit("bytes")
+        .min(0),
+        panel(
+            Timeseries,
+            "Time per stage",
+            "Seconds a second that each stage takes; decode is processor time, the others are wall time.",
+            query(f"sum by (stage) (rate(earwitness_stage_seconds_sum{{{DAEMON}}}[$__rate_interval]))", "{{stage}}"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Windows in one batch",
+            "Mean. As many as there are streams if all are due at once.",
+            query(
+                f"sum(rate(earwitness_batch_windows_sum{{{DAEMON}}}[$__rate_interval])) "
+                f"/ sum(rate(earwitness_batch_windows_count{{{DAEMON}}}[$__rate_interval]))",
+                "windows",
+            ),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Picture stride",
+            "One picture in so many cells is looked at: it grows when the machine is busy. 0: none.",
+            query(f"earwitness_picture_stride{{{STREAM}}}", "{{stream}}"),
+        ).min(0),
+        panel(
+            Table,
+            "Version",
+            "Of the daemon, the model and Python.",
+            query(f"earwitness_build_info{{{DAEMON}}}", "{{version}}", instant=True, table=True),
+        ),
+    )
+
+
+ROWS = {
+    "Is everything heard?": is_heard,
+    "What is heard?": events,
+    "What do the microphones hear?": inputs,
+    "What goes wrong?": faults,
+    "What is kept, and who is refused?": kept,
+    "What does it cost?": load,
+}
+
+
+def dashboard() -> Dashboard:
+    """The whole dashboard."""
+    made = (
+        Dashboard("Earwitness")
+        .uid("earwitness")
+        .tags(["earwitness"])
+        .refresh("30s")
+        .time("now-6h", "now")
+        .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .with_variable(DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+    )
+    for name, asked in (
+        ("instance", "label_values(earwitness_build_info, instance)"),
+        ("stream", f"label_values(earwitness_stream_state{{{DAEMON}}}, stream)"),
+    ):
+        made = made.with_variable(
+            QueryVariable(name)
+            .label(name.capitalize())
+            .datasource(SOURCE)
+            .query(asked)
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(VariableSort.ALPHABETICAL_ASC)
+            .multi(True)
+            .include_all(True)
+        )
+    for title, panels in ROWS.items():
+        made = made.with_row(Row(title))
+        for one in panels():
+            made = made.with_panel(one)
+    return made
+
+
+if __name__ == "__main__":
+    sys.stdout.write(JSONEncoder(sort_keys=True, indent=1).encode(dashboard().build()) + "\n")
