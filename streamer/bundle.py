@@ -24,6 +24,7 @@ from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
 from streamer.networks.crnn import Crnn, inputs_of
 from streamer.networks.weights import WeightsStore
+from streamer.provenance import Provenance
 from streamer.types import WINDOW_CELLS
 
 SCHEMA = 1
@@ -63,7 +64,7 @@ class Bundle:
     decoding: Decoding
     tensors: Mapping[str, Tensor]  # the network's state
     window_cells: int = WINDOW_CELLS
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     scores: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -184,13 +185,17 @@ class Bundle:
             raise BundleError(f"bundle {path}: window_cells must be at least 1, not {document.window_cells}")
         if not document.features:
             raise BundleError(f"bundle {path}: names no modality under features")
+        try:
+            provenance = Provenance.of_json(document.provenance)
+        except msgspec.ValidationError as error:
+            raise BundleError(f"bundle {path}: {_JSON} is damaged: provenance: {error}") from None
         return cls(
             document.name,
             document.features,
             decoding,
             tensors,
             document.window_cells,
-            document.provenance,
+            provenance,
             document.scores,
         )
 
@@ -213,7 +218,7 @@ class Bundle:
                 for name, one in zip(self.classes, self.decoding.per_class, strict=True)
             },
             tensors_sha256=hashlib.sha256(data).hexdigest(),
-            provenance=dict(self.provenance),
+            provenance=self.provenance.json(),
             scores=dict(self.scores),
         )
         try:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.replay.truth import LabelledEvent, strong_tsv
-from train.data.recordings import RATE_HZ, Recording, active_parts, read_manifest, read_samples
+from train.data.recordings import RATE_HZ, Recording, active_spans, read_manifest, read_samples
 
 SECONDS = 96
 _SCENE = (  # onset_s, longest_s, loop, level_dbfs, recording
@@ -72,14 +72,14 @@ def _mix(recordings: dict[str, Recording]) -> _Scene:
         samples = read_samples(recordings[path])
         if loop:
             start, stop = max(
-                active_parts(samples, _ACTIVE_DB, _GAP_S, _SHORTEST_S), key=lambda part: part[1] - part[0]
+                active_spans(samples, _ACTIVE_DB, _GAP_S, _SHORTEST_S), key=lambda part: part[1] - part[0]
             )
             samples = _looped(samples[start:stop], round(longest_s * RATE_HZ))
         samples = samples[: round(longest_s * RATE_HZ)]
         start = round(onset_s * RATE_HZ)
         mixture[start : start + len(samples)] += _scaled(samples, level_dbfs)
         label = path.split("/")[1]
-        for first, stop in active_parts(samples, _ACTIVE_DB, _GAP_S, _SHORTEST_S):
+        for first, stop in active_spans(samples, _ACTIVE_DB, _GAP_S, _SHORTEST_S):
             events.append(LabelledEvent(onset_s + first / RATE_HZ, onset_s + stop / RATE_HZ, label))
     used = [recordings[path] for path in dict.fromkeys([row[-1] for row in _SCENE] + [_BACKGROUND[0]])]
     return _Scene(np.clip(mixture, -1, 1).astype(np.float32), sorted(events, key=lambda one: one.onset_s), used)

@@ -19,13 +19,13 @@ from tests.canary import CANARY, MALFORMED, WELL_FORMED
 
 
 def canaries() -> list[str]:
-    """All of them: raw, with characters that must be encoded, encoded."""
+    """Plain, with characters that should be encoded, and encoded."""
     nasty = CANARY + " %&+" + CANARY
     return [text.format(word) for text in WELL_FORMED + MALFORMED for word in (CANARY, quote(nasty, safe=""), CANARY)]
 
 
 @pytest.mark.parametrize("text", canaries())
-def test_nothing_that_prints_an_address_holds_its_secret(text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_text_form_of_an_address_contains_its_secret(text: str, caplog: pytest.LogCaptureFixture) -> None:
     address = Address.parse(text)
 
     class Section(BaseModel, arbitrary_types_allowed=True):
@@ -48,12 +48,12 @@ def test_nothing_that_prints_an_address_holds_its_secret(text: str, caplog: pyte
     assert address.reveal() == text
     assert copy.deepcopy(address) == pickle.loads(pickle.dumps(address)) == address
     assert hash(address) == hash(Address.parse(text))
-    # What others wrote of it can be cleaned: the canary is among the pieces, or within one.
+    # Text that others wrote about it can be cleaned: the canary is one of the pieces, or part of one.
     assert any(CANARY in piece for piece in address.secrets())
 
 
 @pytest.mark.parametrize("text", [text.format(CANARY) for text in MALFORMED[:13]])
-def test_of_a_malformed_url_it_is_said_how_to_write_it(text: str) -> None:
+def test_the_fault_of_a_malformed_url_says_how_to_write_it(text: str) -> None:
     address = Address.parse(text)
     assert "/ as %2F" in (address.fault or address.doubt)
     assert address.shown.startswith("rtsp://***")
@@ -80,7 +80,7 @@ def test_of_a_malformed_url_it_is_said_how_to_write_it(text: str) -> None:
         "pipe:0",
     ],
 )
-def test_what_is_no_secret_is_shown(text: str) -> None:
+def test_harmless_parts_are_shown(text: str) -> None:
     address = Address.parse(text)
     assert address.shown == text
     assert (address.fault, address.doubt, address.secrets()) == ("", "", [])
@@ -97,7 +97,7 @@ def test_parts() -> None:
     assert Address.parse("a/b.mkv").is_local
 
 
-def test_an_at_sign_in_the_path_of_what_is_surely_a_host_is_no_fault() -> None:
+def test_an_at_sign_in_a_path_after_a_certain_host_is_no_fault() -> None:
     for text in (
         "http://192.168.1.1:80/@door/index.m3u8",
         "http://nas.lan:80/x?mail=a@b",
@@ -108,13 +108,13 @@ def test_an_at_sign_in_the_path_of_what_is_surely_a_host_is_no_fault() -> None:
         assert "%40" in address.doubt
 
 
-def test_an_address_of_our_own_is_shown_whole() -> None:
+def test_a_public_address_is_shown_completely() -> None:
     url = "https://github.com/someone/torchvggish/releases/download/v0.1/vggish-10086976.pth"
     assert Address.public(url).shown == url
     assert Address.public(url).reveal() == url
 
 
-def test_given_pieces_are_hidden_wherever_they_stand() -> None:
+def test_given_pieces_are_hidden_wherever_they_occur() -> None:
     address = Address.parse("http://h/live/index.m3u8?channel=12", hide=("live", "12"))
     assert address.shown == "http://h/***/index.m3u8?***"
 

@@ -66,7 +66,7 @@ def missing_file(folder: Path) -> Case:
 
 def empty_folder(folder: Path) -> Case:
     (folder / "clips").mkdir()
-    return ["replay", str(folder / "clips")], "the folder holds no clips"
+    return ["replay", str(folder / "clips")], "no clips in this folder"
 
 
 def no_audio(folder: Path) -> Case:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from streamer.bundle import Bundle
+from streamer.bundle import Bundle, default_bundle_path
 from streamer.errors import BundleError, EarwitnessError
 from streamer.events import ClassDecoding, Decoding
 from streamer.networks.weights import WeightsStore
+from streamer.provenance import Environment, Phase, Provenance, Source
 from tests.models import initial_tensors
 
 CLASSES = ("Cat", "Dog")
@@ -27,7 +28,7 @@ def bundle() -> Bundle:
         SPECS,
         decoding,
         initial_tensors({"spectral": (4, 128)}, 2, seed=3),
-        provenance={"by": "test"},
+        provenance=Provenance(steps=3, more={"by": "test"}),
         scores={"n": 1},
     )
 
@@ -42,7 +43,7 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     made.save(tmp_path / "b")
     read = Bundle.load(tmp_path / "b")
     assert (read.name, read.decoding, read.feature_specs) == (made.name, made.decoding, made.feature_specs)
-    assert (read.window_cells, read.provenance, read.scores) == (151, {"by": "test"}, {"n": 1})
+    assert (read.window_cells, read.provenance, read.scores) == (151, made.provenance, {"n": 1})
     assert all(torch.equal(tensor, made.tensors[name]) for name, tensor in read.tensors.items())
     features = {"spectral": torch.rand(1, 30, 4, 128)}
     valid = {"spectral": torch.ones(1, 30, dtype=torch.bool)}
@@ -82,6 +83,58 @@ def test_a_document_that_is_wrong_says_what(tmp_path: Path, fields: dict[str, An
         Bundle.load(tmp_path)
     assert said in str(error.value)
     assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_provenance_comes_back_as_json_has_it_with_fields_that_are_not_known() -> None:
+    written = {
+        "steps": 20,
+        "fit": [{"corpus": {"seed": 1}, "from_step": 0, "learning_rate": 0.001, "data_sha256": "ab"}],
+        "corpus": {"seed": 1},
+        "recordings": {"train": {"Cat": 2}},
+        "trained_on": [{"source": "s", "licence": "CC0", "use": "ship", "recordings": 2}],
+        "split": {"train": ["a", "b"]},
+        "of a later version": {"x": [1]},
+    }
+    read = Provenance.of_json(written)
+    assert read == Provenance(
+        steps=20,
+        phases=(Phase(from_step=0, corpus={"seed": 1}, data_sha256="ab", settings={"learning_rate": 0.001}),),
+        corpus={"seed": 1},
+        recordings={"train": {"Cat": 2}},
+        trained_on=(Source("s", "CC0", "ship", 2),),
+        split={"train": ["a", "b"]},
+        more={"of a later version": {"x": [1]}},
+    )
+    assert json.loads(json.dumps(read.json())) == written
+    here = Environment(from_step=3, commit=None, packages={"torch": "2"}, python="3", machine="m")
+    phase = Phase(from_step=3, environments=(here,), settings={"seed": 1})
+    assert Phase.of_json(json.loads(json.dumps(phase.json()))) == phase
+
+
+def test_the_shipped_bundles_provenance_loses_nothing() -> None:
+    written = json.loads((default_bundle_path() / "bundle.json").read_text())["provenance"]
+    assert json.loads(json.dumps(Bundle.load(default_bundle_path()).provenance.json())) == written
+
+
+@pytest.mark.parametrize(
+    ("provenance", "said"),
+    [
+        ({"steps": "many"}, "Expected `int | null`, got `str` - at `$.steps`"),
+        ({"fit": [{"seed": 1}]}, "missing required field `from_step` - at `$.fit[0]`"),
+        ({"fit": 3}, "`$.fit`"),
+        ({"fit": [3]}, "`$.fit[0]`"),
+        ({"split": {"train": [1]}}, "`$.split[...][0]`"),
+        ({"trained_on": [{}]}, "`$.trained_on[0]`"),
+    ],
+)
+def test_damaged_provenance_is_one_line(tmp_path: Path, provenance: dict[str, Any], said: str) -> None:
+    bundle().save(tmp_path)
+    edit(tmp_path, provenance=provenance)
+    with pytest.raises(BundleError) as error:
+        Bundle.load(tmp_path)
+    assert f"bundle {tmp_path}: bundle.json is damaged: provenance: " in str(error.value)
+    assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 

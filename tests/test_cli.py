@@ -51,6 +51,9 @@ def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["run"], "no source to listen to"),
         (["run", "a=x.mp4", "a=y.mp4"], "two streams are named 'a'"),
         (["run", "--config", "/gone.yaml"], "config /gone.yaml: No such file"),
+        (["listen", "--count", "x"], "argument --count: 'x' is not a whole number from 1"),
+        (["listen", "--timeout", "-1"], "argument --timeout: '-1' is not a number of seconds above 0"),
+        (["replay", "x.mp4", "--threads", "0"], "argument --threads: '0' is not a whole number from 1"),
         (["run", "x.mp4", "--publish", "off", "--model", "/gone"], "bundle /gone: there is no such folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Names of any bytes are written in printable characters, and read back."""
+"""Names of any bytes become printable and can be read back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ names = st.binary(min_size=1).map(os.fsdecode) | st.text(min_size=1).filter(
 
 
 @given(names)
-def test_a_name_is_printable_and_comes_back(name: str) -> None:
+def test_an_escaped_name_is_printable_and_reversible(name: str) -> None:
     written = escaped(name)
     assert written.isprintable()
     assert written == written.strip()
@@ -49,11 +49,11 @@ def test_how_names_are_written(name: str, written: str) -> None:
     assert unescaped(written) == name
 
 
-def test_what_is_no_escape_stays() -> None:
+def test_text_that_is_no_escape_is_kept() -> None:
     assert unescaped(r"audio\eval\clip.wav \xZZ \u12") == r"audio\eval\clip.wav \xZZ \u12"
 
 
-def test_a_line_is_made_printable_but_once() -> None:
+def test_making_a_printable_line_printable_changes_nothing() -> None:
     assert printable("a\nb " + escaped("c\nd\\e")) == r"a\nb c\nd\\e"
 
 
@@ -62,7 +62,7 @@ def test_an_error_is_one_printable_line_whatever_is_in_it() -> None:
     assert str(EarwitnessError("plain – text")) == "plain – text"
 
 
-def test_a_stream_that_lacks_a_character_writes_it_escaped() -> None:
+def test_a_stream_escapes_characters_that_it_can_not_encode() -> None:
     assert _encoded("é – \U0001f600 " + os.fsdecode(b"\xe9"), "ascii") == r"\u00e9 \u2013 \ud83d\ude00 \xe9"
     assert _encoded("é –", "latin-1") == "é \\u2013"
     assert _encoded("é –" + os.fsdecode(b"\xe9"), "utf-8") == r"é –\xe9"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while modules load, and modules that are not there: one line."""
+"""Ctrl-C, SIGTERM and missing packages while modules are imported: one line each."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ PROGRAMS = {
     "earwitness-train -m": "runpy.run_module('train.cli', run_name='__main__')",
 }
 BEGUN = "import enum, os, runpy, signal, sys; os.write(1, b'x'); "
-"""Run when Python itself has started: what a signal does before, a program can't say."""
+"""Run once Python itself has started; a program can't control what a signal does before."""
 
 
 def run_until(arguments: list[str], program: str, number: int, after_s: float) -> tuple[int, str, float]:
-    """Exit code, standard error and seconds to the end of a program that gets a signal some time after it began."""
+    """Exit code, standard error and duration of a program that gets a signal some time after it began."""
     process = subprocess.Popen(
         [sys.executable, "-c", BEGUN + program, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # As in a terminal: a test runner in the background would hand its ignored SIGINT on.
+        # As in a terminal: a test runner in the background would pass on its ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     assert process.stdout is not None
@@ -44,7 +44,7 @@ def run_until(arguments: list[str], program: str, number: int, after_s: float) -
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "te")])
-def test_a_signal_while_modules_load(program: str, number: int, code: int, word: str) -> None:
+def test_a_signal_while_modules_are_imported(program: str, number: int, code: int, word: str) -> None:
     # From the first moment: torch alone takes a second or more.
     for after_s in (0.05, 0.2, 0.4, 0.7, 1.0):
         arguments = ["features", "gone", "gone"] if "train" in program else ["run", "gone.wav", "--publish", "off"]

@@ -11,8 +11,9 @@ import msgspec
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.provenance import Provenance
 from streamer.replay.report import SUMMARY, Summary
-from streamer.replay.scoring import KINDS, Report
+from streamer.replay.scoring import F1_EXPLAINED, KINDS, Report, percent
 
 CARD = "MODEL_CARD.md"
 
@@ -27,17 +28,19 @@ def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
     try:
         report = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
     except (OSError, msgspec.MsgspecError) as error:
-        raise EarwitnessError(f"{folder}: holds no report of `earwitness replay --report`: {error}") from None
+        raise EarwitnessError(f"{folder}: does not contain a report of `earwitness replay --report`: {error}") from None
     if not report.scores:
-        raise EarwitnessError(f"{folder}: was replayed without --truth, so there is nothing to put into the bundle")
+        raise EarwitnessError(f"{folder}: was replayed without --truth, so it has no scores")
     if not report.complete:
-        raise EarwitnessError(f"{folder}: was interrupted: finish it with --resume first")
+        raise EarwitnessError(f"{folder}: is incomplete: its replay was interrupted; finish it with --resume first")
     if report.broken:
-        raise EarwitnessError(f"{folder}: {len(report.broken)} of its clips could not be replayed: {report.broken[0]}")
+        raise EarwitnessError(f"{folder}: {len(report.broken)} clips could not be replayed: {report.broken[0]}")
     if report.bundle != bundle.name:
-        raise EarwitnessError(f"{folder}: is about {report.bundle}, not {bundle.name}")
+        raise EarwitnessError(f"{folder}: is a report about {report.bundle}, not {bundle.name}")
     if report.bundle_sha256 not in ("", bundle.fingerprint()):
-        raise EarwitnessError(f"{folder}: is about another {bundle.name}: its weights or thresholds have changed since")
+        raise EarwitnessError(
+            f"{folder}: is a report about another {bundle.name}: its weights or thresholds have changed since"
+        )
     return f"test_{report.mode}", {"command": report.command, "seconds": report.seconds, **report.scores}
 
 
@@ -56,56 +59,54 @@ def _counted(figures: Any) -> bool:
 
 
 def card(bundle: Bundle) -> str:
-    """The model card in Markdown: what it is for, what it was trained on, how well it does, and what it does not do."""
+    """The model card in Markdown: the model's purpose, scores, training data and limits."""
     provenance = bundle.provenance
     return "\n".join(
         [
             f"# {bundle.name}",
             "",
-            f"Hears {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
-            f"Looks at: {', '.join(bundle.modalities)}. The fusion CRNN of Boes & Van hamme (2021), trained by "
-            "`earwitness-train fit` with the mean teacher on clips mixed from recordings; this is the teacher.",
+            f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
+            f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
+            "`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are the teacher's.",
             "",
             "## Scores",
-            f"On clips mixed from recordings that it never saw; thresholds were tuned on others, {_tuned(provenance)}. "
-            "F1 in percent, counted by sed_eval: clips, segments of 1 s, events (onset within 200 ms, offset within "
-            "200 ms or 20 % of the event, whichever is more). Micro is F1 of all classes' counts together, macro the "
-            "mean over classes; one that was never found counts as 0 in it.",
+            "F1 in percent, on clips mixed from recordings that the model never saw. Thresholds were tuned on other "
+            f"recordings, {_tuned(provenance)}. {F1_EXPLAINED}",
             "",
             *_scores(bundle.scores),
             "## What it was trained on",
-            "Recordings by class (what was cut from one original counts once); none is both in the test part and in "
-            "another:",
+            "Recordings by class; those that were cut from one original count once. No recording of the test part is "
+            "in another part:",
             "",
-            *_recordings(provenance.get("recordings", {})),
-            "Mixed by `earwitness-train corpus`; groups of recordings in its training clips, by source and licence:",
+            *_recordings(provenance.recordings),
+            "The clips were mixed by `earwitness-train corpus`. Groups of recordings in the training clips, by source "
+            "and licence:",
             "",
             "| source | licence | groups |",
             "|---|---|---:|",
-            *(
-                f"| {one['source']} | {one['licence']} | {one['recordings']} |"
-                for one in provenance.get("trained_on", [])
-            ),
+            *(f"| {one.source} | {one.licence} | {one.recordings} |" for one in provenance.trained_on),
             "",
-            "Recordings under non-commercial licences were left out. No recording is part of the model or of this "
-            "repository, but for those of the demo.",
+            "Recordings under non-commercial licences were left out. This repository contains none of the recordings, "
+            "except those in the demo.",
             "",
             "## What it does not do",
-            "- It was trained and measured on mixtures, not on real scenes: expect less in a real room.",
-            "- Some classes were learned from a handful of recordings (see the table): a sound unlike them is missed.",
-            "- It tells kinds of sound, not who or what: do not use it to decide about people, or as a safety alarm.",
+            "- It was trained and measured on mixtures, not on real scenes: expect lower scores in a real room.",
+            "- Some classes were learned from a handful of recordings (see the table): sounds unlike these may be "
+            "missed.",
+            "- It recognises kinds of sound, not who or what makes them: do not use it to decide about people, or as a "
+            "safety alarm.",
             "",
             "## Training",
-            f"{provenance.get('steps', '?')} steps. Every setting is in `bundle.json` under `provenance`.",
+            f"{provenance.steps or '?'} steps. Every setting is in `bundle.json` under `provenance`.",
             "",
         ]
     )
 
 
-def _tuned(provenance: Mapping[str, Any]) -> str:
-    if provenance.get("corpus", {}).get("train_on_validation", False):
-        return "before its last phase taught it these too"
-    return "which it did not learn from either"
+def _tuned(provenance: Provenance) -> str:
+    if provenance.corpus.get("train_on_validation", False):
+        return "which were then added to the training data of the last phase"
+    return "which it was not trained on either"
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -132,7 +133,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _row(label: str, events: int, f1: Sequence[float | None]) -> str:
-    return f"| {label} | {events} | {' | '.join(map(_percent, f1))} |"
+    return f"| {label} | {events} | {' | '.join(percent(one, 1) for one in f1)} |"
 
 
 def _recordings(parts: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -140,7 +141,3 @@ def _recordings(parts: Mapping[str, Mapping[str, int]]) -> list[str]:
     names = ("train", "validation", "test")
     rows = [f"| {label} | " + " | ".join(str(parts[name].get(label, 0)) for name in names) + " |" for label in labels]
     return ["| class | training | validation | test |", "|---|---:|---:|---:|", *rows, ""]
-
-
-def _percent(score: float | None) -> str:
-    return "–" if score is None else f"{100 * score:.1f}"

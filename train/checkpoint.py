@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,12 @@ class Learner:
         path = out / CHECKPOINT
         if not path.exists():
             return False
-        try:
-            state = torch.load(path, weights_only=True)
+        with reading(path) as state:
             modalities = list(state["modalities"])
-        except Exception as error:  # torch.load can raise any exception on damaged data
-            raise _damaged(path, error) from None
-        if modalities != list(self.student.modalities):
-            raise EarwitnessError(f"{path}: was trained on {', '.join(modalities)}: name another folder or delete it")
-        try:
+            if modalities != list(self.student.modalities):
+                raise EarwitnessError(
+                    f"{path}: was trained on {', '.join(modalities)}: name another folder or delete it"
+                )
             self.student.load_state_dict(state["student"])
             self.teacher.load_state_dict(state["teacher"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -88,10 +87,6 @@ class Learner:
             self.step, best = int(state["step"]), state["best"]
             # In older checkpoints `best` is only the merit; the teacher is then in `best.pt`.
             self.best = Best(**best) if isinstance(best, dict) else Best(float(best), _load_best(out))
-        except EarwitnessError:
-            raise
-        except Exception as error:
-            raise _damaged(path, error) from None
         _log.info("%s: resuming at step %d", out, self.step)
         return True
 
@@ -119,6 +114,25 @@ class Learner:
                 f"{' '.join(str(error).split())[:160]}"
             ) from None
         self.step = step
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[dict[str, Any]]:
+    """The state in the checkpoint `path`, for a block that uses it.
+
+    Raises:
+        EarwitnessError: it can't be read, or the block fails on it: it is damaged, or of another network.
+
+    """
+    try:
+        yield torch.load(path, weights_only=True)
+    except EarwitnessError:
+        raise
+    except Exception as error:  # damaged data can raise any exception, in torch.load and in what uses the state
+        what = " ".join(str(error).split()).partition(". ")[0][:120]  # torch advises to run the code in it, after that
+        raise EarwitnessError(
+            f"{path}: is damaged, or not a checkpoint of this run ({what}): restore it, or delete it to start over"
+        ) from None
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -149,15 +163,5 @@ def _load_best(out: Path) -> Mapping[str, Any] | None:
     path = out / BEST
     if not path.exists():
         return None
-    try:
-        state: Mapping[str, Any] = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise _damaged(path, error) from None
-    return state
-
-
-def _damaged(path: Path, error: Exception) -> EarwitnessError:
-    return EarwitnessError(
-        f"{path}: is damaged, or not a checkpoint of this run ({' '.join(str(error).split())[:120]}): restore it, or "
-        "delete it to start over"
-    )
+    with reading(path) as state:
+        return state

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from streamer.arguments import number_from_1
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
@@ -68,21 +69,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FROM",
         help="a corpus or a bundle: groups of recordings that it knows keep their part; only new groups are assigned",
     )
-    mix.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)")
+    _add_workers(mix)
     mix.set_defaults(run=_corpus)
 
     features = _command(
         commands, "features", "compute a corpus's features once", "earwitness-train features data/corpus data/features"
     )
-    features.add_argument("corpus", type=Path)
+    features.add_argument("corpus", type=Path, help="folder of the corpus")
     features.add_argument("out", type=Path, help="folder for features; missing ones are added")
     features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
-    features.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder of pretrained networks (default: the user's cache)"
-    )
-    features.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)"
-    )
+    _add_weights(features)
+    _add_workers(features)
     features.set_defaults(run=_features)
 
     fit = _command(
@@ -91,8 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         "earwitness-train fit data/corpus data/features runs/one --config configs/train/fit-spectral-1.yaml",
     )
-    fit.add_argument("corpus", type=Path)
-    fit.add_argument("features", type=Path)
+    _add_data(fit)
     fit.add_argument("out", type=Path, help="folder for checkpoints and logs; an existing run is resumed")
     fit.add_argument("--config", type=Path, help="YAML; its fields are in train/config.py")
     fit.add_argument(
@@ -102,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BUNDLE",
         help="start a new run from this bundle's network and step count; no group of recordings may have changed parts",
     )
-    fit.add_argument("--threads", type=int, help="torch threads; overrides the configuration's")
+    fit.add_argument("--threads", type=number_from_1, metavar="N", help="torch threads; overrides the configuration's")
     fit.set_defaults(run=_fit)
 
     judge = _command(
@@ -111,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "score a bundle on a part of a corpus",
         "earwitness-train evaluate data/corpus data/features --part test",
     )
-    judge.add_argument("corpus", type=Path)
-    judge.add_argument("features", type=Path)
+    _add_data(judge)
     judge.add_argument("--model", type=Path, required=True, help="folder of the bundle")
     judge.add_argument("--part", default="test", choices=["validation", "test"])
     judge.set_defaults(run=_evaluate)
@@ -123,20 +118,15 @@ def _parser() -> argparse.ArgumentParser:
         "tune thresholds on validation, measure on test, write a bundle",
         "earwitness-train export data/corpus data/features runs/one model",
     )
-    pack.add_argument("corpus", type=Path)
-    pack.add_argument("features", type=Path)
+    _add_data(pack)
     pack.add_argument("fit", type=Path, help="folder of `fit`")
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
     pack.add_argument(
         "--decoding", type=Path, metavar="BUNDLE", help="use this bundle's thresholds instead of tuning them"
     )
-    pack.add_argument(
-        "--weights", type=Path, metavar="DIR", help="folder of pretrained networks (default: the user's cache)"
-    )
-    pack.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)"
-    )
+    _add_weights(pack)
+    _add_workers(pack)
     pack.set_defaults(run=_export)
 
     describe = _command(
@@ -147,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("bundle", type=Path, help="folder of the bundle")
     describe.add_argument(
-        "reports", type=Path, nargs="*", help="folders of `earwitness replay --truth TSV --report DIR`"
+        "reports", type=Path, nargs="*", help="folders of `earwitness replay --truth TSV --report FOLDER`"
     )
     describe.set_defaults(run=_card)
     return parser
@@ -159,6 +149,31 @@ def _command(
     return commands.add_parser(name, help=help, description=help, epilog=f"example: {example}")
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", type=Path, help="folder of the corpus")
+    parser.add_argument("features", type=Path, help="folder of its features")
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        default=default_weights_folder(os.environ),
+        help="folder of pretrained weights (default: the user's cache)",
+    )
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=number_from_1,
+        metavar="N",
+        default=os.cpu_count() or 1,
+        help="worker processes (default: %(default)s)",
+    )
+
+
 def _corpus(args: argparse.Namespace) -> None:
     from train.data import corpus
     from train.split import read_pin
@@ -167,14 +182,12 @@ def _corpus(args: argparse.Namespace) -> None:
     if args.seed is not None:
         settings = settings.model_copy(update={"seed": args.seed})
     pin = None if args.split is None else read_pin(args.split)
-    corpus.make(
-        args.source, args.out, settings, max(1, args.workers), pin, None if args.split is None else args.split.name
-    )
+    corpus.make(args.source, args.out, settings, args.workers, pin, None if args.split is None else args.split.name)
 
 
 def _features(args: argparse.Namespace) -> None:
     media = Corpus.read(args.corpus).media()
-    computed = cache.add(args.out, media, args.modalities, _weights(args), max(1, args.workers))
+    computed = cache.add(args.out, media, args.modalities, args.weights, args.workers)
     _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
 
 
@@ -206,9 +219,8 @@ def _export(args: argparse.Namespace) -> None:
     from train import export
 
     tuned = None if args.decoding is None else Bundle.load(args.decoding)
-    workers = max(1, args.workers)
     made = export.make(
-        Corpus.read(args.corpus), args.features, args.fit, args.out, args.name, _weights(args), workers, tuned
+        Corpus.read(args.corpus), args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned
     )
     _print(made)
 
@@ -220,10 +232,6 @@ def _card(args: argparse.Namespace) -> None:
     bundle = card.with_scores(bundle, dict(card.measured(report, bundle) for report in args.reports))
     bundle.save(args.bundle)
     (args.bundle / card.CARD).write_text(card.card(bundle))
-
-
-def _weights(args: argparse.Namespace) -> Path:
-    return args.weights or default_weights_folder(os.environ)
 
 
 def _print(report: Report) -> None:

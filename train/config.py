@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from streamer.errors import ConfigError
 
 Part = Literal["train", "weak", "unlabeled", "validation", "test"]
+"""A part of a corpus's clips. Those of weak and unlabeled are mixed from the groups of recordings of train."""
+GroupPart = Literal["train", "validation", "test"]
+GROUP_PARTS: tuple[GroupPart, ...] = get_args(GroupPart)
+"""The parts that groups of recordings are split into."""
 Kind = Literal["strong", "weak", "unlabeled"]
 CLASSES = (
     "Alarm_bell_ringing",

@@ -9,17 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import torch
-
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.crnn import Crnn, inputs_of
+from streamer.provenance import Provenance, Source
 from streamer.replay.scoring import Report
 from train import evaluate
-from train.checkpoint import BEST
+from train.checkpoint import BEST, reading
 from train.data import cache
 from train.data.dataset import Corpus, PartData
-from train.provenance import Provenance, Source, known_of
+from train.provenance import known_of
 from train.run import FILE, Run
 from train.split import check_split
 
@@ -28,21 +27,16 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple
     """The teacher in a `best.pt`, in evaluation mode, and its step.
 
     Raises:
-        EarwitnessError: the file is missing or was not written by `fit`.
+        EarwitnessError: the file is missing, damaged, or was not written by `fit`.
 
     """
-    try:
-        state = torch.load(path, weights_only=True)
+    if not path.exists():
+        raise EarwitnessError(f"{path}: there is no such file: run `earwitness-train fit` first")
+    with reading(path) as state:
         shapes, widths = inputs_of(state["teacher"], modalities)
         network = Crnn(shapes, classes, widths)
         network.load_state_dict(state["teacher"])
-    except FileNotFoundError:
-        raise EarwitnessError(f"{path}: there is no such file: run `earwitness-train fit` first") from None
-    except Exception as error:  # torch.load can raise any exception on damaged data
-        raise EarwitnessError(
-            f"{path}: is not a checkpoint of this network: {' '.join(str(error).split())[:200]}"
-        ) from None
-    return network.eval().requires_grad_(False), int(state["step"])
+        return network.eval().requires_grad_(False), int(state["step"])
 
 
 def make(
@@ -81,7 +75,7 @@ def make(
         {modality: test.features.specs[modality] for modality in run.modalities},
         evaluate.default_decoding(classes) if tuned is None else tuned.decoding,
         network.state_dict(),
-        provenance=_provenance(corpus, run, step, certain=certain).json(),
+        provenance=_provenance(corpus, run, step, certain=certain),
     )
     scores: dict[str, Any] = {}
     if tuned is None:
@@ -130,6 +124,6 @@ def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Proven
             for part, groups in summary.groups.items()
         },
         trained_on=tuple(Source(*key, count) for key, count in sorted(sources.items())),
-        split=run.split,
+        split=None if run.split is None else run.split.json(),
         split_unchecked=run.split_unchecked or not certain,
     )

@@ -21,6 +21,7 @@ from streamer.errors import EarwitnessError
 from streamer.networks.backends import use_threads
 from streamer.networks.crnn import Crnn, default_widths
 from streamer.networks.inputs import EmbeddingInput, SpectralInput
+from streamer.provenance import Phase
 from streamer.replay.scoring import KINDS
 from streamer.types import Floats
 from train import checkpoint
@@ -32,7 +33,7 @@ from train.data.dataset import Corpus, PartData
 from train.evaluate import default_decoding, posteriors, score
 from train.lock import only_writer
 from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
-from train.provenance import Environment, Phase
+from train.provenance import environment
 from train.run import Run, new_run
 
 _log = logging.getLogger(__name__)
@@ -106,11 +107,11 @@ def _take_up(
         learner.step = run.steps
     summary, specs = corpus.summary, data[0].features.specs
     phase = Phase(
-        learner.step,
-        config.model_dump(mode="json"),
-        summary.config,
-        hashlib.sha256("".join(one.sha256 for one in data).encode()).hexdigest(),
-        (Environment.here(learner.step),),
+        from_step=learner.step,
+        corpus=summary.config,
+        data_sha256=hashlib.sha256("".join(one.sha256 for one in data).encode()).hexdigest(),
+        environments=(environment(learner.step),),
+        settings=config.model_dump(mode="json"),
     )
     now = new_run(out, phase, summary, specs) if run is None else run.taken_up(phase, summary, specs)
     if resumed:

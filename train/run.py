@@ -12,8 +12,9 @@ import msgspec
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.provenance import Phase
 from train.data.summary import Summary
-from train.provenance import Phase, Provenance, known_of
+from train.provenance import exported_steps, known_of, pin_of_provenance
 from train.split import Known, Pin, check_split, pin_of
 
 FILE = "fit.json"
@@ -64,17 +65,17 @@ class Run:
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Run:
         """A run that starts from a bundle. Raises `EarwitnessError` if `export` did not write the bundle."""
-        came = Provenance.of(bundle)
+        came, steps = bundle.provenance, exported_steps(bundle)
         return cls(
             name=bundle.name,
             classes=bundle.classes,
             modalities=bundle.modalities,
             specs=bundle.feature_specs,
-            phases=came.until(came.steps).phases,
-            split=came.split,
+            phases=came.until(steps).phases,
+            split=pin_of_provenance(came),
             split_unchecked=came.split_unchecked,
             begun_with=known_of(bundle),
-            steps=came.steps,
+            steps=steps,
         )
 
     def write(self, folder: Path) -> None:
@@ -119,7 +120,7 @@ class Run:
         if last is not None and last.goes_on(phase):
             seen = last.environments
             now = () if seen and seen[-1].like(phase.environments[0]) else phase.environments
-            phases = (*phases[:-1], replace(last, environments=(*seen, *now)))
+            phases = (*phases[:-1], msgspec.structs.replace(last, environments=(*seen, *now)))
         else:
             phases = (*phases, phase)
         pin = pin_of(corpus)

@@ -1,5 +1,8 @@
-"""The side of the split of each group of recordings. It stays fixed, so that no model is evaluated on recordings that
-it was trained on."""
+"""The part (train, validation or test) of each group of recordings. It stays fixed, so that no model is evaluated on
+recordings that it was trained on.
+
+Without pinning, a split with the same seed moves groups: five more groups per class moved 2.6 known ones on average.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from train.config import GROUP_PARTS, GroupPart
 from train.data.summary import FILE, Summary, read_summary
 
 _log = logging.getLogger(__name__)
-Side: TypeAlias = Literal["train", "validation", "test"]
-SIDES: tuple[Side, ...] = ("train", "validation", "test")
 _DEALT_BY = ("seed", "uses", "validation_share", "test_share")
 """The configuration fields that decide how groups are assigned. For models of versions that did not record groups,
 only these can be compared."""
@@ -23,26 +25,26 @@ only these can be compared."""
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The side of every group in a corpus, or in all of a model's corpora."""
+    """The part of every group in a corpus, or in all of a model's corpora."""
 
-    sides: Mapping[str, Side]
+    parts: Mapping[str, GroupPart]  # by group
 
     @classmethod
     def of_json(cls, parts: Mapping[str, Iterable[str]]) -> Pin:
-        """The pin of a mapping from side to groups."""
-        return cls({group: side for side in SIDES for group in parts.get(side, ())})
+        """The pin of a mapping from part to groups."""
+        return cls({group: part for part in GROUP_PARTS for group in parts.get(part, ())})
 
     def json(self) -> dict[str, list[str]]:
-        """Side -> groups, sorted."""
-        return {side: sorted(group for group, its in self.sides.items() if its == side) for side in SIDES}
+        """Part -> groups, sorted."""
+        return {part: sorted(group for group, its in self.parts.items() if its == part) for part in GROUP_PARTS}
 
     def moved(self, other: Pin) -> list[str]:
-        """The groups that are on another side in `other`."""
-        return sorted(group for group, side in other.sides.items() if self.sides.get(group, side) != side)
+        """The groups that are in another part in `other`."""
+        return sorted(group for group, part in other.parts.items() if self.parts.get(group, part) != part)
 
     def joined(self, other: Pin) -> Pin:
-        """The groups of both; where they differ, `other`'s side."""
-        return Pin({**self.sides, **other.sides})
+        """The groups of both; where they differ, `other`'s part."""
+        return Pin({**self.parts, **other.parts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def check_split(known: Known, corpus: Summary) -> bool:
     """Check that a model was not trained on recordings that a corpus holds out; False if that can't be verified.
 
     Raises:
-        EarwitnessError: a group changes sides; validation recordings were trained on and `corpus` holds them out; or
+        EarwitnessError: a group changed parts; validation recordings were trained on and `corpus` holds them out; or
             groups are not recorded, and the corpus was split in another way or has other recordings.
 
     """
@@ -114,8 +116,8 @@ def _check_pins(name: str, pin: Pin, corpus: Pin) -> None:
     if moved:
         first = moved[0]
         raise EarwitnessError(
-            f"{name} and this corpus have {len(moved)} groups of recordings on other sides of the split ({first!r}: "
-            f"{pin.sides[first]} there, {corpus.sides[first]} here): make the corpus with --split CORPUS, naming the "
+            f"{name} and this corpus have {len(moved)} groups of recordings in different parts ({first!r}: "
+            f"{pin.parts[first]} there, {corpus.parts[first]} here): make the corpus with --split CORPUS, naming the "
             "corpus that the model was trained on, or start without this model"
         )
 
@@ -139,10 +141,10 @@ def read_pin(folder: Path) -> Pin:
     if (folder / FILE).exists():
         return pin_of(read_summary(folder))
     bundle = Bundle.load(folder)
-    split = bundle.provenance.get("split")
+    split = bundle.provenance.split
     if split is None:
         raise EarwitnessError(
-            f"bundle {folder}: records only how many groups of recordings were on each side, not which: use the "
+            f"bundle {folder}: records only how many groups of recordings were in each part, not which: use the "
             "corpus that it was trained on"
         )
     return Pin.of_json(split)

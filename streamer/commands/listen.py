@@ -8,8 +8,8 @@ import sys
 import time
 from datetime import UTC, datetime
 
+from streamer.arguments import number_from_1, seconds
 from streamer.client import Subscriber
-from streamer.commands.parser import number_from_1, seconds
 from streamer.config.schema import PublishConfig
 from streamer.errors import EarwitnessError, HeartbeatLostError
 from streamer.sinks.wire import (

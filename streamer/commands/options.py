@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from streamer.address import Address
+from streamer.arguments import number_from_1
 from streamer.commands.known import KnownSecrets
-from streamer.commands.parser import number_from_1
 from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig
 from streamer.config.sources import with_sources

@@ -1,4 +1,4 @@
-"""The command line's parser, and the types of its arguments."""
+"""The command line's parser."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ import argparse
 import importlib
 from collections.abc import Sequence
 from typing import NoReturn
-
-
-def number_from_1(text: str) -> int:
-    """The type of an argument that is a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """The type of an argument in seconds, above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
 
 
 class MisuseError(Exception):

@@ -15,10 +15,10 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from streamer.arguments import number_from_1
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_sound_options
-from streamer.commands.parser import number_from_1
 from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import escaped, printable
 from streamer.media.source import MediaOptions

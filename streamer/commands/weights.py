@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from streamer.errors import UsageError, WeightsError
 from streamer.escapes import printable
 from streamer.features import EXTRACTORS
-from streamer.networks.weights import KNOWN, WeightsFile, WeightsStore, default_weights_folder
+from streamer.networks.weights import KNOWN, WeightsFile, WeightsStore, default_weights_folder, known_weights
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -111,10 +111,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _checked(names: Sequence[str]) -> list[str]:
-    for name in names:
-        if name not in KNOWN:
-            raise UsageError(f"there are no weights {name!r}; known: {', '.join(KNOWN)}")
-    return list(names)
+    return [known_weights(name).name for name in names]
 
 
 def _store(args: argparse.Namespace) -> WeightsStore:

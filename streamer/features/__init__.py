@@ -14,4 +14,4 @@ EXTRACTORS: dict[str, Callable[[Mapping[str, Any], WeightsStore], ExtractorFacto
     "vggish": vggish.factory,
     "vgg16": vgg16.factory,
 }
-"""Modality -> what makes its extractors from a bundle's spec."""
+"""Modality -> the function that makes its factory from a bundle's spec and the weights."""

@@ -1,4 +1,4 @@
-"""What an extractor is. Adding one is a file in this folder and a line in `EXTRACTORS`."""
+"""The interface of an extractor. To add one, add a file to this folder and a line to `EXTRACTORS`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, Protocol
 from streamer.types import Cells, Chunk, Picture, Want
 
 FEATURES_VERSION = 1
-"""Raise it when an extractor, or what decodes media for it, computes other values from the same spec: stored features
-of another version are not used again."""
+"""Increase it when an extractor, or the decoding of its media, gives other values for the same spec: stored features of
+another version are not reused."""
 
 
 class Extractor(Protocol):
-    """The state of one modality in one epoch of one stream: `push` and `flush`, cells come out in order.
+    """The state of one modality in one epoch of one stream. `push` and `flush` return cells in order.
 
-    Every cell from 0 on comes out exactly once, whatever the chunking; a cell that could not be
-    computed (a hole in the media, no picture) comes out with `valid` False.
+    Every cell from 0 on is returned exactly once, whatever the chunking. A cell that can't be computed (a hole in the
+    media, no picture) has `valid` False.
     """
 
     def push(self, item: Chunk | Picture) -> Cells:
@@ -29,19 +29,19 @@ class Extractor(Protocol):
 
 
 class ExtractorFactory(Protocol):
-    """What all streams share of one modality: parameters, networks, weights. Makes extractors."""
+    """Makes the extractors of a modality; holds what all streams share: parameters, network, weights."""
 
     name: str  # the modality
     shape: tuple[int, ...]  # of one cell's values
-    want: Want  # the media that its extractors take
+    want: Want  # the media that its extractors need
 
     def spec(self) -> Mapping[str, Any]:
-        """The JSON-able parameters that a bundle stores, weights' SHA-256 included."""
+        """The JSON-able parameters that a bundle stores, including the SHA-256 of the weights."""
 
     def new(self) -> Extractor:
         """An extractor at the start of an epoch."""
 
 
 def want_of(factories: Iterable[ExtractorFactory]) -> Want:
-    """All the media that the extractors of `factories` take."""
+    """All the media that the extractors of `factories` need."""
     return reduce(or_, (factory.want for factory in factories), Want())

@@ -1,6 +1,6 @@
-"""From the media of one epoch to the cells of every modality: the one way, for the stream's pipeline and for training.
+"""Turns the media of one epoch into the cells of every modality, for both the stream's pipeline and training.
 
-It also says where an epoch ends, which no single extractor can know.
+It also decides where an epoch ends, which no single extractor can know.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Picture, cells_in
 
 
 class StageTimer(Protocol):
-    """Times the stages of the work for a core that reads no clock."""
+    """Measures the time of each stage for the core, which reads no clock."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
-        """A context that lasts as long as one piece of work of the stage `name` (a modality)."""
+        """A context around one piece of work of the stage `name` (a modality)."""
 
 
 class _NoTimer:
@@ -28,7 +28,7 @@ class _NoTimer:
 
 @runtime_checkable
 class _Sheddable(Protocol):
-    """An extractor that can look at fewer pictures."""
+    """An extractor that can process fewer pictures."""
 
     stride: int
 
@@ -37,11 +37,11 @@ class Extraction:
     """The extractors of one epoch: `push` media, `flush` once at the end. Not for two threads at once."""
 
     def __init__(self, factories: Mapping[str, ExtractorFactory], timer: StageTimer | None = None) -> None:
-        """`factories`: modality -> what makes its extractor; `timer` sees the work of each modality."""
+        """`factories`: modality -> what makes its extractor; `timer` measures each modality."""
         self._factories = dict(factories)
         self._extractors: dict[str, Extractor] = {name: factory.new() for name, factory in factories.items()}
         self._timer = timer or _NoTimer()
-        self._audio_ends: dict[int, int] = {}  # rate -> position behind the last sample
+        self._audio_ends: dict[int, int] = {}  # rate -> position after the last sample
         self._last_picture: int | None = None
 
     @property
@@ -51,7 +51,7 @@ class Extraction:
 
     @property
     def cells(self) -> int:
-        """Cells of the epoch so far: those of its audio, or, without any, those up to its last picture."""
+        """Number of cells in the epoch so far: up to the end of its audio or, without audio, to its last picture."""
         if SAMPLE_RATE_HZ in self._audio_ends:
             return cells_in(self._audio_ends[SAMPLE_RATE_HZ])
         for rate_hz, end in self._audio_ends.items():
@@ -60,13 +60,14 @@ class Extraction:
 
     @property
     def picture_cells(self) -> int:
-        """Cells up to the one that shows the last picture; 0 if there was none."""
+        """Number of cells up to the one with the last picture; 0 if there was none."""
         return 0 if self._last_picture is None else self._last_picture // CELL + 1
 
     def push(self, item: Chunk | Picture) -> list[tuple[str, Cells]]:
-        """Take in the next media, wanted by an extractor or not: (modality, cells that are done) of those that want it.
+        """Process the next media, and return (modality, completed cells) of the extractors that want it.
 
-        Audio at any rate decides where the epoch ends; audio at `SAMPLE_RATE_HZ` decides it before all other.
+        Media that no extractor wants counts too: audio at `SAMPLE_RATE_HZ` or, without it, at another rate decides
+        where the epoch ends.
         """
         if isinstance(item, Picture):
             self._last_picture = item.at
@@ -82,7 +83,7 @@ class Extraction:
         return done
 
     def flush(self, cells: int) -> dict[str, Cells]:
-        """The media has ended: modality -> all its cells below `cells` that have not come out yet."""
+        """End the media, and return modality -> all its remaining cells below `cells`."""
         last: dict[str, Cells] = {}
         for name, extractor in self._extractors.items():
             with self._timer.stage(name):
@@ -90,7 +91,7 @@ class Extraction:
         return last
 
     def shed(self, stride: int) -> None:
-        """Look at a picture every `stride` cells: 1 all, 0 none. Extractors that can't shed ignore it."""
+        """Process a picture every `stride` cells (1: all, 0: none). Extractors that can't shed ignore it."""
         for extractor in self._extractors.values():
             if isinstance(extractor, _Sheddable):
                 extractor.stride = stride

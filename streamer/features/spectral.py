@@ -1,4 +1,4 @@
-"""Spectral cells: linear mel magnitudes, four frames of 128 bins a cell.
+"""Spectral cells: linear mel magnitudes, four frames of 128 bins per cell.
 
 Centred frames of a Hamming window every 366 samples at 22 100 Hz, zeros beyond the epoch's ends,
 Slaney mel bins without normalisation from 0 Hz to Nyquist (paper section 4.2; the details that it
@@ -22,7 +22,7 @@ from streamer.types import CELL, FRAMES_PER_CELL, HOP, SAMPLE_RATE_HZ, Cells, Ch
 
 @dataclass(frozen=True, slots=True)
 class SpectralSpec:
-    """What a bundle says of its spectral input."""
+    """The parameters of spectral cells, as a bundle stores them."""
 
     window: int = 2048  # samples of the Hamming window and the FFT
     mels: int = 128
@@ -49,7 +49,7 @@ class Spectral:
         )  # (bins, mels)
 
     def spec(self) -> Mapping[str, Any]:
-        """The parameters, as a bundle stores them."""
+        """See `ExtractorFactory`."""
         return asdict(self._spec)
 
     def new(self) -> SpectralExtractor:
@@ -58,17 +58,17 @@ class Spectral:
 
     @property
     def reach(self) -> int:
-        """Samples that a frame sees on each side of its centre."""
+        """Samples of a frame on each side of its centre."""
         return self._spec.window // 2
 
     def cell(self, samples: torch.Tensor) -> torch.Tensor:
         """Magnitudes of one cell.
 
-        One cell a call, not a batch of them: a matrix product's rounding depends on how many rows it
-        has, and a cell must be the same bit for bit however its samples arrived.
+        One cell per call, not a batch: the rounding of a matrix product depends on its number of rows, and a cell must
+        be the same bit for bit however its samples arrive.
 
         Args:
-            samples: (3 * HOP + window,), from `reach` before the first frame's centre on.
+            samples: (3 * HOP + window,), starting `reach` before the first frame's centre.
 
         Returns:
             (4, mels).
@@ -84,24 +84,24 @@ class SpectralExtractor:
 
     def __init__(self, factory: Spectral) -> None:
         self._factory = factory
-        self._audio = np.zeros(factory.reach, np.float32)  # what no finished cell has used up
+        self._audio = np.zeros(factory.reach, np.float32)  # audio that the next cells need
         self._audio_start = -factory.reach  # position of _audio[0]
         self._holes: list[tuple[int, int]] = []  # (start, stop), oldest first
-        self._next = 0  # the cell that comes out next
+        self._next = 0  # the next cell to be returned
 
     @property
     def _end(self) -> int:
         return self._audio_start + len(self._audio)
 
     def push(self, item: Chunk | Picture) -> Cells:
-        """Take in audio at 22 100 Hz and give out the cells whose last frame it completes.
+        """Process audio at 22 100 Hz and return the cells that it completes.
 
         Raises:
             ValueError: the item is a picture or has another rate.
 
         """
         if not isinstance(item, Chunk) or item.rate_hz != SAMPLE_RATE_HZ:
-            raise ValueError(f"spectral cells are made of audio at {SAMPLE_RATE_HZ} Hz")
+            raise ValueError(f"spectral cells are made from audio at {SAMPLE_RATE_HZ} Hz")
         if item.start > self._end:
             self._holes.append((self._end, item.start))
         self._append(item.samples, hole=item.start - self._end)
@@ -109,7 +109,7 @@ class SpectralExtractor:
         return self._give(max(done, self._next))
 
     def flush(self, cells: int) -> Cells:
-        """Pad the end with zeros and give out all cells below `cells`; those beyond the audio are not valid."""
+        """Pad the end with zeros and return all remaining cells below `cells`; those after the audio are not valid."""
         audible = cells_in(self._end) if self._end > 0 else 0
         missing = cells * CELL + self._factory.reach - self._end
         self._append(np.zeros(max(missing, 0), np.float32), hole=0)
@@ -143,10 +143,10 @@ class SpectralExtractor:
 
 
 def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Spectral:
-    """The spectral modality as a bundle describes it; it needs no weights.
+    """The spectral modality of a bundle's spec; it needs no weights.
 
     Raises:
-        TypeError: the spec has a field that is not known here.
+        TypeError: the spec has an unknown field.
 
     """
     del weights

@@ -1,7 +1,7 @@
 """VGG16 cells: the 4096 values of the second dense layer for the picture at the cell.
 
-Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015), as torchvision
-has it. The paper takes the "last feedforward layer" of 4096 values (paper section 4.2): fc7 after its ReLU.
+Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015), as in
+torchvision. The paper takes the "last feedforward layer" of 4096 values (paper section 4.2): fc7 after its ReLU.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from streamer.networks.weights import WeightsStore
 from streamer.types import CELL, PICTURE_SIDE, SAMPLE_RATE_HZ, Bools, Cells, Chunk, Floats, Picture, Want
 
 BATCH = 8
-"""Cells that are computed together, from multiples of it on: the dense layers are bound by reading their weights."""
+"""Cells that are computed together, starting at multiples of it: reading the weights limits the dense layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vgg16Spec:
-    """What a bundle says of its VGG16 input."""
+    """The parameters of VGG16 cells, as a bundle stores them."""
 
-    hold_s: float = 1.0  # a cell in which no picture is shown has the last one, unless that is longer ago
-    weights_sha256: str | None = None  # None: whatever weights there are
+    hold_s: float = 1.0  # a cell without a picture has the last one, unless it is older
+    weights_sha256: str | None = None  # None: any weights
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_s <= 60:
@@ -48,7 +48,7 @@ class Vgg16:
         self.hold = round(spec.hold_s * SAMPLE_RATE_HZ)
 
     def spec(self) -> Mapping[str, Any]:
-        """The parameters, as a bundle stores them."""
+        """See `ExtractorFactory`."""
         return asdict(self._spec)
 
     def new(self) -> Vgg16Extractor:
@@ -63,7 +63,7 @@ class Vgg16:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """What the network made of a picture."""
+    """The network's output for a picture."""
 
     at: int
     fc7: Floats
@@ -72,32 +72,34 @@ class _Value:
 class Vgg16Extractor:
     """VGG16 cells of one epoch.
 
-    A cell has the picture nearest to its centre of those shown within it. If there is none it has the last one before,
-    as long as that is not older than `hold_s` at the cell's centre; else it is not valid. A picture that several cells
-    have is computed once.
+    A cell has the picture within it that is nearest to its centre. Without one it has the last picture before, if that
+    is no older than `hold_s` at the cell's centre; else the cell is not valid. A picture that several cells have is
+    computed once.
 
-    `stride` sheds work and may change at any time; a batch of cells goes by what it is when the batch is complete. Only
-    cells that are multiples of it are computed, and the others have what the one before them has. 0: no cell is
-    computed, and none is valid.
+    `stride` sheds work and may change at any time; its value when a batch of cells is complete applies to the batch.
+    Only cells at multiples of it are computed, and the others repeat the cell before them. With 0 no cell is computed,
+    and none is valid.
     """
 
     def __init__(self, factory: Vgg16) -> None:
         self.stride = 1
         self._factory = factory
-        self._next = 0  # the cell that comes out next; a multiple of BATCH until the end
-        self._chosen: list[Picture | None] = []  # what the cells from there on have; fewer than BATCH between calls
+        self._next = 0  # the next cell to be returned; a multiple of BATCH until the end
+        self._chosen: list[
+            Picture | None
+        ] = []  # the pictures of the cells from there on; fewer than BATCH between calls
         self._last: Picture | None = None  # the newest picture
-        self._kept: _Value | None = None  # what the newest cell that came out has
+        self._kept: _Value | None = None  # the value of the last returned cell
 
     def push(self, item: Chunk | Picture) -> Cells:
-        """Take in a picture and give out the batches of cells for which no nearer one can come.
+        """Process a picture and return the batches of cells for which no nearer one can come.
 
         Raises:
             ValueError: the item is audio, or a picture that is not later than the one before.
 
         """
         if not isinstance(item, Picture) or item.pixels.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
-            raise ValueError(f"vgg16 cells are made of pictures of {PICTURE_SIDE} x {PICTURE_SIDE} RGB pixels")
+            raise ValueError(f"vgg16 cells are made from pictures of {PICTURE_SIDE} x {PICTURE_SIDE} RGB pixels")
         if self._last is not None and item.at <= self._last.at:
             raise ValueError(f"a picture at {item.at} does not follow one at {self._last.at}")
         self._choose((item.at + CELL // 2) // CELL, item)  # cells whose centre is not later than this picture
@@ -105,12 +107,12 @@ class Vgg16Extractor:
         return self._give(len(self._chosen) - len(self._chosen) % BATCH)
 
     def flush(self, cells: int) -> Cells:
-        """The last picture is the last: give out all cells below `cells`."""
+        """End the pictures and return all remaining cells below `cells`."""
         self._choose(cells, None)
         return self._give(max(min(len(self._chosen), cells - self._next), 0))
 
     def _choose(self, stop: int, coming: Picture | None) -> None:
-        """Decide which picture the cells below `stop` have, now that `coming` is the one behind the last."""
+        """Decide which picture the cells below `stop` have, now that `coming` follows the last one."""
         decided = range(self._next + len(self._chosen), stop)
         self._chosen.extend(self._nearest(cell, coming) for cell in decided)
 
@@ -125,9 +127,9 @@ class Vgg16Extractor:
         return None
 
     def _give(self, count: int) -> Cells:
-        """Compute and give out `count` of the cells that were chosen for."""
+        """Compute and return `count` of the cells whose pictures are chosen."""
         start = self._next
-        # Rows that are never written take no memory, however long there was no picture.
+        # Rows that are never written take no memory, however long there were no pictures.
         values = np.zeros((count, SIZE), np.float32)
         valid = np.zeros(count, np.bool_)
         for first in range(0, count, BATCH):
@@ -138,17 +140,17 @@ class Vgg16Extractor:
         return Cells(start, values, valid)
 
     def _compute(self, start: int, chosen: list[Picture | None], values: Floats, valid: Bools) -> None:
-        """Fill `values` and `valid` of the cells from `start` on."""
-        # What each cell has: the place of a picture among those to compute, or what an earlier batch computed.
+        """Fill `values` and `valid` of the cells from `start`."""
+        # What each cell has: the index of a picture in `pictures`, or a value that an earlier batch computed.
         pictures: list[Picture] = []
         places: list[int | _Value | None] = []
         place: int | _Value | None = self._kept
-        for cell, frame in enumerate(chosen, start):
-            if self.stride == 0 or (cell % self.stride == 0 and frame is None):
+        for cell, picture in enumerate(chosen, start):
+            if self.stride == 0 or (cell % self.stride == 0 and picture is None):
                 place = None
-            elif cell % self.stride == 0 and frame is not None and frame.at != self._place_at(place, pictures):
+            elif cell % self.stride == 0 and picture is not None and picture.at != self._place_at(place, pictures):
                 place = len(pictures)
-                pictures.append(frame)
+                pictures.append(picture)
             places.append(place)
         fc7 = self._factory.embed(np.stack([one.pixels for one in pictures])) if pictures else values[:0]
         for row, place in enumerate(places):
@@ -163,11 +165,11 @@ class Vgg16Extractor:
 
 
 def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vgg16:
-    """The VGG16 modality as a bundle describes it, with its network.
+    """The VGG16 modality of a bundle's spec, with its network.
 
     Raises:
-        TypeError, ValueError: the spec has a field or a value that is not known here.
-        WeightsError: the weights are missing, others than the spec's, or not VGG16's.
+        TypeError, ValueError: the spec has an unknown field or an invalid value.
+        WeightsError: the weights are missing, not those of the spec, or not VGG16's.
 
     """
     wanted = Vgg16Spec(**spec)

@@ -2,7 +2,7 @@
 
 Hershey et al., "CNN architectures for large-scale audio classification" (ICASSP 2017), as released in
 tensorflow/models, research/audioset/vggish: 16 kHz, 96 frames of 64 log-mel bins into a VGG-like network. The
-paper takes the 128 embedding values (paper section 4.2); without PCA or quantisation, of which it says nothing.
+paper takes the 128 embedding values (paper section 4.2); without PCA or quantisation, which it does not mention.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from streamer.types import CELL, SAMPLE_RATE_HZ, WINDOW_CELLS, Cells, Chunk, Flo
 
 RATE_HZ = 16_000
 WINDOW, HOP, FFT = 400, 160, 512
-"""Samples of a frame, from one frame to the next, and of the FFT (the frame is zero-padded behind)."""
+"""In samples: a frame, the distance between frames, and the FFT (the frame is zero-padded at its end)."""
 PATCH = (FRAMES - 1) * HOP + WINDOW
-"""Samples that one embedding is made of: 975 ms."""
+"""Samples of one embedding: 975 ms."""
 BATCH = 8
-"""Cells that go through the network together, from multiples of it on. A matrix product's rounding depends on how
-many rows it has: with the same cells in the same batches, every chunking gives the same bits."""
+"""Cells that go through the network together, starting at multiples of it. The rounding of a matrix product depends on
+its number of rows: with the same cells in the same batches, every chunking gives the same bits."""
 
 _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
@@ -38,15 +38,15 @@ Alignment: TypeAlias = Literal["centered", "paper"]
 
 @dataclass(frozen=True, slots=True)
 class VggishSpec:
-    """What a bundle says of its VGGish input.
+    """The parameters of VGGish cells, as a bundle stores them.
 
-    `centered` puts the patch around the cell's centre. `paper` is the paper's 960 ms chunks with 900 ms overlap
-    (paper section 4.2): chunk k of a 10 s window, which is up to 474 ms off cell k.
+    `centered` puts the patch around the cell's centre. `paper` takes the paper's 960 ms chunks with 900 ms overlap
+    (paper section 4.2): cell k has chunk k of a 10 s window, which is up to 474 ms off.
     """
 
     alignment: Alignment = "centered"
-    last_relu: bool = False  # tensorflow/models took the ReLU behind the embedding out in 2020; the ports keep it
-    weights_sha256: str | None = None  # None: whatever weights there are
+    last_relu: bool = False  # tensorflow/models removed the ReLU after the embedding in 2020; ports keep it
+    weights_sha256: str | None = None  # None: any weights
 
     def __post_init__(self) -> None:
         if self.alignment not in get_args(Alignment):
@@ -54,9 +54,9 @@ class VggishSpec:
 
 
 def mel_filters() -> Tensor:
-    """(257, 64) weights of the FFT's bins in the mel bins, as TensorFlow's VGGish has them.
+    """(257, 64) weights of the FFT's bins in the mel bins, as in TensorFlow's VGGish.
 
-    HTK's mel scale with triangles that are straight in mel; torchaudio's are straight in Hz, up to 0.0044 different.
+    HTK's mel scale, with triangles that are linear in mel; torchaudio's are linear in Hz and differ by up to 0.0044.
     The bin at 0 Hz lies below all triangles.
     """
 
@@ -85,7 +85,7 @@ class Vggish:
         self._filters = mel_filters()
 
     def spec(self) -> Mapping[str, Any]:
-        """The parameters, as a bundle stores them."""
+        """See `ExtractorFactory`."""
         return asdict(self._spec)
 
     def new(self) -> VggishExtractor:
@@ -93,11 +93,11 @@ class Vggish:
         return VggishExtractor(self)
 
     def patch_start(self, cell: int) -> int:
-        """Position of the first of the `PATCH` samples of a cell, at 16 kHz; below 0 at the beginning."""
+        """Position of the first of the `PATCH` samples of a cell, at 16 kHz; negative at the start."""
         if self._spec.alignment == "centered":
             return centre(cell) - PATCH // 2
-        # The paper's chunks are counted within its 10 s: in a longer stream they begin anew with every window's worth
-        # of cells, or they would fall behind without limit.
+        # The paper counts chunks within its 10 s. In a longer stream the count restarts with every window's worth of
+        # cells; otherwise the chunks would fall behind without limit.
         window, chunk = divmod(cell, WINDOW_CELLS)
         return _at_rate(window * WINDOW_CELLS * CELL) + _PAPER_HOP * chunk
 
@@ -115,27 +115,27 @@ class Vggish:
 class VggishExtractor:
     """VGGish cells of one epoch.
 
-    The epoch is zero-padded at both ends. A cell whose patch touches a hole in the audio, or whose centre lies beyond
-    the end of it, is not valid.
+    The epoch is zero-padded at both ends. A cell is not valid if its patch touches a hole in the audio, or if its
+    centre lies after the end of the audio.
     """
 
     def __init__(self, factory: Vggish) -> None:
         self._factory = factory
-        self._runs: list[tuple[int, Floats]] = []  # unbroken audio that is still needed: (position, samples)
-        self._end = 0  # position behind the last sample
-        self._next = 0  # the cell that comes out next; a multiple of BATCH until the end
+        self._runs: list[tuple[int, Floats]] = []  # contiguous audio that is still needed: (position, samples)
+        self._end = 0  # position after the last sample
+        self._next = 0  # the next cell to be returned; a multiple of BATCH until the end
 
     def push(self, item: Chunk | Picture) -> Cells:
-        """Take in audio at 16 kHz and give out the batches of cells that it completes.
+        """Process audio at 16 kHz and return the batches of cells that it completes.
 
         Raises:
-            ValueError: the item is a picture, has another rate, or begins before the end of the one before.
+            ValueError: the item is a picture, has another rate, or overlaps the previous one.
 
         """
         if not isinstance(item, Chunk) or item.rate_hz != RATE_HZ:
-            raise ValueError(f"vggish cells are made of audio at {RATE_HZ} Hz")
+            raise ValueError(f"vggish cells are made from audio at {RATE_HZ} Hz")
         if item.start < self._end:
-            raise ValueError(f"audio from {item.start} on overlaps audio up to {self._end}")
+            raise ValueError(f"audio from {item.start} overlaps audio up to {self._end}")
         if len(item.samples):
             if self._runs and item.start == self._end:
                 start, samples = self._runs.pop()
@@ -149,7 +149,7 @@ class VggishExtractor:
         return self._give(stop)
 
     def flush(self, cells: int) -> Cells:
-        """Pad the end with zeros and give out all cells below `cells`; those beyond the audio are not valid."""
+        """Pad the end with zeros and return all remaining cells below `cells`; those after the audio are not valid."""
         return self._give(max(cells, self._next))
 
     def _give(self, stop: int) -> Cells:
@@ -157,7 +157,7 @@ class VggishExtractor:
         values = np.zeros((stop - start, SIZE), np.float32)
         valid = np.zeros(stop - start, np.bool_)
         for first in range(start, stop, BATCH):
-            # The last batch of an epoch is as large as the others, or its cells would be other bits.
+            # The last batch of an epoch is as large as the others: its cells must have the same bits.
             patches = np.zeros((BATCH, PATCH), np.float32)
             count = min(BATCH, stop - first)
             known = np.array([self._cut(first + row, patches[row]) for row in range(count)])
@@ -175,9 +175,9 @@ class VggishExtractor:
         return Cells(start, values, valid)
 
     def _cut(self, cell: int, patch: Floats) -> bool:
-        """Fill `patch` with the cell's samples; False if they are not all known."""
+        """Fill `patch` with the cell's samples; False if some are missing."""
         start = self._factory.patch_start(cell)
-        first, last = max(start, 0), min(start + PATCH, self._end)  # the padding beyond the epoch's ends stays zero
+        first, last = max(start, 0), min(start + PATCH, self._end)  # the padding outside the epoch stays zero
         if centre(cell) >= self._end:
             return False
         for begin, samples in self._runs:
@@ -193,16 +193,16 @@ def centre(cell: int) -> int:
 
 
 def _at_rate(sample: int) -> int:
-    """A master-clock position at 16 kHz, to the nearest; in integers, so that nothing drifts."""
+    """A master-clock position at 16 kHz, to the nearest sample; in integers, so that nothing drifts."""
     return (2 * sample * RATE_HZ + SAMPLE_RATE_HZ) // (2 * SAMPLE_RATE_HZ)
 
 
 def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vggish:
-    """The VGGish modality as a bundle describes it, with its network.
+    """The VGGish modality of a bundle's spec, with its network.
 
     Raises:
-        TypeError, ValueError: the spec has a field or a value that is not known here.
-        WeightsError: the weights are missing, others than the spec's, or not VGGish's.
+        TypeError, ValueError: the spec has an unknown field or an invalid value.
+        WeightsError: the weights are missing, not those of the spec, or not VGGish's.
 
     """
     wanted = VggishSpec(**spec)

@@ -1,1 +1,1 @@
-"""Networks: what turns arrays into arrays, and the weights that they have."""
+"""Neural networks, the backends that run them, and their weights."""

@@ -1,4 +1,4 @@
-"""What runs a network. A backend takes a network's own description and gives a `Network`: arrays in, arrays out."""
+"""Backends run networks. A backend turns a network's own description into a `Network`: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Array: TypeAlias = NDArray[Any]
 
 
 class Network(Protocol):
-    """A network that is ready to run, on whatever backend. Not for two threads at once."""
+    """A network that is ready to run, on any backend. Not thread-safe."""
 
     def __call__(self, *arrays: Array) -> tuple[Floats, ...]:
-        """Run on a batch: `arrays` in the network's order, their first dimension the batch's."""
+        """Run a batch: `arrays` in the network's order, with the batch as first dimension."""
 
 
 class TorchNetwork:
-    """The backend torch: runs a module on the CPU, in as many threads as `use_threads` says."""
+    """The torch backend: runs a module on the CPU, in the threads of `use_threads`."""
 
     def __init__(self, module: nn.Module) -> None:
-        """`module`: tensors in by position; a tensor or a tuple of tensors out."""
+        """`module` takes tensors by position, and returns a tensor or a tuple of tensors."""
         self._module = module.eval().requires_grad_(False)
 
     def __call__(self, *arrays: Array) -> tuple[Floats, ...]:
@@ -35,12 +35,12 @@ class TorchNetwork:
 
 
 def use_threads(count: int) -> None:
-    """Run networks in `count` threads; to be called in each thread that runs one.
+    """Run networks in `count` threads; must be called in each thread that runs one.
 
-    It is the calling thread's setting too: OpenMP has one for each thread, so that a network in another thread than the
-    one that called this would still be run by as many threads as there are cores.
+    OpenMP's setting is per thread: a network in a thread that did not call this would use as many threads as there are
+    cores.
 
-    One is best beside other work: with torch's own choice of two on two busy cores, `replay` took 4.5 times the
+    One thread is best beside other work: with torch's choice of two on two busy cores, `replay` took 4.5 times the
     processor time.
     """
     torch.set_num_threads(count)

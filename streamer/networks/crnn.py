@@ -1,10 +1,9 @@
 """The fusion CRNN of Boes & Van hamme (2021), for any non-empty set of modalities.
 
-Spectral input passes seven convolutions that pool 4 frames x 128 mel bins to one vector of 128 a cell;
-each pretrained embedding passes a dense layer; what there is of them is concatenated on the cell grid
-and passes two bidirectional GRU layers and a dense layer with a sigmoid. Linear pooling makes the clip's
-posteriors. The shapes of the
-modalities' cells come from their extractors, the widths of the dense layers from the bundle.
+Spectral input passes seven convolutions that pool 4 frames x 128 mel bins to one vector of 128 per cell. Each
+pretrained embedding passes a dense layer. Their outputs are concatenated on the cell grid and pass two bidirectional
+GRU layers and a dense layer with a sigmoid. Linear pooling gives the clip's posteriors. The shapes of the modalities'
+cells come from their extractors, the widths of the dense layers from the bundle.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from streamer.networks.inputs import EmbeddingInput, SpectralInput
 from streamer.types import FRAMES_PER_CELL
 
 MELS = 128
-"""Mel bins of a spectral cell: what seven poolings by two make one value of."""
+"""Mel bins of a spectral cell: seven poolings by two leave one value."""
 _WIDTHS: Mapping[str, tuple[int, int]] = {"vggish": (16, 64), "vgg16": (4, 16)}
 _OTHER_WIDTHS = (16, 64)
-"""Beside spectral cells, and without them."""
+"""The widths of a projection, with spectral input and without."""
 _FILTERS = (16, 32, 64, 128, 128, 128, 128)
 _POOLING = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2))  # (time, mel)
 _GRU_SIZE = 128  # per direction
 
 
 class Posteriors(NamedTuple):
-    """What the network says of a batch of windows."""
+    """The network's output for a batch of windows."""
 
     logits: Tensor  # (B, T, classes), before the sigmoid
     cells: Tensor  # (B, T, classes), 0 to 1; zero where no modality is valid
@@ -39,10 +38,10 @@ class Posteriors(NamedTuple):
 class Crnn(nn.Module):
     """The network for any non-empty set of modalities.
 
-    A modality whose cells are (frames, mels) passes the convolutions; there is at most one. The others are vectors.
+    At most one modality has cells of (frames, mels), which pass the convolutions. The cells of others are vectors.
 
     Raises:
-        ValueError: no modality, or cells of a shape that the network can't take.
+        ValueError: no modality, or cells of an unsupported shape.
 
     """
 
@@ -94,24 +93,24 @@ class Crnn(nn.Module):
             return self.embeddings[name](features, valid)  # type: ignore[no-any-return]
         assert self.spectral_input is not None
         assert self.convolutions is not None
-        pictures = self.spectral_input(features, valid)[:, None]  # (B, 1, 4 T, 128)
+        frames = self.spectral_input(features, valid)[:, None]  # (B, 1, 4 T, 128)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.reduced_precision):
-            vectors = self.convolutions(pictures.contiguous(memory_format=torch.channels_last))
+            vectors = self.convolutions(frames.contiguous(memory_format=torch.channels_last))
         return vectors.float().squeeze(3).transpose(1, 2) * valid[:, :, None]  # type: ignore[no-any-return]
 
     reduced_precision = False
-    """Run the convolutions in bfloat16, for training alone: 2.6 times faster where the processor has it."""
+    """Run the convolutions in bfloat16, only in training: 2.6 times faster on processors that support it."""
 
 
 class PositionalCrnn(nn.Module):
-    """The network as a backend runs it: every modality's cells, then every modality's masks, by position."""
+    """The network with inputs by position, for a backend: every modality's cells, then every modality's mask."""
 
     def __init__(self, network: Crnn) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """`tensors` in the order of `Crnn.modalities`; gives cells (B, T, classes) and clip (B, classes) posteriors."""
+        """`tensors` are in the order of `Crnn.modalities`; returns posteriors (B, T, classes) and (B, classes)."""
         names = self.network.modalities
         features, valid = tensors[: len(names)], tensors[len(names) :]
         out = self.network(dict(zip(names, features, strict=True)), dict(zip(names, valid, strict=True)))
@@ -119,9 +118,9 @@ class PositionalCrnn(nn.Module):
 
 
 class ByteDropout(nn.Module):
-    """Dropout whose probability is rounded to 1/256, so that one random byte decides on one value.
+    """Dropout with a probability that is rounded to 1/256, so that one random byte decides about one value.
 
-    `nn.Dropout` draws a float for each value, which took a third of a training step's time on a CPU.
+    `nn.Dropout` draws a float for each value, which took a third of a training step on a CPU.
     """
 
     def __init__(self, probability: float) -> None:
@@ -130,7 +129,7 @@ class ByteDropout(nn.Module):
         self._dropped = round(probability * 256)  # of the 256 values of a byte
 
     def forward(self, values: Tensor) -> Tensor:
-        """`values`, of any shape; while training some are zero and the others scaled up to keep the mean."""
+        """Drop some of `values`, of any shape, in training, and scale up the others to keep the mean."""
         if not self.training or self._dropped == 0:
             return values
         words = torch.empty(-(-values.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
@@ -148,7 +147,7 @@ def linear_pooling(cells: Tensor) -> Tensor:
     """Clip posteriors: the cells' posteriors weighted by themselves (paper section 2.1).
 
     Args:
-        cells: (B, T, classes) in float32; masked cells are zero and so weigh nothing.
+        cells: (B, T, classes) in float32; masked cells are zero, so they have no weight.
 
     Returns:
         (B, classes); 0 where all cells are 0.
@@ -158,7 +157,7 @@ def linear_pooling(cells: Tensor) -> Tensor:
 
 
 def default_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The widths of the vectors' projections: the paper's (paper section 3), and VGGish's for what it does not know."""
+    """The widths of the vectors' projections: the paper's (paper section 3), and VGGish's for other modalities."""
     alone = all(len(shape) == 1 for shape in shapes.values())
     return {name: _WIDTHS.get(name, _OTHER_WIDTHS)[alone] for name, shape in shapes.items() if len(shape) == 1}
 
@@ -166,7 +165,7 @@ def default_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 def inputs_of(
     tensors: Mapping[str, Tensor], modalities: Iterable[str]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """The shapes and widths of the network that `tensors` are of.
+    """The shapes and widths of the network that `tensors` belong to.
 
     Raises:
         ValueError: they lack a modality.
@@ -181,7 +180,7 @@ def inputs_of(
         elif "spectral_input.mean" in tensors:
             shapes[name] = (FRAMES_PER_CELL, *tensors["spectral_input.mean"].shape)
         else:
-            raise ValueError(f"they have no input for {name}")
+            raise ValueError(f"there is no input for {name}")
     return shapes, widths
 
 

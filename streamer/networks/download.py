@@ -1,4 +1,4 @@
-"""Downloads one file over HTTP: resumed where it broke off, checked by its SHA-256, in place only when whole."""
+"""Downloads one file over HTTP: resumes it, checks its SHA-256, and puts it in place only when it is complete."""
 
 from __future__ import annotations
 
@@ -19,43 +19,44 @@ from streamer.errors import WeightsError
 
 _LONGEST_WAIT_S = 30.0
 _WORTH_ANOTHER = 2**20
-"""Attempts that bring so many bytes further than any before are no failures."""
+"""An attempt that gets this many bytes further than any before does not count as a failure."""
 _LARGEST = 8 * 2**30
-"""No checkpoint is larger; a server that never stops sending must not fill the disk."""
+"""No checkpoint is larger. A server that never stops sending must not fill the disk."""
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a server is waited for, and how often it is tried again."""
+    """How long to wait for a server, and how often to retry."""
 
-    attempts: int = 6  # in a row that bring no megabyte
-    wait_s: float = 1.0  # before the second; it doubles each time, up to 30 s
+    attempts: int = 6  # in a row that bring less than a megabyte
+    wait_s: float = 1.0  # before the second attempt; it doubles each time, up to 30 s
     connect_s: float = 10.0
     read_s: float = 30.0  # without a byte
 
 
 class _AgainError(Exception):
-    """This attempt has failed, another may not."""
+    """This attempt failed, but another may succeed."""
 
 
 def download(address: Address, target: Path, sha256: str, *, patience: Patience, progress: bool) -> None:
-    """Download `address` to `target` if it is what `sha256` says; `target` is replaced at once or not at all.
+    """Download `address` to `target` and check its `sha256`; `target` is replaced atomically.
 
-    What has come is kept beside it as `.part` when the download breaks off or is interrupted; the next call goes on
-    from there (Range, with If-Range where the server gives an ETag or a date).
+    If the download fails or is interrupted, the bytes so far are kept beside it as `.part`, and the next call resumes
+    from there (Range, with If-Range if the server gives an ETag or a date).
 
     Raises:
-        WeightsError: it can't be got within `patience` or written, has another SHA-256, or is being downloaded.
+        WeightsError: it can't be downloaded within `patience` or written, has another SHA-256, or is already being
+            downloaded.
 
     """
     if address.fault:
         raise WeightsError(f"{address}: is not a URL: {address.fault}")
     if address.scheme not in ("http", "https"):
-        raise WeightsError(f"{address}: can't be downloaded: only http and https can")
+        raise WeightsError(f"{address}: can't be downloaded; only http and https are supported")
     try:
         httpx.URL(address.reveal())
-    except httpx.InvalidURL:  # its text may quote a password
+    except httpx.InvalidURL:  # its text may contain a password
         raise WeightsError(f"{address}: is not a URL that can be downloaded; check the address") from None
     part = target.with_name(target.name + ".part")
     try:
@@ -93,7 +94,7 @@ class _Download:
         self._address = address
         self._part = part
         self._file = file
-        self._validator = part.with_name(part.name + ".etag")  # which version of the file the part is of
+        self._validator = part.with_name(part.name + ".etag")  # the version of the file that the part belongs to
         self._sha256 = sha256
         self._patience = patience
         self._client = httpx.Client(
@@ -106,7 +107,7 @@ class _Download:
             unit="B",
             unit_scale=True,
             unit_divisor=1000,
-            disable=None if progress else True,  # None: shown on a terminal alone
+            disable=None if progress else True,  # None: shown only on a terminal
         )
 
     def __enter__(self) -> _Download:
@@ -119,7 +120,7 @@ class _Download:
     def run(self) -> None:
         """Fill the part until it is what was asked for. Raises `WeightsError`."""
         resumed = self._size() > 0
-        if resumed and self._digest() == self._sha256:  # the process ended just in front of the renaming
+        if resumed and self._digest() == self._sha256:  # the process ended just before the renaming
             self._forget_validator()
             return
         furthest, failures = self._size(), 0
@@ -134,10 +135,10 @@ class _Download:
                 self._start_over()
                 if not resumed:
                     raise WeightsError(
-                        f"{self._address}: is not what was expected: {size} bytes with SHA-256 {found}, expected "
+                        f"{self._address}: is the wrong file: {size} bytes with SHA-256 {found}, expected "
                         f"{self._sha256}; check the address and --sha256"
                     )
-                raise _AgainError("what an earlier download had left did not fit")
+                raise _AgainError("the rest of an earlier download did not fit")
             except _AgainError as error:
                 problem = str(error)
             resumed = self._size() > 0
@@ -146,12 +147,12 @@ class _Download:
                 furthest, failures = self._size(), 0
             if failures >= self._patience.attempts:
                 size = self._size()
-                advice = f"the {size} bytes that came are kept, try again later" if size else "check the network"
+                advice = f"the {size} bytes so far are kept; try again later" if size else "check the network"
                 raise WeightsError(f"{self._address}: {problem} (tried {failures} times); {advice}")
             time.sleep(min(self._patience.wait_s * 2 ** max(failures - 1, 0), _LONGEST_WAIT_S))
 
     def _attempt(self) -> bool:
-        """Ask for what is missing and append it; whether the server went on where the part ends."""
+        """Request the missing bytes and append them; returns whether the server resumed at the part's end."""
         offset = self._size()
         headers = {}
         if offset:
@@ -173,23 +174,23 @@ class _Download:
         except httpx.ConnectTimeout:
             raise _AgainError(f"no connection within {self._patience.connect_s:g} s") from None
         except httpx.ReadTimeout:
-            raise _AgainError(f"stalled: nothing came for {self._patience.read_s:g} s") from None
+            raise _AgainError(f"stalled: no data for {self._patience.read_s:g} s") from None
         except httpx.RemoteProtocolError:
             raise _AgainError("the connection broke off") from None
         except httpx.TransportError as error:
             raise _AgainError(f"can't be reached: {self._address.hide(str(error)) or type(error).__name__}") from None
         except httpx.TooManyRedirects:
-            raise WeightsError(f"{self._address}: can't be downloaded: the server redirects without end") from None
+            raise WeightsError(f"{self._address}: can't be downloaded: the server redirects endlessly") from None
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            # Not its text: it may quote where the server redirects to, with a token in it.
+            # Not its text: it may contain the redirect's address, with a token.
             raise WeightsError(f"{self._address}: can't be downloaded ({type(error).__name__})") from None
 
     def _check(self, response: httpx.Response, offset: int) -> bool:
-        """Prepare the part for the body of the response; whether that goes on where the part ends."""
+        """Prepare the part for the response's body; returns whether the body continues the part."""
         status = response.status_code
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._start_over()
-            raise _AgainError("the server has less than what an earlier download had left")
+            raise _AgainError("the file on the server is shorter than the rest of an earlier download")
         if status in _TRY_AGAIN:
             raise _AgainError(f"the server answers {status} {response.reason_phrase}")
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -199,7 +200,7 @@ class _Download:
         if status == HTTPStatus.PARTIAL_CONTENT:
             if not offset or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 self._start_over()
-                raise _AgainError("the server sent another range than was asked for")
+                raise _AgainError("the server sent a different range than requested")
             return True
         self._start_over()
         etag = response.headers.get("ETag", "")

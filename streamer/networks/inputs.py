@@ -1,6 +1,6 @@
-"""From a window's raw cells to what the network's layers see: log, peak gain, standardisation, masks.
+"""Prepares a window's raw cells for the network's layers: peak gain, log, standardisation, masks.
 
-It is part of the network, so that what a model was trained on is what is streamed.
+It is part of the network, so that a model gets the same input in training and in the daemon.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 _LOG_FLOOR = 1e-5
-"""Added to a magnitude whose window peaks at 1: 100 dB of range."""
+"""Added to the magnitudes of a window that peaks at 1: a range of 100 dB."""
 _PEAK_FLOOR = 0.5
-"""Peaks below this are not raised to 1, or silence would become noise. A full-scale sine peaks near
-550, so this is about -60 dBFS."""
+"""Lower peaks are not raised to 1, because silence would become noise. A full-scale sine peaks near 550, so this is
+about -60 dBFS."""
 
 
 class SpectralInput(nn.Module):

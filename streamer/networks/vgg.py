@@ -8,11 +8,11 @@ from torch import nn
 
 
 def convolutions(channels: int, blocks: Sequence[Sequence[int]]) -> nn.Sequential:
-    """Blocks of 3 x 3 convolutions with ReLUs, each ended by pooling 2 x 2; numbered as torchvision and the ports do.
+    """Blocks of 3 x 3 convolutions with ReLUs, each followed by 2 x 2 pooling; numbered as in torchvision.
 
     Args:
-        channels: of the input.
-        blocks: of each block, the channels that its convolutions give.
+        channels: channels of the input.
+        blocks: for each block, the output channels of its convolutions.
 
     """
     layers: list[nn.Module] = []

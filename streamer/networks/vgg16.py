@@ -1,7 +1,7 @@
 """VGG16's network up to its second dense layer, fc7: pictures to 4096 values.
 
-Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015), as torchvision
-has it.
+Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015), as in
+torchvision.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SIZE = 4096
 """Values of fc7."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB from 0 to 1: torchvision's VGG16_Weights.IMAGENET1K_V1.transforms()."""
+"""Of ImageNet's RGB values from 0 to 1, as in torchvision's VGG16_Weights.IMAGENET1K_V1.transforms()."""
 _LAST = "classifier.6."
-"""The layer of ImageNet's 1000 classes."""
+"""The last layer, with ImageNet's 1000 classes, which is not needed."""
 
 
 class Vgg16Network(nn.Module):
-    """VGG16 up to fc7, and what torchvision does to pictures before. Its tensors are called as in torchvision.
+    """VGG16 up to fc7, with torchvision's preprocessing of pictures. Its tensors have torchvision's names.
 
-    It is not made by torchvision, which takes two seconds to import.
+    It does not use torchvision, which takes two seconds to import.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Vgg16Network(nn.Module):
         self.classifier = nn.Sequential(
             nn.Linear(512 * (PICTURE_SIDE // 32) ** 2, SIZE),
             nn.ReLU(inplace=True),
-            nn.Dropout(),  # does nothing here but keep torchvision's numbers
+            nn.Dropout(),  # has no effect here, but keeps torchvision's numbering
             nn.Linear(SIZE, SIZE),
             nn.ReLU(inplace=True),
         )
@@ -45,19 +45,19 @@ class Vgg16Network(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 224, 224, 3) RGB bytes to (B, 4096), not negative."""
         pictures = (pixels.to(torch.float32) / 255 - torch.tensor(_MEAN)) / torch.tensor(_STD)
-        # torchvision's average pooling to 7 x 7 does nothing to pictures of this size.
+        # torchvision's average pooling to 7 x 7 has no effect on pictures of this size.
         fc7: Tensor = self.classifier(self.features(pictures.permute(0, 3, 1, 2)).flatten(1))
         return fc7
 
 
 def network_of(tensors: Mapping[str, Tensor], where: Path) -> Vgg16Network:
-    """The network with the tensors of a checkpoint, named as in torchvision; the last layer may be missing.
+    """The network with the tensors of a checkpoint that has torchvision's names; the last layer may be missing.
 
     Raises:
-        WeightsError: they are not VGG16's: says what was expected and what was found in `where`.
+        WeightsError: they are not VGG16's; says what was expected and what was found in `where`.
 
     """
-    with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
+    with torch.device("meta"):  # needs no memory, and draws no random weights
         network = Vgg16Network()
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     own = fitted(tensors, expected, "torchvision's VGG16", where, lambda name: name.startswith(_LAST))

@@ -17,7 +17,7 @@ from streamer.networks.vgg import convolutions
 from streamer.networks.weights import fitted
 
 FRAMES = 96
-"""Mel frames that the network looks at."""
+"""Mel frames of one input."""
 MELS = 64
 SIZE = 128
 """Values of an embedding."""
@@ -25,7 +25,7 @@ _TORCHAUDIO = {"features_network.": "features.", "embedding_network.": "embeddin
 
 
 class VggishNetwork(nn.Module):
-    """The network. Its tensors are called as in torchvggish."""
+    """The network. Its tensors have torchvggish's names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,20 +41,20 @@ class VggishNetwork(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """(B, 96, 64) log-mel frames to (B, 128) embeddings, before the last ReLU."""
         maps = self.features(log_mel[:, None])
-        # TensorFlow flattens with the channels last, and the weights come from there.
+        # TensorFlow, where the weights come from, flattens with the channels last.
         embeddings: Tensor = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
         return embeddings
 
 
 def network_of(tensors: Mapping[str, Tensor], where: Path) -> VggishNetwork:
-    """The network with the tensors of a checkpoint, named as in torchvggish or as in torchaudio's prototype.
+    """The network with the tensors of a checkpoint that has the names of torchvggish or torchaudio's prototype.
 
     Raises:
-        WeightsError: they are not VGGish's: says what was expected and what was found in `where`.
+        WeightsError: they are not VGGish's; says what was expected and what was found in `where`.
 
     """
     renamed = {_as_torchvggish(name): tensor for name, tensor in tensors.items()}
-    with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
+    with torch.device("meta"):  # needs no memory, and draws no random weights
         network = VggishNetwork()
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     dense = "embeddings.0.weight"
@@ -66,7 +66,7 @@ def network_of(tensors: Mapping[str, Tensor], where: Path) -> VggishNetwork:
                 f"weights {where}: VGGish with {16 * columns // per_mel} mel bins: first dense layer is "
                 f"{[rows, columns]}, expected {list(expected[dense])}: {MELS} mel bins"
             )
-    # A whole torchvggish model also holds the PCA of its post-processing.
+    # A whole torchvggish model also contains the PCA of its post-processing.
     own = fitted(renamed, expected, "VGGish", where, lambda name: name.startswith("pproc."))
     network.load_state_dict(own, assign=True)
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

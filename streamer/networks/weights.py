@@ -1,7 +1,6 @@
 """Weights of pretrained networks: which are known, where they are kept, and how their files are read.
 
-A checkpoint is only ever read as tensors: safetensors, or PyTorch's format with `weights_only=True`, so
-that no code in it can run.
+Checkpoints are read as safetensors, or in PyTorch's format with `weights_only=True`, so that no code in them can run.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ class KnownWeights:
     licence: str
     url: str
     sha256: str
-    about_bytes: int  # for people; the SHA-256 is what is checked
+    about_bytes: int  # only shown; the SHA-256 is checked
 
     @property
     def file(self) -> str:
-        """Its published file name, which carries the first 8 digits of the SHA-256 (torch.hub's way)."""
+        """Its published file name, with the first 8 digits of the SHA-256 (torch.hub's convention)."""
         return urlsplit(self.url).path.rpartition("/")[2]
 
 
@@ -90,15 +89,15 @@ class WeightsFile:
 class WeightsStore:
     """A folder of checkpoints: the published ones under their own names, others as `NAME-<first 8 of the SHA-256>.*`.
 
-    A file that someone puts there by hand may also be called `NAME.safetensors`, `NAME.pth` or `NAME.pt`. `files`
-    names a file outside the folder for a modality, and nothing else is then looked at for it.
+    A file that a user puts there may also be called `NAME.safetensors`, `NAME.pth` or `NAME.pt`. `files` names a file
+    outside the folder for a modality, which then has no other.
     """
 
     folder: Path
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def here(self, name: str) -> list[Path]:
-        """The files that may hold the weights `name`, the published one first; none of them has been read."""
+        """The files that may contain the weights `name`, the published one first; reads none of them."""
         if name in self.files:
             return [self.files[name]]
         named = re.compile(rf"{re.escape(name)}(-[0-9a-f]{{8}})?({'|'.join(map(re.escape, _SUFFIXES))})")
@@ -112,10 +111,10 @@ class WeightsStore:
         return sorted(found, key=lambda path: (path.name != published, path.name))
 
     def find(self, name: str, sha256: str | None = None) -> WeightsFile:
-        """The weights `name`, checked: those with this SHA-256, or, without one, those that are there.
+        """The weights `name`, checked: those with this SHA-256 or, without one, those that are installed.
 
         Raises:
-            WeightsError: they are missing, damaged, others than asked for, or several are there and none is published.
+            WeightsError: they are missing, damaged or not those asked for, or there are several and none is published.
 
         """
         paths = self.here(name)
@@ -150,24 +149,24 @@ class WeightsStore:
         patience: Patience | None = None,
         progress: bool = False,
     ) -> WeightsFile:
-        """Download weights into the folder, unless they are there, and check them.
+        """Download weights into the folder, unless they are installed, and check them.
 
         Args:
             name: the modality, one of `KNOWN`.
-            url: from where; without it, from where they were published.
-            sha256: what they must be; without it, the published ones (`url` is then a mirror of them).
+            url: where to download from; by default, where they were published.
+            sha256: of the wanted weights; by default, of the published ones (`url` is then a mirror).
             patience: time-outs and retries.
             progress: draw a progress bar on standard error, if that is a terminal.
 
         Raises:
-            UsageError: the name or the SHA-256 is none, or it is not known where to get them.
-            WeightsError: they can't be got, or are not what was asked for.
+            UsageError: the name is unknown, the SHA-256 is invalid, or it is not known where to download them.
+            WeightsError: they can't be downloaded, or are not those asked for.
 
         """
-        known = _known(name)
+        known = known_weights(name)
         wanted = known.sha256 if sha256 is None else checked_sha256(sha256)
         if wanted != known.sha256 and url is None:
-            raise UsageError(f"{name}: it is not known where the weights {wanted[:8]}... are; say --url as well")
+            raise UsageError(f"{name}: it is not known where to download the weights {wanted[:8]}...; give --url too")
         source = Address.public(known.url) if url is None else Address.parse(url)
         target = self.folder / _file_name(known, wanted, Path(source.path).suffix)
         if not (target.is_file() and file_sha256(target) == wanted):
@@ -175,14 +174,14 @@ class WeightsStore:
         return WeightsFile(name, target, wanted)
 
     def install(self, name: str, path: Path, sha256: str | None = None) -> WeightsFile:
-        """Copy the local file `path` into the folder; all of it or nothing.
+        """Copy the local file `path` into the folder, atomically.
 
         Raises:
-            UsageError: the name or the SHA-256 is none.
+            UsageError: the name is unknown, or the SHA-256 is invalid.
             WeightsError: it can't be read or written, or does not have that SHA-256.
 
         """
-        known = _known(name)
+        known = known_weights(name)
         wanted = None if sha256 is None else checked_sha256(sha256)
         found = file_sha256(path)
         if wanted not in (None, found):
@@ -214,14 +213,14 @@ class WeightsStore:
 
 
 def default_weights_folder(environ: Mapping[str, str]) -> Path:
-    """Where weights are kept unless the config says otherwise: the user's cache folder."""
+    """The default folder of weights, in the user's cache folder."""
     return Path(environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "earwitness" / "weights"
 
 
 def checked_sha256(text: str) -> str:
     """`text` in lower case. Raises `UsageError` if it is not 64 hexadecimal digits."""
     if not _SHA256.fullmatch(text.lower()):
-        raise UsageError(f"{text[:80]!r} is not a SHA-256: that is 64 hexadecimal digits")
+        raise UsageError(f"{text[:80]!r} is not a SHA-256, which is 64 hexadecimal digits")
     return text.lower()
 
 
@@ -238,7 +237,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors in a checkpoint, by name: safetensors, or a state dict in PyTorch's format, old or new.
 
     Raises:
-        WeightsError: it can't be read, is cut off, is something else, or holds more than tensors.
+        WeightsError: it can't be read, is damaged, or is not a checkpoint of tensors alone.
 
     """
     try:
@@ -264,17 +263,17 @@ def fitted(
     where: Path,
     ignored: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, Tensor]:
-    """Those of `tensors` that a network needs, as fp32, if they are its own.
+    """Those of `tensors` that a network needs, as fp32, after checking that they are its own.
 
     Args:
-        tensors: what a checkpoint holds.
+        tensors: the contents of a checkpoint.
         expected: name -> shape of every tensor that the network has.
-        what: the network, for the error.
-        where: the checkpoint, for the error.
-        ignored: tensors that a checkpoint may hold and the network does not need.
+        what: the network's name, for the error.
+        where: the checkpoint's path, for the error.
+        ignored: whether a checkpoint may have a tensor of this name that the network does not need.
 
     Raises:
-        WeightsError: a tensor is missing, too many, of another shape, or not of floats.
+        WeightsError: a tensor is missing, unexpected, of another shape, or not floating point.
 
     """
     strange = [name for name in tensors if name not in expected and not ignored(name)]
@@ -299,11 +298,11 @@ def fitted(
 
 def _read_pytorch(path: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a damaged file, on top of the error
+        with warnings.catch_warnings(action="ignore"):  # warnings about a damaged file, besides the error
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"weights {path}: can't be read: {_one_line(error)}") from None
-    except Exception as error:  # a damaged pickle can make its reader raise anything
+    except Exception as error:  # a damaged pickle can raise any exception
         code = _GLOBAL.search(str(error))
         if code is not None:
             raise WeightsError(
@@ -322,7 +321,8 @@ def _read_pytorch(path: Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in loaded.items()}
 
 
-def _known(name: str) -> KnownWeights:
+def known_weights(name: str) -> KnownWeights:
+    """The published weights of a modality. Raises `UsageError` if there are none."""
     if name not in KNOWN:
         raise UsageError(f"there are no weights {name!r}; known: {', '.join(KNOWN)}")
     return KNOWN[name]
@@ -335,7 +335,7 @@ def _file_name(known: KnownWeights, sha256: str, suffix: str) -> str:
 
 
 def _digits_in(path: Path) -> str | None:
-    """The first 8 digits of the SHA-256, if the name says them."""
+    """The first 8 digits of the SHA-256, if they are in the name."""
     _, dash, digits = path.stem.rpartition("-")
     return digits if dash and re.fullmatch(r"[0-9a-f]{8}", digits) else None
 

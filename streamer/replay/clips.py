@@ -1,4 +1,4 @@
-"""Which clips a command line names: files, folders, and listings of files."""
+"""Finds the clips that a command line names: files, folders, and listings of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.replay.truth import lines_of, name_in
 
 LISTING_SUFFIXES = frozenset((".tsv", ".csv", ".txt"))
 _TAKEN = ("classes",)
-"""A clip with this name would be taken for the classes in `scores.npz`."""
+"""Names that no clip may have: `scores.npz` has its classes under this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,18 @@ class Clip:
     """A recording to replay."""
 
     path: str  # as it was named, or a URL
-    name: str  # in results: the last part of its path, with as many folders in front as tell it from the other clips
+    name: str  # in results: the last part of its path, with as many folders as make it unique
 
 
 def clips_of(arguments: Sequence[str]) -> list[Clip]:
-    """The clips that `arguments` name, in their order; a folder's by name, each file once.
+    """The clips that `arguments` name, in their order, each once; a folder's clips are sorted by name.
 
-    A file in a folder counts as a clip when it ends as media do; one that is named itself may end in
-    anything. A listing is a text file with a clip at the beginning of each line, as truth files are: what
-    follows a tab and a header `filename` are passed over. Its paths are relative to its folder, and it may name URLs.
+    In a folder only files with a media suffix are clips; a file that is named itself may have any suffix. A listing is
+    a text file with a clip at the start of each line, like a truth file: a header `filename`, and whatever follows a
+    tab, are skipped. Its paths are relative to its folder, and it may name URLs.
 
     Raises:
-        UsageError: a folder or listing names no clip, or results could not tell two clips apart.
+        UsageError: a folder or listing names no clip, or two clips would have the same name in results.
 
     """
     clips: dict[str, str] = {}  # absolute path -> as named
@@ -42,7 +42,7 @@ def clips_of(arguments: Sequence[str]) -> list[Clip]:
             found = [str(inner) for inner in sorted(path.rglob("*")) if inner.suffix.lower() in MEDIA_SUFFIXES]
             if not found:
                 raise UsageError(
-                    f"{argument}: the folder holds no clips; they would end in .wav, .flac, .mp4 or the like"
+                    f"{argument}: no clips in this folder; they must have a media suffix: .wav, .flac, .mp4, ..."
                 )
         elif path.suffix.lower() in LISTING_SUFFIXES and path.is_file():
             found = _listed(path)
@@ -54,14 +54,12 @@ def clips_of(arguments: Sequence[str]) -> list[Clip]:
         names = distinct_names(clips, _TAKEN)
     except AmbiguousNameError as error:
         alike = " and ".join(Address.parse(name).shown for name in error.names)
-        raise UsageError(
-            f"results could not tell {alike} apart, for their names end alike: replay them apart"
-        ) from None
+        raise UsageError(f"{alike} would have the same name in results; replay them separately") from None
     return [Clip(clip, _fit_to_show(clip, names[path])) for path, clip in clips.items()]
 
 
 def _fit_to_show(clip: str, name: str) -> str:
-    """The clip's name in results. What is not on disk may be a URL without its scheme, and hold a password."""
+    """The clip's name in results. What is not on disk may be a URL without its scheme, with a password."""
     shown = Address.parse(clip).shown
     return name if shown == clip or "://" in clip or Path(clip).exists() else shown
 
@@ -71,7 +69,7 @@ def _listed(path: Path) -> list[str]:
         lines = lines_of(path)
     except (OSError, UnicodeDecodeError):
         raise UsageError(
-            f"{path}: can't be read as a listing of clips, UTF-8 text with one at the start of each line"
+            f"{path}: can't be read as a listing of clips: UTF-8 text with a clip at the start of each line"
         ) from None
     names = dict.fromkeys(name_in(line.partition("\t")[0]) for line in lines)
     clips = [_beside(path, name) for name in names if name and name != "filename"]
@@ -84,8 +82,8 @@ def _listed(path: Path) -> list[str]:
 
 
 def _beside(listing: Path, name: str) -> str:
-    """The path of a listing's clip; a URL, and what looks like a damaged one, as it is: with folders in front of it its
-    secrets would pass for names of files.
+    """The path of a listing's clip. A URL, or what looks like a damaged one, gets no folder in front: its secrets would
+    be taken for file names.
     """
     path = listing.parent / name
     is_url = bool(Address.parse(name).scheme) or (HIDDEN in Address.parse(name).shown and not path.exists())

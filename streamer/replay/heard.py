@@ -1,4 +1,4 @@
-"""What of a clip was not heard, in words: a clip that is cut short or silent must not look like a quiet room."""
+"""Notes on what was not heard of a clip: one that is cut short or silent must not look like a quiet room."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamer.types import CELL
 from streamer.windows import Coverage
 
 _SHORTER_S, _SHORTER_SHARE = 0.5, 0.02
-"""What a clip may lack of the length that its header says: headers round, and codecs cut a frame off."""
+"""How much shorter than its header says a clip may be: headers are rounded, and codecs drop a frame."""
 
 
 def notes_of(
@@ -26,23 +26,25 @@ def notes_of(
     chosen: bool,
     clock_fault: str,
 ) -> tuple[str, ...]:
-    """A line for each thing of which a listener should know.
+    """A line for each thing that a user should know.
 
     Args:
-        expected_s: the clip's length by its header; None if it says none.
-        ends_at_s: where its media ended.
-        skipped_s: what its timestamps jumped over.
-        coverage: of the cells of the rest.
-        corrupt_packets: those that could not be decoded.
-        levels: of what was listened to, second by second; none for a model that hears nothing.
-        audio: what was listened to.
-        chosen: whether the user had a say in that.
-        clock_fault: one line about an implausible clock, or none.
+        expected_s: the clip's length according to its header; None if the header has none.
+        ends_at_s: where its media ends.
+        skipped_s: the time that its timestamps jumped over.
+        coverage: of the remaining cells.
+        corrupt_packets: packets that could not be decoded.
+        levels: of the audio, second by second; empty for a model without audio.
+        audio: the track and channel that was listened to.
+        chosen: whether the user chose it.
+        clock_fault: one line about an implausible clock, or empty.
 
     """
     notes: list[str] = []
     if expected_s is not None and ends_at_s < expected_s * (1 - _SHORTER_SHARE) - _SHORTER_S:
-        notes.append(f"only {ends_at_s:.1f} of its {expected_s:.1f} s are there: cut short, or a track ends early")
+        notes.append(
+            f"only {ends_at_s:.1f} of its {expected_s:.1f} s are present: it is cut short, or a track ends early"
+        )
     missing_s = skipped_s + seconds((coverage.cells - coverage.covered) * CELL)
     if missing_s:
         notes.append(f"{missing_s:.1f} of {ends_at_s:.1f} s have no media")

@@ -1,7 +1,7 @@
-"""What a replay has found so far, a line a clip, so that nothing is lost when it is ended in the middle.
+"""The journal of a replay, one line per clip, so that an interrupted replay loses nothing.
 
-`clips.jsonl` begins with what was asked, has a line for each clip as soon as it is through, and ends with
-a line that says so. A replay that was interrupted or killed is resumed from it.
+`clips.jsonl` begins with the replay's options, has a line for each clip as soon as it is done, and ends with a line
+that says that all are. A replay that was interrupted or killed is resumed from it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ VERSION = 1
 
 
 class Asked(msgspec.Struct, frozen=True, tag="replay", kw_only=True):
-    """The first line: all that results depend on, but for the clips themselves."""
+    """The first line: everything that the results depend on, except the clips."""
 
     version: int = VERSION
     model: str
     model_sha256: str  # `Bundle.fingerprint`
     mode: str
-    audio_track: str = ""  # as the command line has it; empty: the best
+    audio_track: str = ""  # as on the command line; empty: the best one
     channel: str = "mix"
-    scores: bool  # whether every cell's scores are kept
+    scores: bool  # whether the scores of every cell are kept
 
 
 class EventEntry(msgspec.Struct, frozen=True):
@@ -48,21 +48,21 @@ class EventEntry(msgspec.Struct, frozen=True):
 class ClipEntry(msgspec.Struct, frozen=True, tag="clip", kw_only=True):
     """What was found in one clip."""
 
-    name: str  # written by the rule of `streamer.escapes`
-    file: str  # its path from the root, written so too; "" for a URL or a pipe
+    name: str  # escaped by `streamer.escapes`
+    file: str  # its absolute path, also escaped; "" for a URL or a pipe
     bytes: int  # of the file; -1 for a URL or a pipe
     modified_s: float  # Unix seconds
     seconds: float
     cells: int
-    covered: int  # cells of which the model had media
+    covered: int  # cells for which the model had media
     events: tuple[EventEntry, ...]
     tags: tuple[str, ...]
     tag_scores: tuple[float, ...]
-    notes: tuple[str, ...] = ()  # what of it was not heard
+    notes: tuple[str, ...] = ()  # what was not heard of it
 
     @property
     def labelled(self) -> tuple[LabelledEvent, ...]:
-        """The events in an annotator's terms."""
+        """The events as annotations."""
         return tuple(LabelledEvent(one.onset_s, one.offset_s, one.label) for one in self.events)
 
     @property
@@ -79,7 +79,7 @@ class BrokenEntry(msgspec.Struct, frozen=True, tag="broken"):
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):
-    """The last line: every clip is through."""
+    """The last line: all clips are done."""
 
 
 Line: TypeAlias = Asked | ClipEntry | BrokenEntry | End
@@ -87,7 +87,7 @@ _lines = msgspec.json.Decoder(Line)
 
 
 def entry_of(clip: Clip, result: ClipResult) -> ClipEntry:
-    """The line for one clip's result."""
+    """The journal's line for a clip's result."""
     file, size, modified_s = _identity(clip)
     return ClipEntry(
         name=escaped(clip.name),
@@ -105,14 +105,14 @@ def entry_of(clip: Clip, result: ClipResult) -> ClipEntry:
 
 
 class Journal:
-    """The file `clips.jsonl`, written by one replay at a time: its owner holds a lock on it until `close`."""
+    """The file `clips.jsonl`. One replay writes it at a time: it is locked until `close`."""
 
     def __init__(self, path: Path, asked: Asked) -> None:
-        """Open or make the file.
+        """Open or create the file, and read it.
 
         Raises:
             OSError: it can't be written.
-            UsageError: another replay writes it.
+            UsageError: another replay is writing it.
 
         """
         self._asked = asked
@@ -121,24 +121,26 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise UsageError(f"{path.parent}: another replay writes its report there: name another folder") from None
+            raise UsageError(
+                f"{path.parent}: another replay is writing its report there; name another folder"
+            ) from None
         self._lines = _read(path)
 
     @property
     def finished(self) -> bool:
-        """Whether what is in it is a replay that went through all its clips."""
+        """Whether the file holds a complete replay."""
         return bool(self._lines) and isinstance(self._lines[-1], End)
 
     @property
     def entries(self) -> list[ClipEntry]:
-        """The clips that are in it."""
+        """The clips in the file."""
         return [line for line in self._lines if isinstance(line, ClipEntry)]
 
     def difference(self) -> str:
-        """In what the replay that is in it differs from what is asked now; "" if in nothing."""
+        """How the options of the replay in the file differ from this replay's, in words; empty if they don't."""
         before = self._lines[0] if self._lines else None
         if not isinstance(before, Asked):
-            return "its clips.jsonl is not one of this version"
+            return "its clips.jsonl was not written by this version"
         for field in Asked.__struct_fields__:
             was, now = getattr(before, field), getattr(self._asked, field)
             if was != now:
@@ -148,7 +150,7 @@ class Journal:
         return ""
 
     def begin(self, keep: Sequence[ClipEntry]) -> None:
-        """Begin anew with these clips alone. Raises `OSError`."""
+        """Start the file over with only these clips. Raises `OSError`."""
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         self.add(self._asked)
@@ -160,12 +162,12 @@ class Journal:
         write_all(self._file, msgspec.json.encode(line) + b"\n")
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close and unlock the file."""
         os.close(self._file)
 
 
 def kept(entries: Sequence[ClipEntry], clips: Sequence[Clip]) -> dict[str, ClipEntry]:
-    """By clip name, those of `entries` that are still true of `clips`: the same file, unchanged, by the same name."""
+    """Those of `entries` that are still valid, by clip name: the same file, unchanged, under the same name."""
     by_name = {entry.name: entry for entry in entries}
     found: dict[str, ClipEntry] = {}
     for clip in clips:
@@ -176,7 +178,7 @@ def kept(entries: Sequence[ClipEntry], clips: Sequence[Clip]) -> dict[str, ClipE
 
 
 def write_all(file: int, data: bytes) -> None:
-    """Write all of `data` now. Raises `OSError`: a full disk is known at once."""
+    """Write all of `data` now. Raises `OSError`, e.g. as soon as the disk is full."""
     while data:
         data = data[os.write(file, data) :]
 
@@ -187,12 +189,12 @@ def _identity(clip: Clip) -> tuple[str, int, float]:
     except OSError:
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
-        return "", -1, 0.0  # a URL's text may hold secrets; and of neither it nor a pipe can it be told what was in it
+        return "", -1, 0.0  # a URL may contain secrets; and its content, or a pipe's, can't be compared
     return escaped(absolute(clip.path)), status.st_size, status.st_mtime
 
 
 def _read(path: Path) -> list[Line]:
-    """The lines up to the first that is not whole: that one was being written when the replay was killed."""
+    """The lines up to the first incomplete one, which was being written when the replay was killed."""
     lines: list[Line] = []
     for text in path.read_bytes().split(b"\n")[:-1]:
         try:

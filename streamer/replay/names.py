@@ -1,4 +1,4 @@
-"""Which of the names in an annotation file is meant by a clip, and what clips are called in results."""
+"""Matches clips with the names in an annotation file, and names clips in results."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _VIDEO = (
 )
 # fmt: on
 MEDIA_SUFFIXES = frozenset(_AUDIO + _VIDEO)
-"""What a clip's name may end in, in any case. Another ending belongs to the name: `Y<id>_30.000_40.000` has none."""
+"""Suffixes of media files, in lower case. Any other ending belongs to the name: `Y<id>_30.000_40.000` has no suffix."""
 
 
 class AmbiguousNameError(Exception):
-    """Several names could be meant by one clip."""
+    """Several names match one clip equally well, or several clips one name."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(" and ".join(names))
@@ -33,11 +33,11 @@ class AmbiguousNameError(Exception):
 
 
 class NameIndex:
-    """Finds the name that is meant by a clip, among names that may have folders and another media suffix.
+    """Finds the name that matches a clip, among names that may have folders and another media suffix.
 
-    A name matches a clip whose path ends with it: `001.wav` a clip of any folder, `kitchen/001.wav` only
-    one in a folder `kitchen`. Of several the longest is meant. If none does, media suffixes are left out of
-    both: a picture and sound `001.mp4` is then matched by `001.wav` or `001`.
+    A name matches a clip whose path ends with it: `001.wav` matches in any folder, `kitchen/001.wav` only in a folder
+    `kitchen`. The longest match wins. If nothing matches, both are compared without media suffixes: the video `001.mp4`
+    is then matched by `001.wav` or `001`.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -49,10 +49,10 @@ class NameIndex:
             self._stems[_without_suffix(parts)].append(name)
 
     def find(self, clip: str) -> str | None:
-        """The name that is meant by `clip` (a path, a URL, or another name); None if there is none.
+        """The name that matches `clip` (a path, a URL, or another name); None if none does.
 
         Raises:
-            AmbiguousNameError: several are meant equally well (`x.wav` and `x.flac` by `x.mp4`).
+            AmbiguousNameError: several match equally well (`x.wav` and `x.flac` for `x.mp4`).
 
         """
         parts = parts_of(clip)
@@ -67,29 +67,29 @@ class NameIndex:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The parts of a path or URL, as names are compared: without `.`, `..` in front, scheme and query, NFC.
+    """The parts of a path or URL for comparison, in NFC: without `.`, leading `..`, scheme and query.
 
-    macOS writes `é` as two characters, most others as one: in NFC both are one.
+    macOS writes `é` as two characters, other systems as one; in NFC it is one.
     """
     _, scheme, rest = name.partition("://")
     path = posixpath.normpath(rest.partition("?")[0] if scheme else name)
-    parts = path.replace("//", "/").split("/")  # POSIX keeps two slashes in front
+    parts = path.replace("//", "/").split("/")  # POSIX keeps two leading slashes
     while parts and parts[0] in ("..", "."):
         parts.pop(0)
     return tuple(unicodedata.normalize("NFC", part) for part in parts)
 
 
 def distinct_names(paths: Collection[str], taken: Collection[str] = ()) -> dict[str, str]:
-    """Each path's name in results: its last part, with as many folders in front as tell it from the others.
+    """Each path's name in results: its last part, with as many folders in front as make it unique.
 
-    A URL is its last part alone: what stands in front may be secret.
+    A URL's name is its last part alone: what precedes it may be secret.
 
     Args:
-        paths: absolute and normal paths, or URLs, each once.
+        paths: absolute, normalised paths, or URLs, without duplicates.
         taken: names that no path may have.
 
     Raises:
-        AmbiguousNameError: two can't be told apart, as URLs with one last part can't.
+        AmbiguousNameError: two would have the same name, such as URLs with the same last part.
 
     """
     parts = {path: _telling(path) for path in paths}
@@ -113,7 +113,7 @@ def distinct_names(paths: Collection[str], taken: Collection[str] = ()) -> dict[
 
 
 def absolute(clip: str) -> str:
-    """A clip's path from the root, without `.` and `..`; a URL as it is."""
+    """A clip's absolute path, without `.` and `..`; a URL is returned unchanged."""
     return clip if "://" in clip else os.path.abspath(clip)
 
 

@@ -1,4 +1,4 @@
-"""Recorded clips through the same core as live streams: what `earwitness replay` and the tuning of thresholds share."""
+"""Puts recorded clips through the same core as live streams, for `earwitness replay` and for tuning thresholds."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from streamer.types import (
 from streamer.windows import Coverage, StreamSettings
 
 LONGEST_CLIP_S = 600.0
-"""In one window. The network was trained on 10 s, and its activations take 10 MB for each."""
+"""The longest clip in one window. The network was trained on 10 s, and its activations take 10 MB per 10 s."""
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _LONGEST_STREAM_NAME = 64
 _LONG_CLIP_S = 30.0
-"""From here on a clip has a progress bar of its own."""
+"""A clip of at least this length has its own progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class ClipResult:
     tags: frozenset[str]
     scores: Floats  # (cells, classes)
     coverage: Coverage
-    notes: tuple[str, ...] = ()  # what of it was not heard, and what was listened to if there was a choice
+    notes: tuple[str, ...] = ()  # what was not heard of it, and what was listened to if there was a choice
 
 
 @dataclass(frozen=True, slots=True)
 class Replayer:
-    """A model and how clips go through it: `clip`, each as one window, or `stream`, as live streams do."""
+    """A model and the mode in which it gets clips: `clip`, each as one window, or `stream`, like a live stream."""
 
     bundle: Bundle
     factories: Mapping[str, ExtractorFactory]
@@ -75,7 +75,7 @@ class Replayer:
 
     @classmethod
     def of(cls, bundle: Bundle, weights: WeightsStore, mode: str, options: MediaOptions | None = None) -> Replayer:
-        """A replayer of `bundle`, for clips that are opened with `options`. Raises `BundleError` and `WeightsError`."""
+        """A replayer of `bundle` that opens clips with `options`. Raises `BundleError` and `WeightsError`."""
         return cls(bundle, bundle.factories(weights), Detector(bundle), mode, options or MediaOptions())
 
     def replay(
@@ -86,12 +86,12 @@ class Replayer:
         name: str | None = None,
         interrupt: Interrupt | None = None,
     ) -> ClipResult:
-        """Put one clip (a path or URL) through a pipeline of its own; `each` sees every output as it comes.
+        """Put one clip (a path or URL) through a pipeline of its own; `each` gets every output at once.
 
-        `name` is what it is called in results, by default the last part of its path. `interrupt` ends the reading.
+        `name` is the clip's name in results, by default the last part of its path. `interrupt` ends the reading.
 
-        Times count from the container's beginning, as those that a player shows. What it has no media for there is not
-        covered. Where timestamps jump back, an epoch begins at the end of the one before.
+        Times count from the container's start, like those in a player; a gap before the first media is not covered.
+        Where timestamps jump back, a new epoch begins at the end of the previous one.
 
         Raises `SourceError` if the clip can't be played, or is too long for one window.
         """
@@ -159,12 +159,12 @@ class Replayer:
 
 
 class _Meter:
-    """Sees a clip's media go by: how long it is, and where in it each epoch begins."""
+    """Measures a clip while its media passes: its duration, and where each epoch begins."""
 
     def __init__(self, shown: str, limit_s: float | None) -> None:
         self.epoch_starts = [0]  # master-clock samples
-        self.skipped = 0  # master-clock samples between epochs, of which there is no media
-        self._end = 0  # of the running epoch
+        self.skipped = 0  # master-clock samples between epochs, without media
+        self._end = 0  # of the current epoch
         self._begun = False
         self._shown = shown
         self._limit_s = limit_s
@@ -206,9 +206,9 @@ class _Meter:
 
 
 def stream_name(name: str) -> str:
-    """A clip's name as a stream's, which topics allow: what they don't allow is replaced, and marked by a digest.
+    """A clip's name as the name of a stream: characters that topics don't allow are replaced, and a digest is added.
 
-    So no two clips are one stream: `a b.wav` is `a_b.wav-` and eight hexadecimal digits.
+    The digest keeps different clips apart: `a b.wav` becomes `a_b.wav-` and eight hexadecimal digits.
     """
     allowed = _NOT_A_NAME.sub("_", name)[:_LONGEST_STREAM_NAME]
     if allowed == name:

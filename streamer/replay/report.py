@@ -1,4 +1,4 @@
-"""The files of `earwitness replay --report`, which are written clip by clip."""
+"""Writes the files of `earwitness replay --report`, clip by clip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 from streamer.errors import UsageError
 from streamer.replay.clips import Clip
 from streamer.replay.journal import Asked, BrokenEntry, ClipEntry, End, Journal, kept, write_all
-from streamer.replay.scoring import Report
+from streamer.replay.scoring import F1_EXPLAINED, Report
 from streamer.replay.truth import STRONG_HEADER, WEAK_HEADER, strong_rows, strong_tsv, weak_row, weak_tsv
 from streamer.types import CELL, SAMPLE_RATE_HZ, Floats
 
@@ -31,13 +31,13 @@ JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, SCORES = (
     "scores.npz",
 )
 FILES = (JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, SCORES)
-"""What a report's folder holds; a new report takes the place of an old one's."""
+"""The files of a report; a new report replaces those of an old one."""
 _CELLS = "scores.part"
-"""Each clip's scores, until they go into one file."""
+"""Folder of the clips' scores, until they are collected in one file."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """`scores.json`: one replay in figures."""
+    """`scores.json`: the figures of one replay."""
 
     command: str
     bundle: str
@@ -48,41 +48,40 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     clips: int
     seconds: float
     events: int
-    coverage: float | None  # part of the cells of which the model had media
+    coverage: float | None  # share of the cells for which the model had media
     broken: tuple[str, ...]  # a line for each clip that could not be replayed
-    notes: dict[str, tuple[str, ...]] = {}  # clip -> what of it was not heard
+    notes: dict[str, tuple[str, ...]] = {}  # clip -> what was not heard of it
     scores: dict[str, Any] | None  # `Report.json`
     tags: dict[str, dict[str, float]]  # clip -> class -> score of its tag
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What the replay was asked, for its report."""
+    """The options of the replay, for its report."""
 
     command: str
     bundle: str
     bundle_sha256: str
     mode: str
-    audio_track: str  # as the command line has it; empty: the best
+    audio_track: str  # as on the command line; empty: the best one
     channel: str
     classes: tuple[str, ...]
     truth: str | None
-    scores: bool  # whether every cell's scores are wanted
+    scores: bool  # whether the scores of every cell are written
 
 
 class ReportFolder:
-    """A report on its way: after each clip its events, tags and scores are in the folder.
+    """A report in progress: as soon as a clip is done, its events, tags and scores are in the folder.
 
-    `clips.jsonl`, `events.tsv` and `tags.tsv` grow by a clip at a time; `scores.json`, `report.md` and, if
-    wanted, `scores.npz` are written at the end, or when the replay is interrupted. Nothing of an older
-    report is left beside a new one.
+    `clips.jsonl`, `events.tsv` and `tags.tsv` grow clip by clip; `scores.json`, `report.md` and, if asked for,
+    `scores.npz` are written at the end, or when the replay is interrupted. The files of an older report are removed.
     """
 
     def __init__(self, folder: Path, asking: Asking, clips: Sequence[Clip], *, resume: bool) -> None:
         """Begin the report, or resume one.
 
         Raises:
-            UsageError: the folder can't be made or written; it holds an unfinished report, or with `resume` one
+            UsageError: the folder can't be created or written; it holds an unfinished report or, with `resume`, one
                 of another model or mode.
 
         """
@@ -95,21 +94,21 @@ class ReportFolder:
             channel=asking.channel,
             scores=asking.scores,
         )
-        with _told(folder, "can't make the folder"):
+        with _explained(folder, "can't create the folder"):
             folder.mkdir(parents=True, exist_ok=True)
-        with _told(folder, "can't write"):
+        with _explained(folder, "can't write"):
             self._journal = Journal(folder / JOURNAL, asked)
             try:
                 self.kept = self._begin(resume)
-                """By name, the clips of a resumed report that are through."""
+                """The clips that a resumed report already has, by name."""
             except BaseException:
                 self._journal.close()
                 raise
         self._done = len(self.kept)
 
     def add(self, entry: ClipEntry, scores: Floats) -> None:
-        """Write what was found in a clip. Raises `UsageError` if it can't be written."""
-        with _told(self._folder, "can't write", self._done):
+        """Write the results of a clip. Raises `UsageError` if they can't be written."""
+        with _explained(self._folder, "can't write", self._done):
             if self._asking.scores:
                 with self._cells_of(entry).open("wb") as file:
                     np.lib.format.write_array(file, scores, allow_pickle=False)
@@ -119,8 +118,8 @@ class ReportFolder:
         self._done += 1
 
     def add_broken(self, entry: BrokenEntry) -> None:
-        """Write that a clip could not be replayed. Raises `UsageError` if it can't be written."""
-        with _told(self._folder, "can't write", self._done):
+        """Record that a clip could not be replayed. Raises `UsageError` if that can't be written."""
+        with _explained(self._folder, "can't write", self._done):
             self._journal.add(entry)
 
     def finish(
@@ -135,8 +134,8 @@ class ReportFolder:
         order = {clip.name: place for place, clip in enumerate(self._clips)}
         entries = sorted(entries, key=lambda entry: order[entry.clip_name])
         summary = _summary(self._asking, entries, broken, report, complete=complete)
-        with _told(self._folder, "can't write", len(entries)):
-            # Once more and whole: an interrupt may have come between two of a clip's files.
+        with _explained(self._folder, "can't write", len(entries)):
+            # Written again as a whole: an interrupt may have come between two files of a clip.
             _replace(self._folder / EVENTS, strong_tsv({one.clip_name: one.labelled for one in entries}))
             _replace(self._folder / TAGS, weak_tsv({one.clip_name: one.tags for one in entries}))
             _replace(
@@ -150,7 +149,7 @@ class ReportFolder:
                 shutil.rmtree(self._folder / _CELLS, ignore_errors=True)
 
     def close(self) -> None:
-        """Give the folder up to others."""
+        """Unlock the folder."""
         self._journal.close()
 
     def _begin(self, resume: bool) -> dict[str, ClipEntry]:
@@ -159,11 +158,11 @@ class ReportFolder:
         keep: dict[str, ClipEntry] = {}
         if found and not self._journal.finished and not resume:
             raise UsageError(
-                f"--report {self._folder}: holds a replay that was ended after {found} clips: go on with it by "
-                "--resume, or name another folder, or delete this one"
+                f"--report {self._folder}: holds a replay that was interrupted after {found} clips; resume it with "
+                "--resume, name another folder, or delete this one"
             )
         if self._journal.finished and resume:
-            raise UsageError(f"--report {self._folder}: is finished: leave --resume out to replay the clips again")
+            raise UsageError(f"--report {self._folder}: is complete; omit --resume to replay the clips again")
         if found and resume:
             difference = self._journal.difference()
             if difference:
@@ -196,7 +195,7 @@ class ReportFolder:
         return self._folder / _CELLS / f"{hashlib.sha256(entry.name.encode()).hexdigest()[:32]}.npy"
 
     def _write_scores(self, entries: Sequence[ClipEntry]) -> None:
-        """What `np.savez_compressed` would write, without holding all of it, and with any name for an array."""
+        """Like `np.savez_compressed`, but one array at a time in memory, and with any array names."""
         part = self._folder / f"{SCORES}.part"
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             with archive.open("classes.npy", "w") as file:
@@ -207,11 +206,11 @@ class ReportFolder:
 
 
 @contextmanager
-def _told(folder: Path, what: str, done: int | None = None) -> Iterator[None]:
+def _explained(folder: Path, what: str, done: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        so_far = f" after {done} clips, whose results are in it" if done else ""
+        so_far = f" after {done} clips, whose results are kept" if done else ""
         raise UsageError(f"--report {folder}: {what}{so_far}: {error.strerror or error}") from None
 
 
@@ -260,20 +259,19 @@ def _markdown(summary: Summary, report: Report | None, asked: int) -> str:
         f"- {summary.clips} clips, {summary.seconds:.1f} s, {summary.events} events",
     ]
     if not summary.complete:
-        lines.append(f"- **interrupted**: {asked - summary.clips} of {asked} clips are missing; `--resume` goes on")
+        lines.append(
+            f"- **interrupted**: {asked - summary.clips} of {asked} clips are missing; `--resume` replays them"
+        )
     if summary.broken:
-        lines += [f"- {len(summary.broken)} clips could not be replayed and are in no figure:"]
+        lines += [f"- {len(summary.broken)} clips could not be replayed and do not count in any figure:"]
         lines += [f"  - {line}" for line in summary.broken]
     if summary.notes:
-        lines += [f"- of {len(summary.notes)} clips not all was heard:"]
+        lines += [f"- notes on {len(summary.notes)} clips:"]
         lines += [f"  - {name}: {'; '.join(notes)}" for name, notes in summary.notes.items()]
     if report:
         lines += [
             "",
-            f"F1 in percent against {summary.truth}, counted by sed_eval: clips, segments of 1 s, events (onset within "
-            "200 ms, offset within 200 ms or 20 % of the event, whichever is more). Micro is F1 of all classes' counts "
-            "together. Macro is the mean over the classes that the truth holds; one that was never found counts as 0 "
-            "(sed_eval leaves it out).",
+            f"F1 in percent against {summary.truth}. {F1_EXPLAINED}",
             "",
             report.table(),
             "",

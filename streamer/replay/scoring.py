@@ -1,4 +1,4 @@
-"""How right events and tags are: clip, segment and event F1, micro and macro, counted by sed_eval."""
+"""Scores events and tags: clip, segment and event F1, micro and macro, as counted by sed_eval."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from streamer.errors import TruthError
 from streamer.replay.truth import LabelledEvent, Truth
 
 Kind: TypeAlias = Literal["clip", "segment", "event"]
-"""What is counted: clips that have a class, segments of 1 s in which it is heard, its events."""
+"""What is counted: clips that have a class, segments of 1 s in which it is active, or its events."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SEGMENT_S = 1.0
 """Length of a segment (paper section 4.3.2, DCASE 2018 task 4)."""
 ONSET_COLLAR_S = 0.2
-"""Largest distance of a right onset from the true one; an offset may be as far, or `OFFSET_SHARE` of the event."""
+"""Collar of an onset; that of an offset is the same, or `OFFSET_SHARE` of the event if that is more."""
 OFFSET_SHARE = 0.2
 _PADDING_S = 0.1
-"""Codecs pad a clip's end by up to two frames of AAC: that makes no segment of its own."""
+"""Codecs pad a clip's end by up to two frames of AAC, which must not add a segment."""
+F1_EXPLAINED = (
+    "As in sed_eval, F1 is counted in clips, in segments of 1 s, and in events (onset within 200 ms; offset within "
+    "200 ms or 20 % of the event, whichever is more). Micro F1 is that of the counts of all classes together. Macro F1 "
+    "is the mean over the classes in the truth; a class that was never found counts as 0 (sed_eval leaves it out)."
+)
+"""What the figures of a `Report` mean, for those who read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class ClipPrediction:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How often a class is there, was said to be there, and both: in clips, segments or events."""
+    """How many clips, segments or events of a class are true, how many were found, and how many are both."""
 
     true: int
     found: int
@@ -42,7 +48,7 @@ class Counts:
 
     @property
     def f1(self) -> float | None:
-        """0 to 1; None where the class is neither there nor found."""
+        """0 to 1; None if the class is neither in the truth nor found."""
         return 2 * self.right / (self.true + self.found) if self.true + self.found else None
 
 
@@ -56,7 +62,7 @@ class ClassReport:
     event: Counts
 
     def counts(self, kind: Kind) -> Counts:
-        """Those of `kind`."""
+        """The counts of `kind`."""
         return {"clip": self.clip, "segment": self.segment, "event": self.event}[kind]
 
 
@@ -64,21 +70,21 @@ class ClassReport:
 class Report:
     """Scores of a set of clips, 0 to 1.
 
-    A tag is right in a clip that has the class; a segment of 1 s when the class is active in it; an event
-    when its onset is within 200 ms, and its offset within 200 ms or 20 % of the event, whichever is more.
+    A tag is right if the clip has the class; a segment of 1 s, if the class is active in it; an event, if its onset is
+    within 200 ms of the true one, and its offset within 200 ms or 20 % of the event, whichever is more.
 
-    Micro and macro are sed_eval's, but for this: in the macro mean a class that is there and was never
-    found counts as 0. sed_eval leaves it out of its mean, which pays a model for silence. Both leave out a
-    class that is not there, so false alarms of it count in the micro figure alone.
+    Micro and macro are sed_eval's, with one exception: a class that is in the truth and was never found counts as 0 in
+    the macro mean. sed_eval leaves it out, which rewards silence. Both leave out a class that is not in the truth, so
+    its false alarms count in the micro figure alone.
     """
 
     classes: tuple[ClassReport, ...]
     clips: int
-    strong: bool  # False: the truth has no times, segment and event scores mean nothing
+    strong: bool  # False: the truth has no times, so segment and event scores mean nothing
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What the truth allows to be counted."""
+        """The kinds that can be counted against the truth."""
         return KINDS if self.strong else ("clip",)
 
     def total(self, kind: Kind) -> Counts:
@@ -89,34 +95,34 @@ class Report:
         )
 
     def micro_f1(self, kind: Kind) -> float | None:
-        """F1 of the counts of all classes together; None if nothing is there and nothing was found."""
+        """F1 of the counts of all classes together; None if nothing is true and nothing was found."""
         return self.total(kind).f1
 
     def macro_f1(self, kind: Kind) -> float | None:
-        """The mean F1 of the classes that are there; None if none is."""
+        """The mean F1 of the classes in the truth; None if there are none."""
         there = [one.f1 for report in self.classes if (one := report.counts(kind)).true and one.f1 is not None]
         return fmean(there) if there else None
 
     @property
     def clip_f1(self) -> float:
-        """Macro F1 of the tags; 0 where there is none."""
+        """Macro F1 of the tags; 0 if there is none."""
         return self.macro_f1("clip") or 0.0
 
     @property
     def segment_f1(self) -> float:
-        """Macro F1 in segments; 0 where there is none."""
+        """Macro F1 of segments; 0 if there is none."""
         return self.macro_f1("segment") or 0.0
 
     @property
     def event_f1(self) -> float:
-        """Macro F1 of events; 0 where there is none."""
+        """Macro F1 of events; 0 if there is none."""
         return self.macro_f1("event") or 0.0
 
     def json(self) -> dict[str, Any]:
-        """The figures as JSON-able values: F1 (0 to 1) and counts, over all and for each class.
+        """The figures as JSON-able values: F1 (0 to 1) and counts, overall and for each class.
 
-        `clip_f1`, `segment_f1` and `event_f1` are the macro figures by the names that they had before the
-        micro figures came.
+        `clip_f1`, `segment_f1` and `event_f1` are the macro figures, under the names that they had before micro F1 was
+        added.
         """
         means = {"clip": self.clip_f1, "segment": self.segment_f1, "event": self.event_f1}
         return {
@@ -131,10 +137,10 @@ class Report:
 
     @classmethod
     def of_json(cls, figures: Mapping[str, Any]) -> Report:
-        """The report whose `json` is `figures`: all figures follow from its counts, so an older one has them too.
+        """The report whose `json` is `figures`. All figures follow from the counts, so an older one has them too.
 
         Raises:
-            KeyError, TypeError, AttributeError: `figures` is none.
+            KeyError, TypeError, AttributeError: `figures` is not from a report.
 
         """
         strong = all("event" in row for row in figures["classes"].values())
@@ -154,7 +160,7 @@ class Report:
         )
 
     def table(self) -> str:
-        """A Markdown table: a row a class with its number of true clips and events, and the means below, in percent."""
+        """A Markdown table in percent: a row per class with its numbers of true clips and events, then the means."""
         rows = [["class", "clips", "events", "clip F1", "segment F1", "event F1"], ["-"] * 6]
         for one in self.classes:
             rows.append(self._row(one.label, one.clip.true, one.event.true, [one.counts(kind).f1 for kind in KINDS]))
@@ -182,19 +188,19 @@ def evaluate(
     classes: Sequence[str],
     durations_s: Mapping[str, float],
 ) -> Report:
-    """Score what was found in clips against the truth, by sed_eval's own counts.
+    """Score the predictions for clips against the truth, with sed_eval's own counts.
 
     Args:
-        truth: annotations; clips of it that are not in `predictions` are left out.
-        predictions: what was found, by the truth's file names; a clip without events is scored too.
+        truth: annotations; its clips that are not in `predictions` are left out.
+        predictions: by the truth's file names; a clip without events is scored too.
         classes: the model's classes, in the order of the report.
-        durations_s: of each predicted clip's media, which may differ from what its name says.
+        durations_s: of each clip's media, by the same names.
 
     Raises:
-        TruthError: the truth has a class that is none of `classes`, or does not speak of a clip.
+        TruthError: the truth has a class that is not one of `classes`, or lacks a clip.
 
     """
-    # sed_eval takes half a second to import and warns of its own dependencies: only who scores pays that.
+    # sed_eval takes half a second to import, and its dependencies warn: only scoring pays for that.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sed_eval.audio_tag import AudioTaggingMetrics
@@ -207,7 +213,7 @@ def evaluate(
     event = EventBasedMetrics(event_label_list=labels, t_collar=ONSET_COLLAR_S, percentage_of_length=OFFSET_SHARE)
     for name, prediction in predictions.items():
         if name not in truth.tags:
-            raise TruthError(f"{truth.source}: does not speak of {name}")
+            raise TruthError(f"{truth.source}: does not have {name}")
         clip.evaluate([_tag_item(truth.tags[name])], [_tag_item(prediction.tags)])
         if truth.strong:
             true, found = _event_items(truth.events[name]), _event_items(prediction.events)
@@ -245,9 +251,9 @@ def _counts_json(counts: Counts) -> dict[str, float | int | None]:
     return {"true": counts.true, "found": counts.found, "right": counts.right, "f1": counts.f1}
 
 
-def percent(score: float | None) -> str:
-    """A score of 0 to 1 in percent, as tables have it."""
-    return "–" if score is None else f"{100 * score:.2f}"
+def percent(score: float | None, digits: int = 2) -> str:
+    """A score of 0 to 1 in percent, for a table."""
+    return "–" if score is None else f"{100 * score:.{digits}f}"
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -1,9 +1,8 @@
-"""Truth files in DCASE's form: what is annotated, clip by clip.
+"""Truth files in DCASE's format: the annotations of clips.
 
-A truth file is tab-separated with a header: `filename onset offset event_label` (strong; a row with
-nothing behind the file name is a clip without events) or `filename event_labels` (weak; labels
-separated by commas). File names are written and read by the rule of `streamer.escapes`. A name may have
-folders in front; it then speaks of the clip in these folders alone.
+A truth file is tab-separated with a header: `filename onset offset event_label` (strong; a row with only a file name is
+a clip without events) or `filename event_labels` (weak; labels are separated by commas). File names are escaped by
+`streamer.escapes`. A name may have folders in front; it then matches only the clip in these folders.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ UNLABELLED_HEADER = ("filename",)
 
 @dataclass(frozen=True, slots=True)
 class LabelledEvent:
-    """One event as annotators write it, in seconds from the clip's beginning."""
+    """An annotated event, in seconds from the clip's start."""
 
     onset_s: float
     offset_s: float
@@ -37,7 +36,7 @@ class LabelledEvent:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is annotated: every clip of the file, those without events too."""
+    """The annotations of all clips in the file, including those without events."""
 
     source: str  # the file, for messages
     events: Mapping[str, tuple[LabelledEvent, ...]]  # file name -> events; empty for a weak truth
@@ -50,9 +49,9 @@ class Truth:
         object.__setattr__(self, "_names", NameIndex(self.tags))
 
     def name_of(self, clip: str) -> str | None:
-        """The truth's file name that is meant by `clip`; None if it does not speak of it.
+        """The file name in the truth that matches `clip`; None if none does.
 
-        This is the one rule by which media and annotations belong together, wherever they do:
+        This is the only rule that matches media with annotations, everywhere:
 
         1. the name with which the clip's path ends, the longest if there are several: `001.wav` is meant by
            a clip of any folder, `kitchen/001.wav` only by the one in a folder `kitchen`;
@@ -64,21 +63,21 @@ class Truth:
             clip: a path or URL; an absolute path where folders should count.
 
         Raises:
-            TruthError: several names are meant equally well, as `x.wav` and `x.flac` are by `x.mp4`.
+            TruthError: several names match equally well, as `x.wav` and `x.flac` do for `x.mp4`.
 
         """
         try:
             return self._names.find(clip)
         except AmbiguousNameError as error:
             raise TruthError(
-                f"{self.source}: {clip} could be {error} there: name it there as it is, with its suffix"
+                f"{self.source}: {clip} matches {error}; give its name there with the right suffix"
             ) from None
 
     def names_of(self, clips: Sequence[str]) -> dict[str, str]:
-        """Each of `clips` with the truth's name for it (`name_of`), without those of which it does not speak.
+        """The truth's name for each of `clips` that it has (`name_of`).
 
         Raises:
-            TruthError: a clip could be several rows, or a row is meant by two clips.
+            TruthError: a clip matches several names, or two clips match one name.
 
         """
         found = {clip: name for clip in clips if (name := self.name_of(clip)) is not None}
@@ -87,13 +86,13 @@ class Truth:
             other = clip_of.setdefault(name, clip)
             if other != clip:
                 raise TruthError(
-                    f"{self.source}: {other} and {clip} are both {name} there: leave one out, or name both there "
-                    "with as much of their path as tells them apart"
+                    f"{self.source}: {other} and {clip} both match {name}; leave one out, or add as many folders to "
+                    "the names in the file as tell them apart"
                 )
         return found
 
     def check_classes(self, classes: Sequence[str]) -> None:
-        """Raises `TruthError` if a label is none of `classes`."""
+        """Raise `TruthError` if a label is not one of `classes`."""
         for name, labels in self.tags.items():
             for label in sorted(labels - set(classes)):
                 raise TruthError(
@@ -103,13 +102,13 @@ class Truth:
 
 
 def labelled(events: Iterable[Offset]) -> tuple[LabelledEvent, ...]:
-    """Tracked events in an annotator's terms, by onset."""
+    """Events as annotations, sorted by onset."""
     found = (LabelledEvent(seconds(event.onset), seconds(event.offset), event.label) for event in events)
     return tuple(sorted(found, key=lambda event: (event.onset_s, event.label)))
 
 
 def read_truth(path: Path, *, labels: bool = True) -> Truth:
-    """Read a truth file, strong or weak by its header; without `labels` one with the header `filename` will do too.
+    """Read a truth file, strong or weak; without `labels`, one with only the column `filename` is accepted too.
 
     Raises:
         TruthError: it can't be read; the error names the line.
@@ -122,7 +121,7 @@ def read_truth(path: Path, *, labels: bool = True) -> Truth:
         raise TruthError(f"{path}: can't read the truth: {what}") from None
     header = tuple(field.strip() for field in lines[0].split("\t")) if lines else ()
     if labels and header == UNLABELLED_HEADER:
-        raise TruthError(f"{path}: lists clips, but says nothing of what is in them")
+        raise TruthError(f"{path}: lists clips, but has no annotations")
     if header not in (STRONG_HEADER, WEAK_HEADER, UNLABELLED_HEADER):
         raise TruthError(
             f"{path}: the first line must be the tab-separated header '{' '.join(STRONG_HEADER)}' "
@@ -162,10 +161,10 @@ def read_truth(path: Path, *, labels: bool = True) -> Truth:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a table in UTF-8, with names of other bytes as the file system gives them.
+    """The lines of a table in UTF-8; names that are not UTF-8 come out as the file system gives them.
 
-    A table that was made from a folder's listing holds its names byte by byte, whatever they are; that the
-    file is text at all is seen in its first line.
+    A table that was made from a folder's listing has its names byte for byte, in any encoding. Only its first line must
+    be UTF-8, which shows that the file is text.
 
     Raises:
         OSError: it can't be read.
@@ -181,34 +180,34 @@ def lines_of(path: Path) -> list[str]:
 
 
 def name_in(text: str) -> str:
-    """A file name as the file system has it. Quotes around it are those that spreadsheets and csv modules write."""
+    """A file name as the file system has it, without the quotes that spreadsheets and csv modules add."""
     text = text.strip(" ")
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1].replace('""', '"')
-    if not text or "://" in text:  # a URL has two slashes there
+    if not text or "://" in text:  # normalising would remove one of a URL's slashes
         return text
     return posixpath.normpath(unescaped(text))
 
 
 def strong_tsv(events: Mapping[str, Sequence[LabelledEvent]]) -> str:
-    """File name -> events as a strong truth file's text."""
+    """The text of a strong truth file; `events` by file name."""
     return "\t".join(STRONG_HEADER) + "\n" + "".join(strong_rows(name, row) for name, row in events.items())
 
 
 def strong_rows(name: str, events: Sequence[LabelledEvent]) -> str:
-    """One clip's rows of a strong truth file; a clip without events is a row of its name alone."""
+    """A clip's rows of a strong truth file; a clip without events has one row with only its name."""
     shown = escaped(name)
     rows = [f"{shown}\t{event.onset_s:.3f}\t{event.offset_s:.3f}\t{event.label}\n" for event in events]
     return "".join(rows) or f"{shown}\t\t\t\n"
 
 
 def weak_tsv(tags: Mapping[str, Iterable[str]]) -> str:
-    """File name -> classes as a weak truth file's text."""
+    """The text of a weak truth file; `tags` by file name."""
     return "\t".join(WEAK_HEADER) + "\n" + "".join(weak_row(name, labels) for name, labels in tags.items())
 
 
 def weak_row(name: str, labels: Iterable[str]) -> str:
-    """One clip's row of a weak truth file."""
+    """A clip's row of a weak truth file."""
     return f"{escaped(name)}\t{','.join(sorted(labels))}\n"
 
 

@@ -174,7 +174,7 @@ def test_a_clip_of_which_not_all_is_heard_has_a_note(
     assert notes["silent.wav"].startswith("digital silence, ")
     assert re.match(r"quieter than any room \(-\d+ dBFS\): ", notes["quiet.wav"])
     for name in ("cut.flac", "cut.mp4"):
-        assert re.fullmatch(r"only \d\.\d of its \d\.\d s are there: .*", notes[name]) or "damaged" in notes[name]
+        assert re.fullmatch(r"only \d\.\d of its \d\.\d s are present: .*", notes[name]) or "damaged" in notes[name]
     assert "damaged" in notes["damaged.flac"] or "no media" in notes["damaged.flac"]
 
 
@@ -196,14 +196,14 @@ def test_clips_and_truth_need_not_be_the_same(
         (["{clips}", "--scores"], UsageError, "--report FOLDER"),
         (["{clips}", "--model", "{clips}"], BundleError, "bundle.json can't be read"),
         (["{clips}", "--truth", "{clips}/notes.md"], TruthError, "the first line must be"),
-        (["{tmp}/empty"], UsageError, "the folder holds no clips"),
+        (["{tmp}/empty"], UsageError, "no clips in this folder"),
         (["{tmp}/list.tsv"], UsageError, "neither a clip nor a listing of clips"),
         (["{tmp}/blank.txt"], UsageError, "the listing names no clips"),
         (["{tmp}/other.tsv", "--truth", "{tmp}/foreign.tsv"], TruthError, "class 'Bog' of -c.mp4 .* did you mean Dog"),
         (["{tmp}/other.tsv", "--truth", "{tmp}/nothing.tsv"], TruthError, "has none of the clips"),
-        (["{clips}", "--report", "{clips}/notes.md"], UsageError, "can't make the folder"),
-        (["http://h/x.wav?id=1", "http://h/x.wav?id=2"], UsageError, "could not tell .* apart"),
-        (["{clips}/-c.mp4", "{tmp}/-c.mp4", "--truth", "{tmp}/c.tsv"], TruthError, "-c.mp4 and .*-c.mp4 are both -c"),
+        (["{clips}", "--report", "{clips}/notes.md"], UsageError, "can't create the folder"),
+        (["http://h/x.wav?id=1", "http://h/x.wav?id=2"], UsageError, "would have the same name"),
+        (["{clips}/-c.mp4", "{tmp}/-c.mp4", "--truth", "{tmp}/c.tsv"], TruthError, "-c.mp4 and .*-c.mp4 both match -c"),
     ],
 )
 def test_what_can_not_be_done_is_one_line(

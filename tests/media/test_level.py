@@ -1,4 +1,4 @@
-"""How loud an input is, and whether there is anything to hear in it."""
+"""The level of an input, and whether it holds any sound."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ SINE = tone(3, RATE, level=0.5)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
 
 
-def test_levels_are_those_of_the_books() -> None:
-    """A sine of half of full scale has a peak of -6.02 dBFS and an RMS of -9.03; a second each, and what is left."""
+def test_levels_match_their_definitions() -> None:
+    """A sine of half of full scale has a peak of -6.02 dBFS and an RMS of -9.03; whole seconds and the rest."""
     levels = measured(SINE[None, : 2 * RATE + 2_000])
     assert [level.seconds for level in levels] == [1, 1, 0.25]
     for level in levels:
@@ -92,7 +92,7 @@ def test_sound_of_any_length_is_measured(length: int) -> None:
         ("out_of_range", 1e6 * NOISE[None], None),
     ],
 )
-def test_what_levels_say(state: str, channels: Floats, channel: int | None) -> None:
+def test_the_state_of_an_input(state: str, channels: Floats, channel: int | None) -> None:
     levels = measured(channels, channel=channel)
     assert input_state(levels) == state
     detail = input_detail(input_state(levels), levels)
@@ -108,7 +108,7 @@ def test_what_levels_say(state: str, channels: Floats, channel: int | None) -> N
         ("too_quiet", TOO_QUIET_S, stereo(1e-5 * SINE, 1e-5 * SINE)),
     ],
 )
-def test_a_stream_is_given_time(state: str, seconds: int, channels: Floats) -> None:
+def test_a_state_is_reported_only_once_it_has_lasted(state: str, seconds: int, channels: Floats) -> None:
     (good, *_), (bad, *_) = measured(stereo(SINE, SINE)), measured(channels)
     watch = InputWatch()
     assert (watch.state, watch.level, watch.detail) == ("unknown", None, "")
@@ -125,7 +125,7 @@ def test_a_stream_is_given_time(state: str, seconds: int, channels: Floats) -> N
     assert watch.level == good
 
 
-def test_nothing_was_heard() -> None:
+def test_the_state_is_unknown_before_any_audio() -> None:
     assert input_state([]) == "unknown"
     assert input_detail("unknown", []) == ""
     assert LevelMeter().flush() == []
@@ -149,7 +149,7 @@ def test_levels_of_decoded_files(tmp_path: Path, codec: str) -> None:
 
 
 def test_floats_that_are_integers_are_out_of_range(tmp_path: Path) -> None:
-    """24 bits in 32, which FFmpeg takes for another format: its floats are then no sound."""
+    """24 bits in 32, which FFmpeg takes for another format, so that its floats are garbage."""
     path = tmp_path / "a.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)

@@ -1,4 +1,4 @@
-"""Whether a source is live, by what real servers, pipes and files do, whatever they are called."""
+"""Whether a source is live, by what real servers, pipes and files do, whatever their names."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def live(url: str | Path) -> bool:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.flac", "a.ts", "a.mkv", "a.mp4", "fragments.mp4"])
-def test_files_are_recordings_with_any_name_on_disk_and_on_a_web_server(clips: Path, tmp_path: Path, name: str) -> None:
+def test_files_are_recordings_under_any_name_on_disk_and_on_a_web_server(
+    clips: Path, tmp_path: Path, name: str
+) -> None:
     nameless = tmp_path / "nameless"
     nameless.write_bytes((clips / name).read_bytes())
     with http_server(tmp_path) as base:
@@ -101,7 +103,7 @@ def test_without_a_length_the_header_decides(clips: Path, name: str, expected: b
         assert live(f"{base}/{name}") == expected
 
 
-def test_a_length_that_no_recording_has_is_no_length(clips: Path) -> None:
+def test_an_impossible_length_is_ignored(clips: Path) -> None:
     with without_length(clips, str(2**62)) as base:
         assert live(f"{base}/a.mp3")
 
@@ -113,14 +115,14 @@ def test_a_playlist_is_live_until_it_has_ended(clips: Path, name: str, expected:
         assert live(f"{base}/{name}.m3u8") == expected
 
 
-def test_an_ended_playlist_gives_all_and_ends(clips: Path) -> None:
+def test_an_ended_playlist_is_read_completely_and_ends(clips: Path) -> None:
     with http_server(clips) as base, open_media(f"{base}/ended.m3u8", SOUND) as media:
         chunks = [item for item in media if isinstance(item, Chunk)]
     assert sum(len(one.samples) for one in chunks) == pytest.approx(4 * RATE_HZ, rel=0.03)
 
 
 @needs_ffmpeg
-def test_what_is_pushed_is_live(clips: Path) -> None:
+def test_pushed_media_is_live(clips: Path) -> None:
     with live_ts(clips / "a.ts") as url:
         assert live(url)
     with rtmp_server(make_clip(clips / "a.flv", audio="aac", rate_hz=44_100, samples=tone(4, 44_100))) as url:
@@ -150,7 +152,7 @@ except SourceError as error:
 
 
 def said(name: str, stdin: Any) -> str:
-    """What a process says of the source `name` with that standard input: its samples, or what is wrong."""
+    """What a process reports for the source `name` with that standard input: its samples or the error."""
     command = [sys.executable, "-c", _LENGTH, name]
     done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
@@ -164,13 +166,13 @@ def test_standard_input_is_read_from_a_file_and_from_a_pipe(clips: Path, name: s
         assert said(name, cat.stdout) == str(4 * RATE_HZ)
 
 
-def test_a_file_on_standard_input_can_have_its_index_at_its_end(clips: Path) -> None:
+def test_a_file_on_standard_input_may_have_its_index_at_the_end(clips: Path) -> None:
     late_index = make_clip(clips / "late.mp4", audio="aac", rate_hz=48_000, samples=tone(4, 48_000))
     with late_index.open("rb") as file:
         assert int(said("-", file)) == pytest.approx(4 * RATE_HZ, rel=0.03)
 
 
-def test_what_is_wrong_with_standard_input_is_said_in_a_line(clips: Path, tmp_path: Path) -> None:
+def test_errors_of_standard_input_are_one_line(clips: Path, tmp_path: Path) -> None:
     assert said("-", subprocess.DEVNULL).startswith("-: ")
     text = tmp_path / "notes"
     text.write_text("hello\n" * 100)
@@ -198,7 +200,7 @@ def test_a_fifo_waits_for_its_writer_and_ends_with_it(clips: Path, tmp_path: Pat
 
     writer = threading.Thread(target=write)
     writer.start()
-    # The time limits of a network hold for no pipe.
+    # Network time limits do not apply to pipes.
     with open_media(str(fifo), SOUND, MediaOptions(open_timeout_s=0.1, read_timeout_s=0.1)) as media:
         assert not media.live
         assert not media.rewinds
@@ -238,7 +240,7 @@ def test_waiting_for_the_writer_of_a_fifo_can_be_interrupted(tmp_path: Path) -> 
         ("pipe:987", None, "pipe", False),
     ],
 )
-def test_what_is_tried_again_before_it_has_ever_been_open(
+def test_which_sources_are_retried_before_they_were_ever_opened(
     url: str, format_name: str | None, carrier: str, again: bool
 ) -> None:
     with open(os.devnull, "rb") as nothing:
@@ -267,7 +269,7 @@ def broken_off(folder: Path) -> Callable[..., http.server.BaseHTTPRequestHandler
     return Handler
 
 
-def test_what_breaks_on_the_network_is_not_blamed_on_a_disk(clips: Path) -> None:
+def test_a_network_failure_is_not_blamed_on_a_disk(clips: Path) -> None:
     with (
         serving(broken_off(clips)) as base,
         open_media(f"{base}/a.wav", SOUND) as media,

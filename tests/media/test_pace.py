@@ -1,4 +1,4 @@
-"""How evenly media comes, on a clock of the test's own."""
+"""How evenly media arrives, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ PACKET_S = 0.02
 
 
 class Reader:
-    """Reads packets of 20 ms from a source, and may be held up between two of them."""
+    """Reads packets of 20 ms from a source, and may be delayed between two of them."""
 
     def __init__(self, opening_s: float = 0.0) -> None:
         self.pace = Pace(opening_s)
         self.now_s = 1000.0
 
     def wait(self, waited_s: float) -> Arrival:
-        """One packet that comes after `waited_s`."""
+        """One packet that arrives after `waited_s`."""
         self.now_s += waited_s
         self.pace.push(self.now_s, waited_s, PACKET_S)
         return self.pace.arrival(self.now_s)
 
     def burst(self, seconds: float, *, held_up_s: float = 0.0002) -> Arrival:
-        """Media that is there at once; the reader is busy elsewhere for `held_up_s` before each packet."""
+        """Media that is available at once; the reader is busy elsewhere for `held_up_s` before each packet."""
         arrival = self.pace.arrival(self.now_s)
         for _ in range(round(seconds / PACKET_S)):
             self.now_s += held_up_s
@@ -32,7 +32,7 @@ class Reader:
         return arrival
 
 
-def test_what_comes_evenly_has_no_lead_and_excuses_no_pause() -> None:
+def test_even_media_has_no_lead_and_no_patience() -> None:
     reader = Reader()
     arrivals = [reader.wait(PACKET_S) for _ in range(3000)]
     assert max(abs(one.lead_s) for one in arrivals) < 0.3
@@ -40,7 +40,7 @@ def test_what_comes_evenly_has_no_lead_and_excuses_no_pause() -> None:
 
 
 @pytest.mark.parametrize("segment_s", [2.0, 6.0, 10.0, 20.0])
-def test_a_burst_is_due_as_it_plays_and_excuses_the_pause_behind_it(segment_s: float) -> None:
+def test_a_burst_is_due_as_it_plays_and_allows_for_the_pause_after_it(segment_s: float) -> None:
     reader = Reader()
     began_s = reader.now_s
     reader.burst(3 * segment_s)  # what a playlist holds at the start
@@ -54,8 +54,8 @@ def test_a_burst_is_due_as_it_plays_and_excuses_the_pause_behind_it(segment_s: f
     assert last.patience_s == pytest.approx(1.5 * segment_s, rel=0.2)  # the start is forgotten
 
 
-def test_a_segment_over_a_slow_line_excuses_its_pause_too() -> None:
-    """It comes at twice its speed: there is never a moment in which it is all there at once."""
+def test_a_segment_over_a_slow_line_allows_for_its_pause_too() -> None:
+    """It arrives at twice real time, so it is never all available at once."""
     reader = Reader()
     for _ in range(500):
         arrival = reader.wait(PACKET_S / 2)
@@ -63,7 +63,7 @@ def test_a_segment_over_a_slow_line_excuses_its_pause_too() -> None:
     assert arrival.patience_s >= 5.0
 
 
-def test_a_hiccup_of_an_even_source_gives_no_lead_to_what_follows() -> None:
+def test_a_hiccup_of_an_even_source_gives_no_lead_to_later_media() -> None:
     reader = Reader()
     for _ in range(100):
         reader.wait(PACKET_S)
@@ -74,8 +74,8 @@ def test_a_hiccup_of_an_even_source_gives_no_lead_to_what_follows() -> None:
     assert arrival.lead_s == pytest.approx(0.0, abs=0.3)
 
 
-def test_a_reader_that_is_held_up_falls_behind_and_the_source_is_not_blamed() -> None:
-    """A machine at half the speed: media is there, and the reader can't take it."""
+def test_a_delayed_reader_is_not_taken_for_a_burst() -> None:
+    """A machine at half speed: media is available, but the reader can't keep up."""
     reader = Reader()
     for _ in range(100):
         reader.wait(PACKET_S)
@@ -83,7 +83,7 @@ def test_a_reader_that_is_held_up_falls_behind_and_the_source_is_not_blamed() ->
     assert arrival.lead_s == pytest.approx(-20.0, abs=0.5)
 
 
-def test_what_gathered_while_an_even_source_was_opened_is_no_burst() -> None:
+def test_media_queued_while_opening_an_even_source_is_no_burst() -> None:
     reader = Reader(opening_s=3.0)
     reader.burst(3.0)
     for _ in range(100):

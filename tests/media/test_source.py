@@ -41,7 +41,7 @@ PICTURES = Want(frozenset(), pictures=True)
 
 @dataclass
 class Taken:
-    """What one epoch gave."""
+    """The media of one epoch."""
 
     chunks: list[Chunk] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
@@ -95,7 +95,7 @@ def take(url: str | Path, want: Want = ALL, options: MediaOptions | None = None)
 
 
 def take_live(url: str, want: Want = ALL, options: MediaOptions | None = None) -> tuple[list[Taken], SourceError]:
-    """The epochs of a live source, and what ended it."""
+    """The epochs of a live source, and the error that ended it."""
     items: list[MediaItem] = []
     with open_media(url, want, options) as media:
         assert media.live
@@ -105,12 +105,12 @@ def take_live(url: str, want: Want = ALL, options: MediaOptions | None = None) -
 
 
 def onset_s(samples: Floats, rate_hz: int = MAIN) -> float:
-    """When it first gets loud."""
+    """When it first becomes loud."""
     return float(np.argmax(np.abs(samples) > 0.1)) / rate_hz
 
 
 def error_of(url: str | Path, want: Want = ALL, options: MediaOptions | None = None) -> SourceError:
-    """The error that opening and reading gives; it has one line and knows no other exception."""
+    """The error of opening or reading; it has one line and no other exception attached."""
     with pytest.raises(SourceError) as caught, open_media(str(url), want, options) as media:
         list(media)
     error = caught.value
@@ -159,7 +159,7 @@ def test_sample_counts_and_positions(
     for out_hz in (22_100, 16_000):
         samples = taken.audio(out_hz)
         assert 3.0 * out_hz <= len(samples) <= (3.0 + slack_s) * out_hz
-        # MP3 and AAC in containers that can't tell the encoder's delay begin up to 50 ms late.
+        # MP3 and AAC in containers that can't state the encoder's delay begin up to 50 ms late.
         assert onset_s(samples, out_hz) == pytest.approx(1.0, abs=0.06 if slack_s or audio == "mp3" else 0.002)
 
 
@@ -243,7 +243,7 @@ def test_audio_only_video_only_both(tmp_path: Path) -> None:
 
 
 def test_two_audio_parameter_sets_in_one_stream(tmp_path: Path) -> None:
-    """MPEG-TS with AAC says rate and channels in each packet; joining two files changes them on the way."""
+    """MPEG-TS with AAC states rate and channels in each packet; joining two files changes them midway."""
     first = make_clip(tmp_path / "1.ts", rate_hz=48_000, layout="stereo", samples=tone(2, 48_000))
     second = make_clip(
         tmp_path / "2.ts", rate_hz=16_000, layout="mono", samples=tone(2, 16_000), retime=lambda t: t + 2.02
@@ -260,7 +260,7 @@ def test_two_audio_parameter_sets_in_one_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fps", [2, 5, 12, 15, 25, 60])
-def test_each_cell_gets_the_nearest_picture_and_no_other_is_made(tmp_path: Path, fps: int) -> None:
+def test_each_cell_gets_the_nearest_picture_and_no_other_is_converted(tmp_path: Path, fps: int) -> None:
     clip = make_clip(tmp_path / "a.mp4", seconds=3, audio=None, video="h264", fps=fps, size=(256, 256))
     taken = take(clip, PICTURES)
     shown = np.array([round(Fraction(i, fps) * MAIN) for i in range(3 * fps)])
@@ -293,7 +293,7 @@ def test_chooser_against_brute_force(gaps: list[int], first: int) -> None:
     assert set(got) <= wanted
 
 
-def test_slow_pictures_come_at_once() -> None:
+def test_slow_pictures_are_returned_at_once() -> None:
     chooser = PictureChooser()
     chooser.push(0, lambda: np.zeros(0, np.uint8))
     assert [f.at for f in chooser.push(MAIN, lambda: np.zeros(0, np.uint8))] == [0, MAIN]
@@ -311,7 +311,7 @@ def test_scaling_is_torchvisions(size: tuple[int, int]) -> None:
     assert np.percentile(error, 99) <= 4
 
 
-def test_sideways_film_is_turned_upright() -> None:
+def test_rotated_video_is_turned_upright() -> None:
     upright = picture(3, width=360, height=640)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(upright, -1)), format="rgb24")
     plain = Scaler().pixels(av.VideoFrame.from_ndarray(upright, format="rgb24"))
@@ -319,7 +319,7 @@ def test_sideways_film_is_turned_upright() -> None:
     assert np.abs(turned.astype(int) - plain.astype(int)).mean() < 2
 
 
-def test_cover_art_is_no_film(tmp_path: Path) -> None:
+def test_cover_art_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "cover.mp4"
     with av.open(str(path), "w") as container:
         sound, cover = container.add_stream("aac", rate=48_000, layout="mono"), container.add_stream("mjpeg", rate=1)
@@ -348,7 +348,7 @@ def test_jitter_is_absorbed(tmp_path: Path) -> None:
     assert len(taken.audio()) == 4 * MAIN
 
 
-def test_short_hole_jumps_ahead_and_keeps_what_follows_in_place(tmp_path: Path) -> None:
+def test_a_short_hole_keeps_later_audio_in_place(tmp_path: Path) -> None:
     clip = make_clip(
         tmp_path / "a.mkv",
         audio="opus",
@@ -441,7 +441,7 @@ def test_overlap_is_dropped_and_counted() -> None:
     assert epoch.overlap_samples == 4_000 + 4_000
 
 
-def test_missing_timestamps_go_on_from_the_last() -> None:
+def test_missing_timestamps_continue_from_the_last() -> None:
     epoch = builder()
     items = list(epoch.push_audio(None, 8_000, part(1)))
     items += epoch.push_audio(Fraction(1), 8_000, part(1))
@@ -482,7 +482,7 @@ def test_audio_that_stops_does_not_stop_the_pictures() -> None:
     assert epoch.stray_pictures == 0
 
 
-def test_pictures_on_another_clock_are_left_out_while_audio_goes_on_and_end_the_epoch_once_it_is_gone() -> None:
+def test_pictures_on_another_clock_are_dropped_while_there_is_audio_and_end_the_epoch_once_it_is_gone() -> None:
     def black() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         return np.zeros((224, 224, 3), np.uint8)
 
@@ -543,7 +543,7 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path: Path, name: str, 
     assert len(taken.audio()) > 3 * MAIN  # it goes on behind the damage
 
 
-def test_file_cut_in_the_middle_gives_its_first_part(tmp_path: Path) -> None:
+def test_a_truncated_file_yields_its_first_part(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mkv", seconds=4, audio="opus", video="h264")
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     assert len(take(clip).audio()) > MAIN
@@ -617,7 +617,7 @@ def test_missing_devices() -> None:
 
 @pytest.mark.skipif(not Path("/usr/share/alsa/alsa.conf").exists(), reason="apt-get install libasound2-data")
 def test_alsa_records() -> None:
-    """ALSA's `null` device needs no hardware; what it gives is not defined."""
+    """ALSA's `null` device needs no hardware; its samples are undefined."""
     options = MediaOptions(format="alsa", ffmpeg={"sample_rate": "16000", "channels": "1"})
     with open_media("null", SOUND, options) as media:
         assert media.live
@@ -645,7 +645,7 @@ def test_importing_changes_nothing() -> None:
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port that accepts connections and never says anything."""
+    """A port that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(8)
@@ -723,7 +723,7 @@ def take_rtsp(clip: Path, transport: str) -> tuple[list[Taken], SourceError]:
 
 @pytest.fixture(scope="module")
 def rtsp_results(clips: dict[str, Path]) -> dict[tuple[str, str], tuple[list[Taken], SourceError]]:
-    """All cases at once: they wait for the clock, not for the processor."""
+    """All cases in parallel: they wait for the clock, not for the processor."""
     with ThreadPoolExecutor(len(RTSP_CASES)) as pool:
         running = {case: pool.submit(take_rtsp, clips[case[0]], case[1]) for case in RTSP_CASES}
         return {case: future.result() for case, future in running.items()}
@@ -731,7 +731,7 @@ def rtsp_results(clips: dict[str, Path]) -> dict[tuple[str, str], tuple[list[Tak
 
 @needs_rtsp
 @pytest.mark.parametrize("case", RTSP_CASES, ids=" ".join)
-def test_rtsp_gives_what_the_file_gives(
+def test_rtsp_yields_the_same_media_as_the_file(
     clips: dict[str, Path],
     rtsp_results: dict[tuple[str, str], tuple[list[Taken], SourceError]],
     case: tuple[str, str],
@@ -788,7 +788,7 @@ def test_rtsps(clips: dict[str, Path], tmp_path: Path) -> None:
 
 @dataclass
 class Reading:
-    """A reader in its own thread, as the daemon has them."""
+    """A reader in its own thread, as in the daemon."""
 
     media: Media
     items: list[MediaItem] = field(default_factory=list)
@@ -841,7 +841,7 @@ def test_rtsp_server_dies_and_comes_back(clips: dict[str, Path]) -> None:
 @needs_rtsp
 @pytest.mark.parametrize("how", ["freeze", "stall"])
 def test_rtsp_server_goes_silent(clips: dict[str, Path], how: str) -> None:
-    """`freeze`: the process stops, as with a cut cable. `stall`: RTCP goes on, only media stops."""
+    """`freeze`: the process stops, as with a cut cable. `stall`: only media stops, RTCP continues."""
     with RtspServer(clips["aac"]) as server, open_media(server.url(), ALL, MediaOptions(read_timeout_s=1)) as media:
         reading = Reading(media)
         reading.wait_until_heard(0.5)

@@ -1,4 +1,4 @@
-"""Steering: sound runs on its sample count, and only errors that last change its times."""
+"""Steering: audio is timed by its sample count, and only lasting errors change its times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Packet = tuple[Fraction | None, Floats]
 
 
 def packets(count: int, error_s: Callable[[int], float], *, size: int = PACKET, seed: int = 0) -> list[Packet]:
-    """Noise in packets; the timestamp of the n-th is off by `error_s(n)`, and rounded to ms."""
+    """Noise in packets; the timestamp of the n-th is off by `error_s(n)` and rounded to ms."""
     sound = np.random.default_rng(seed).uniform(-1, 1, count * size).astype(np.float32)
     return [
         (Fraction(round(1000 * (n * size / RATE + error_s(n))), 1000), sound[n * size : (n + 1) * size])
@@ -32,7 +32,7 @@ def packets(count: int, error_s: Callable[[int], float], *, size: int = PACKET, 
 
 
 def steered(items: Iterable[Packet], steering: Steering | None = None, rate_hz: int = RATE) -> list[Sound]:
-    """What comes out, in as few pieces as times allow."""
+    """The output, in as few pieces as its times allow."""
     steering = steering or Steering()
     out = [sound for time, samples in items for sound in steering.push(time, rate_hz, samples)] + steering.flush()
     runs: list[Sound] = []
@@ -61,7 +61,7 @@ def same(one: Sequence[Sound], other: Sequence[Sound]) -> bool:
     size=st.sampled_from([80, 160, 320, 1024]),
 )
 def test_no_jitter_up_to_60_ms_changes_anything(errors_ms: list[int], again: int, size: int) -> None:
-    """Whatever the pattern, if it comes back to where it was before it has stood for half a second."""
+    """Whatever the pattern, as long as it returns within half a second."""
     again = max(1, min(again, RATE // 2 // size - 1))
     items = packets(len(errors_ms), lambda n: (errors_ms[0] if n % again == 0 else errors_ms[n]) / 1000, size=size)
     (run,) = steered(items)
@@ -101,7 +101,7 @@ def test_a_minute_of_jitter(pattern: str) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 2, 5, 25, 47])
-def test_what_is_lost_from_an_exact_stream_is_missing_where_it_was(lost: int) -> None:
+def test_a_loss_from_an_exact_stream_leaves_a_hole_where_it_was(lost: int) -> None:
     items = packets(200, lambda _: 0.0)
     runs = steered(items[:100] + items[100 + lost :])
     assert [(run.time, len(run.samples)) for run in runs] == [
@@ -110,7 +110,7 @@ def test_what_is_lost_from_an_exact_stream_is_missing_where_it_was(lost: int) ->
     ]
 
 
-def test_many_losses_leave_every_sample_where_it_was() -> None:
+def test_many_losses_leave_every_sample_in_place() -> None:
     kept = np.random.default_rng(3).random(1_000) > 0.1
     kept[0] = kept[-40:] = True  # at the very end it could not be told from jitter
     items = packets(1_000, lambda _: 0.0, size=160)
@@ -121,7 +121,7 @@ def test_many_losses_leave_every_sample_where_it_was() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("lost_s", [0.4, 1.0, 1.9, 5.0])
-def test_a_real_hole_among_jitter_is_found_and_what_follows_is_right(pattern: str, lost_s: float) -> None:
+def test_a_real_hole_among_jitter_is_found_and_later_times_are_right(pattern: str, lost_s: float) -> None:
     items = packets(500, PATTERNS[pattern])
     lost = round(lost_s * RATE / PACKET)
     before, after = steered(items[:250] + items[250 + lost :])
@@ -137,7 +137,7 @@ def test_a_stray_timestamp_changes_nothing() -> None:
     assert np.array_equal(run.samples, joined(items))
 
 
-def test_a_jump_that_stays_is_believed_whichever_way() -> None:
+def test_a_lasting_jump_is_accepted_in_either_direction() -> None:
     for jump_s in (1_000.0, -1_000.0, 0.5, -0.5):
         items = packets(200, lambda n, jump_s=jump_s: 2_000 + (jump_s if n >= 100 else 0.0))  # type: ignore[misc]
         first, second = steered(items)
@@ -147,8 +147,8 @@ def test_a_jump_that_stays_is_believed_whichever_way() -> None:
 
 @pytest.mark.parametrize("ppm", [-1_000, -100, 100, 1_000])
 @pytest.mark.parametrize("jitter", ["exact", "uniform"])
-def test_a_sample_clock_that_is_off_is_followed(ppm: int, jitter: str) -> None:
-    """Of 400 s of a camera's sound by its timestamps, no sample is far from where it belongs."""
+def test_an_inaccurate_sample_clock_is_corrected(ppm: int, jitter: str) -> None:
+    """In 400 s of a camera's audio, no sample is far from where its timestamp puts it."""
     wrong = {**PATTERNS, "exact": exact}[jitter]
     (run,) = steered(packets(10_000, lambda n: n * PACKET / RATE * ppm / 1e6 + wrong(n)))
     lasts_s = 400 * (1 + ppm / 1e6)
@@ -158,7 +158,7 @@ def test_a_sample_clock_that_is_off_is_followed(ppm: int, jitter: str) -> None:
         assert len(run.samples) != 10_000 * PACKET
 
 
-def test_following_a_clock_keeps_a_tone() -> None:
+def test_correcting_a_clock_keeps_a_tone() -> None:
     sound = tone(60, RATE, hz=440)
     items = [
         (Fraction(n * PACKET, RATE) * Fraction(1_001, 1_000), sound[n * PACKET : (n + 1) * PACKET])
@@ -214,19 +214,19 @@ def test_at_most_half_a_second_is_held() -> None:
         assert steering.settled == (came == went)
 
 
-def test_without_timestamps_sound_runs_on() -> None:
+def test_audio_without_timestamps_is_continuous() -> None:
     items: list[Packet] = [(None, np.ones(PACKET, np.float32))] * 100
     (run,) = steered(items)
     assert (run.time, len(run.samples)) == (Fraction(0), 100 * PACKET)
 
 
-def test_little_without_timestamps_comes_out_at_the_end() -> None:
+def test_a_little_audio_without_timestamps_is_returned_at_the_end() -> None:
     assert steered([]) == []
     (run,) = steered([(None, np.ones(PACKET, np.float32))])
     assert (run.time, len(run.samples)) == (Fraction(0), PACKET)
 
 
-def test_what_came_before_the_first_timestamp_is_placed_by_it() -> None:
+def test_audio_before_the_first_timestamp_is_placed_by_it() -> None:
     items: list[Packet] = [(None, np.ones(PACKET, np.float32))] * 2 + packets(10, lambda _: 50.0)
     (run,) = steered(items)
     assert (run.time, len(run.samples)) == (50 - Fraction(2 * PACKET, RATE), 12 * PACKET)
@@ -236,7 +236,7 @@ def test_what_came_before_the_first_timestamp_is_placed_by_it() -> None:
 
 
 def arrivals(segment_s: float, seconds: float = 120, first_s: float = 0.0) -> list[Packet]:
-    """Segments of sound, each of which comes at once when it is complete; the first `first_s` seconds come together."""
+    """Segments of audio that each arrive at once when complete; the first `first_s` seconds arrive together."""
     each = PACKET / RATE
     return packets(
         round(seconds / each),
@@ -246,7 +246,7 @@ def arrivals(segment_s: float, seconds: float = 120, first_s: float = 0.0) -> li
 
 @pytest.mark.parametrize("segment_s", [0.5, 2, 6, 10, 20])
 @pytest.mark.parametrize("first_s", [0.0, 18.0])
-def test_bursts_leave_the_sound_whole(segment_s: float, first_s: float) -> None:
+def test_bursts_leave_the_audio_whole(segment_s: float, first_s: float) -> None:
     items = arrivals(segment_s, first_s=first_s)
     (run,) = steered(items, Steering(stamped_on_arrival=True))
     assert np.array_equal(run.samples, joined(items))

@@ -1,4 +1,4 @@
-"""Which track and channel is listened to, and what is said of it."""
+"""Which track and channel is used, and how it is described."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def peak(path: Path, track: int | str | None = None, channel: Channel = "mix") -
         (4, 5, 0.4, "flac 16000 Hz, 6 channels, number 5, track 4 of 4, fra"),
     ],
 )
-def test_a_track_and_a_channel_are_chosen_and_said(
+def test_a_track_and_a_channel_are_chosen_and_described(
     film: Path, track: int | str, channel: Channel, loud: float, said: str
 ) -> None:
     got, audio = peak(film, track, channel)
@@ -90,7 +90,7 @@ def test_a_track_and_a_channel_are_chosen_and_said(
         (3, 3, "there is no channel 3; its audio track has 2 channels"),
     ],
 )
-def test_what_is_not_there_gets_one_line_that_says_what_is(
+def test_a_missing_track_or_channel_is_one_line_that_lists_the_available_ones(
     film: Path, track: int | str, channel: Channel, words: str
 ) -> None:
     with pytest.raises(SourceError) as caught:
@@ -100,8 +100,8 @@ def test_what_is_not_there_gets_one_line_that_says_what_is(
     assert "\n" not in str(caught.value)
 
 
-def test_a_channel_that_goes_away_is_said(tmp_path: Path) -> None:
-    """MPEG-TS with AAC says how many channels there are in each packet."""
+def test_a_channel_that_disappears_is_reported(tmp_path: Path) -> None:
+    """MPEG-TS with AAC states the number of channels in each packet."""
     first = make_clip(tmp_path / "1.ts", rate_hz=RATE, layout="stereo", samples=tone(2, RATE))
     second = make_clip(tmp_path / "2.ts", rate_hz=RATE, samples=tone(2, RATE), retime=lambda time_s: time_s + 2.05)
     (tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())

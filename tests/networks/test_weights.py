@@ -430,7 +430,7 @@ def test_a_stalled_server_is_given_up_in_time(server: Server, tmp_path: Path) ->
     fetch(server, tmp_path)
     server.answers = ["stall 0"]
     began = time.monotonic()
-    with pytest.raises(WeightsError, match=r"stalled: nothing came for 0\.3 s \(tried 3 times\); check"):
+    with pytest.raises(WeightsError, match=r"stalled: no data for 0\.3 s \(tried 3 times\); check"):
         fetch(server, tmp_path, "0" * 64)
     assert time.monotonic() - began < 3
     assert [name for name in left(tmp_path) if name.endswith(".part")] == []
@@ -486,7 +486,7 @@ def test_a_server_that_never_stops_is_stopped(server: Server, tmp_path: Path, mo
 
 def test_only_what_can_be_checked_is_fetched(tmp_path: Path) -> None:
     store = WeightsStore(tmp_path)
-    with pytest.raises(UsageError, match="say --url as well"):
+    with pytest.raises(UsageError, match="give --url too"):
         store.fetch("vggish", sha256="0" * 64)
     with pytest.raises(UsageError, match="'12' is not a SHA-256"):
         store.fetch("vggish", url="http://127.0.0.1/x", sha256="12")
@@ -566,7 +566,7 @@ def test_a_local_file_is_taken_only_if_its_network_fits(
         (("fetch", "vggish", "vgg16", "--file", "x.pth"), "2", "--url, --sha256 and --file apply to a single NAME"),
         (("fetch", "vggish", "--file", "x", "--url", "http://h/x"), "2", "give --url or --file, not both"),
         (("fetch", "vggish", "--file", "/missing.pth"), "1", "weights /missing.pth: can't be read: No such file"),
-        (("fetch", "vggish", "--sha256", "0" * 64), "2", "say --url as well"),
+        (("fetch", "vggish", "--sha256", "0" * 64), "2", "give --url too"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_one_line(

@@ -101,7 +101,7 @@ def test_a_killed_replay_has_kept_each_clip_and_is_resumed(
     refused = replayed(bundle, [clips], report)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
-    assert "holds a replay that was ended after 3 clips: go on with it by --resume" in refused.stderr
+    assert "holds a replay that was interrupted after 3 clips; resume it with --resume" in refused.stderr
     assert read_truth(report / "events.tsv").events == kept
 
     other = replayed(bundle, [clips], report, "--mode", "clip", "--resume")
@@ -170,7 +170,7 @@ def test_a_new_report_leaves_nothing_of_the_old_one(bundle: Path, clips: Path, t
     assert set(read_truth(report / "events.tsv").events) == {"2.wav"}
     done = replayed(bundle, [clips / "2.wav"], report, "--resume")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "is finished: leave --resume out" in done.stderr
+    assert "is complete; omit --resume" in done.stderr
 
 
 def test_a_clip_that_has_changed_is_replayed_anew(bundle: Path, clips: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_two_replays_do_not_write_one_report(bundle: Path, clips: Path, tmp_path
         second = replayed(bundle, [clips], report)
         first.kill()
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
-    assert "another replay writes its report there" in second.stderr
+    assert "another replay is writing its report there" in second.stderr
 
 
 def test_a_truth_or_listing_in_the_report_is_not_written_over(bundle: Path, clips: Path, whole: Path) -> None:

@@ -161,7 +161,7 @@ def test_codec_padding_makes_no_segment_and_truth_beyond_the_media_none_either()
 def test_only_predicted_clips_are_scored_and_unknown_ones_refused() -> None:
     dog = LabelledEvent(1.0, 2.0, "Dog")
     assert scored({"a.wav": [dog], "b.wav": [dog]}, {"a.wav": [dog]}).event_f1 == 1
-    with pytest.raises(TruthError, match=r"truth\.tsv: does not speak of c\.wav"):
+    with pytest.raises(TruthError, match=r"truth\.tsv: does not have c\.wav"):
         scored({"a.wav": [dog]}, {"c.wav": [dog]})
 
 

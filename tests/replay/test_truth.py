@@ -50,7 +50,7 @@ def test_a_weak_truth_is_read_and_written(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "first line must be the tab-separated header"),
-        ("filename\n a.wav\n", "lists clips, but says nothing of what is in them"),
+        ("filename\n a.wav\n", "lists clips, but has no annotations"),
         ("filename,onset,offset,event_label\n", "first line must be"),
         ("filename\tonset\toffset\tevent_label\na.wav\tx\t1\tDog\n", "line 2: onset and offset must be seconds"),
         ("filename\tonset\toffset\tevent_label\na.wav\t2\t1\tDog\n", "line 2: an event must have 0 <= onset < offset"),
@@ -95,11 +95,11 @@ def test_a_name_with_a_folder_is_of_the_clip_in_that_folder(tmp_path: Path) -> N
 
 
 def test_what_could_be_meant_twice_is_refused_with_both_names() -> None:
-    with pytest.raises(TruthError, match=r"^truth\.tsv: /d/b\.mp4 could be b\.wav and b\.flac there"):
+    with pytest.raises(TruthError, match=r"^truth\.tsv: /d/b\.mp4 matches b\.wav and b\.flac"):
         truth_of("b.wav", "b.flac").name_of("/d/b.mp4")
-    with pytest.raises(TruthError, match=r"^truth\.tsv: /d/x\.wav and /d/x\.flac are both x\.mp4 there"):
+    with pytest.raises(TruthError, match=r"^truth\.tsv: /d/x\.wav and /d/x\.flac both match x\.mp4"):
         truth_of("x.mp4").names_of(["/d/x.wav", "/d/x.flac"])
-    with pytest.raises(TruthError, match=r"^truth\.tsv: /d/a/1\.wav and /d/b/1\.wav are both 1\.wav there"):
+    with pytest.raises(TruthError, match=r"^truth\.tsv: /d/a/1\.wav and /d/b/1\.wav both match 1\.wav"):
         truth_of("1.wav").names_of(["/d/a/1.wav", "/d/b/1.wav"])
 
 

@@ -54,13 +54,13 @@ def test_figures_go_into_the_bundle_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bundle": "seeded-2"}, "is about seeded-2, not seeded"),
-        ({"bundle": "not-seeded"}, "is about not-seeded, not seeded"),
+        ({"bundle": "seeded-2"}, "is a report about seeded-2, not seeded"),
+        ({"bundle": "not-seeded"}, "is a report about not-seeded, not seeded"),
         ({"bundle_sha256": "0" * 64}, "its weights or thresholds have changed since"),
         ({"complete": False}, "was interrupted"),
-        ({"broken": ["x.wav: not an audio or video file"]}, "1 of its clips could not be replayed"),
+        ({"broken": ["x.wav: not an audio or video file"]}, "1 clips could not be replayed"),
         ({"scores": None}, "was replayed without --truth"),
-        ({"clips": "four"}, "holds no report"),
+        ({"clips": "four"}, "does not contain a report"),
     ],
 )
 def test_a_report_of_something_else_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

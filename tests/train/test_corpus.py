@@ -15,7 +15,7 @@ from streamer.errors import ConfigError, EarwitnessError
 from train import config
 from train.config import CorpusConfig
 from train.data import corpus, mixing
-from train.data.recordings import RATE_HZ, active_parts, read_manifest, split
+from train.data.recordings import RATE_HZ, active_spans, read_manifest, split
 from train.data.summary import read_summary
 
 CLASSES = ("Cat", "Dog")
@@ -127,7 +127,7 @@ def test_labels_lie_where_the_sound_is(tmp_path: Path) -> None:
     for seed in range(20):
         clip = mixing.mix(pool, loud, np.random.default_rng(seed), training=False)
         (label,) = clip.labels
-        parts = active_parts(clip.samples, 25, 0.5, 0.2)
+        parts = active_spans(clip.samples, 25, 0.5, 0.2)
         assert len(parts) == 1
         assert parts[0][0] / RATE_HZ == pytest.approx(label.onset_s, abs=0.06)
         assert parts[0][1] / RATE_HZ == pytest.approx(label.offset_s, abs=0.06)
@@ -137,13 +137,13 @@ def test_a_recordings_active_part_is_found_without_its_silence() -> None:
     samples = 0.001 * np.random.default_rng(0).standard_normal(4 * RATE_HZ).astype(np.float32)
     samples[RATE_HZ : 2 * RATE_HZ] += 0.2
     samples[round(3.2 * RATE_HZ) : round(3.5 * RATE_HZ)] += 0.2
-    assert [(round(a / RATE_HZ, 1), round(b / RATE_HZ, 1)) for a, b in active_parts(samples, 25, 0.5, 0.2)] == [
+    assert [(round(a / RATE_HZ, 1), round(b / RATE_HZ, 1)) for a, b in active_spans(samples, 25, 0.5, 0.2)] == [
         (1.0, 2.0),
         (3.2, 3.5),
     ]
-    assert len(active_parts(samples, 25, 1.5, 0.2)) == 1
+    assert len(active_spans(samples, 25, 1.5, 0.2)) == 1
     steady = np.random.default_rng(0).standard_normal(2 * RATE_HZ).astype(np.float32)
-    ((start, stop),) = active_parts(steady, 25, 0.5, 0.2)
+    ((start, stop),) = active_spans(steady, 25, 0.5, 0.2)
     assert start == 0
     assert stop == pytest.approx(2 * RATE_HZ, abs=0.01 * RATE_HZ)
 

@@ -88,7 +88,7 @@ def test_two_clips_of_one_row_are_refused(
     (audio / "train_00000.mka").write_bytes((audio / "train_00000.flac").read_bytes())
     rename(source / "metadata" / "train.tsv", "train_00000.flac", "train_00000.wav")
     assert cli.main(arguments([str(source), str(stored)], tmp_path / "run", steps=1)) == 1
-    assert "are both train_00000.wav" in capsys.readouterr().err
+    assert "both match train_00000.wav" in capsys.readouterr().err
 
 
 def test_events_behind_their_clips_end_are_counted(data: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
@@ -105,7 +105,7 @@ def test_events_behind_their_clips_end_are_counted(data: tuple[Path, Path], capl
     ("part", "text", "says"),
     [
         ("train", "filename\tevent_labels\ntrain_00000.flac\tCat\n", "has no onsets and offsets"),
-        ("train", "filename\ntrain_00000.flac\n", "says nothing of what is in them"),
+        ("train", "filename\ntrain_00000.flac\n", "has no annotations"),
         ("train", "filename\tonset\toffset\tevent_label\ntrain_00000.flac\t1\t2\tcat\n", "did you mean Cat?"),
         ("train", None, "train.tsv: there is no such file"),
         ("weak", "filename\tevent_labels\nweak_00000.flac\tBird\n", "class 'Bird' of weak_00000.flac"),

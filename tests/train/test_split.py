@@ -1,4 +1,4 @@
-"""No group of recordings changes sides, however they grow: a model is never judged by what it learned from."""
+"""No group of recordings changes parts, however they grow: a model is never judged by what it learned from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from streamer.bundle import Bundle
@@ -54,9 +55,9 @@ def test_a_corpus_that_is_pinned_keeps_known_groups_where_they_were(trained: Pat
     few, grown, pinned = (pin_of(read_summary(trained / name)) for name in ("few", "grown", "pinned"))
     assert few.moved(grown)  # the same seed and shares: that was all that was compared
     assert not few.moved(pinned)
-    assert set(pinned.sides) == set(grown.sides)
-    counts = {side: len(groups) for side, groups in pinned.json().items()}
-    assert counts == {side: len(groups) for side, groups in grown.json().items()}
+    assert set(pinned.parts) == set(grown.parts)
+    counts = {part: len(groups) for part, groups in pinned.json().items()}
+    assert counts == {part: len(groups) for part, groups in grown.json().items()}
     assert read_summary(trained / "pinned").split_from == "few"
     assert read_pin(trained / "bundle") == few
 
@@ -72,7 +73,7 @@ def test_a_group_that_changed_sides_is_refused_wherever_a_model_meets_a_corpus(
 ) -> None:
     stored, bundle, run = str(trained / "features"), str(trained / "bundle"), trained / "run"
     grown = [str(trained / "grown"), stored]
-    says = "groups of recordings on other sides of the split"
+    says = "groups of recordings in different parts"
     assert says in refused([*arguments(grown, tmp_path / "new", steps=2), "--from", bundle], capsys)
     assert says in refused(arguments(grown, run, steps=2), capsys)
     assert says in refused(["export", *grown, str(run), str(tmp_path / "made")], capsys)
@@ -87,14 +88,13 @@ def test_a_model_goes_on_with_a_grown_corpus_that_is_pinned_to_its_own(trained: 
     assert cli.main(["export", pinned, stored, str(tmp_path / "run"), str(tmp_path / "made"), "--workers", "1"]) == 0
     made = Bundle.load(tmp_path / "made")
     assert read_pin(tmp_path / "made") == pin_of(read_summary(trained / "pinned"))
-    assert "split_unchecked" not in made.provenance
+    assert not made.provenance.split_unchecked
     assert cli.main(["evaluate", pinned, stored, "--model", str(tmp_path / "made")]) == 0
 
 
 def old(bundle: Bundle, **changes: Any) -> Bundle:
     """The bundle as a version wrote it that pinned no groups."""
-    provenance = {name: value for name, value in bundle.provenance.items() if name != "split"}
-    return replace(bundle, provenance={**provenance, **changes})
+    return replace(bundle, provenance=msgspec.structs.replace(bundle.provenance, split=None, **changes))
 
 
 def test_a_model_that_gives_only_counts_is_compared_by_them_and_what_can_not_be_checked_is_said(
@@ -111,7 +111,7 @@ def test_a_model_that_gives_only_counts_is_compared_by_them_and_what_can_not_be_
     assert "split_unchecked" in (tmp_path / "a" / "fit.json").read_text()
     assert "trained on other recordings" in refused([*arguments(grown, tmp_path / "b", steps=2), *begin], capsys)
     assert cli.main([*arguments(pinned, tmp_path / "c", steps=2), *begin]) == 0  # it says what it was pinned to
-    seed = {**bundle.provenance["corpus"], "seed": 99}
+    seed = {**bundle.provenance.corpus, "seed": 99}
     old(bundle, corpus=seed).save(tmp_path / "other")
     command = [*arguments(few, tmp_path / "d", steps=2), "--from", str(tmp_path / "other")]
     assert "another seed" in refused(command, capsys)

@@ -25,7 +25,7 @@ import soundfile
 from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
-from train.config import CorpusConfig, Part
+from train.config import GROUP_PARTS, CorpusConfig, Part
 from train.data import mixing
 from train.data.recordings import RATE_HZ, Recording, Split, read_manifest, split
 from train.data.summary import FILE, Summary, write_summary
@@ -34,7 +34,6 @@ from train.split import Pin
 from train.workers import pool
 
 PARTS: tuple[Part, ...] = get_args(Part)
-_SIDES: tuple[Part, ...] = ("train", "validation", "test")
 _CLIPS_A_JOB = 50
 
 
@@ -55,10 +54,10 @@ def make(
         raise EarwitnessError(f"{out}: already holds a corpus; name another folder or delete it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EarwitnessError(f"{out}: already exists and is not a corpus; name another folder or delete it")
-    sides = pin.sides if pin is not None else {}
-    parts = split(read_manifest(source, config.uses), config.seed, config.validation_share, config.test_share, sides)
+    pinned = pin.parts if pin is not None else {}
+    parts = split(read_manifest(source, config.uses), config.seed, config.validation_share, config.test_share, pinned)
     _check(parts, config)
-    dealt = Pin.of_json({name: sorted({one.group for one in getattr(parts, name)}) for name in _SIDES})
+    dealt = Pin.of_json({name: sorted({one.group for one in getattr(parts, name)}) for name in GROUP_PARTS})
     if config.train_on_validation:
         parts = replace(parts, train=(*parts.train, *parts.validation))
     recordings = {part: _recordings(parts, part) for part in PARTS}
@@ -69,8 +68,8 @@ def make(
         _write_metadata(half, _mix(recordings, half, config, workers))
         summary = Summary(
             config=config.model_dump(mode="json"),
-            groups={part: _groups(recordings[part]) for part in _SIDES},
-            recordings={part: dict(Counter(one.label for one in recordings[part])) for part in _SIDES},
+            groups={part: _groups(recordings[part]) for part in GROUP_PARTS},
+            recordings={part: dict(Counter(one.label for one in recordings[part])) for part in GROUP_PARTS},
             split=(dealt if pin is None else pin.joined(dealt)).json(),
             split_from=pin_name,
         )
@@ -124,7 +123,7 @@ def _mix_job(
 def _write_metadata(out: Path, rows: dict[Part, list[tuple[str, mixing.Clip | None]]]) -> None:
     folder = out / "metadata"
     folder.mkdir()
-    for part in _SIDES:
+    for part in GROUP_PARTS:
         _write(folder / f"{part}.tsv", ("filename", "onset", "offset", "event_label"), _strong_rows(rows[part]))
     weak = ((name, ",".join(sorted({one.label for one in clip.labels}))) for name, clip in rows["weak"] if clip)
     _write(folder / "weak.tsv", ("filename", "event_labels"), weak)

@@ -9,7 +9,7 @@ import numpy as np
 
 from streamer.types import Floats
 from train.config import CorpusConfig
-from train.data.recordings import RATE_HZ, Recording, active_parts, is_steady, read_samples
+from train.data.recordings import RATE_HZ, Recording, active_spans, is_steady, read_samples
 
 _FADE_S = 0.01
 _LOOP_FADE_S = 0.15
@@ -17,11 +17,11 @@ _LOOP_FADE_S = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A recording in memory, and the parts of it that can be an event."""
+    """A recording in memory, and the spans of it that can be an event."""
 
     recording: Recording
     samples: Floats
-    parts: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int], ...]
     steady: bool
 
 
@@ -63,11 +63,11 @@ def read_pool(recordings: Sequence[Recording], config: CorpusConfig) -> Pool:
         if not recording.is_background and recording.label not in events:
             continue
         samples = read_samples(recording)
-        parts = tuple(active_parts(samples, config.active_db, config.gap_s, config.event_s[0]))
-        sound = Sound(recording, samples, parts, is_steady(samples))
+        spans = tuple(active_spans(samples, config.active_db, config.gap_s, config.event_s[0]))
+        sound = Sound(recording, samples, spans, is_steady(samples))
         if recording.is_background:
             backgrounds.setdefault(recording.group, []).append(sound)
-        elif parts:
+        elif spans:
             events[recording.label].setdefault(recording.group, []).append(sound)
     return Pool({label: list(groups.values()) for label, groups in events.items()}, list(backgrounds.values()))
 
@@ -80,7 +80,7 @@ def mix(pool: Pool, config: CorpusConfig, rng: np.random.Generator, *, training:
     mixture = mixture / _rms(mixture)
     for _ in range(_count(config.distractors, rng)):
         other = _draw(pool.backgrounds, rng)
-        if other.parts:
+        if other.spans:
             sound = _cut(other, config, rng, training=training)
             _add(mixture, sound, int(rng.integers(0, length - 1)), _gain(config, rng, training=training))
     labels: list[Label] = []
@@ -103,7 +103,7 @@ def mix(pool: Pool, config: CorpusConfig, rng: np.random.Generator, *, training:
 
 def _cut(source: Sound, config: CorpusConfig, rng: np.random.Generator, *, training: bool) -> Floats:
     """One active part of a sound, scaled to an RMS of 1, faded in and out."""
-    start, stop = source.parts[rng.integers(len(source.parts))]
+    start, stop = source.spans[rng.integers(len(source.spans))]
     samples = _varied(source.samples[start:stop], config, rng, training=training)
     if source.steady and rng.random() < config.extend:
         longest = round(min(config.event_s[1], config.clip_s) * RATE_HZ)

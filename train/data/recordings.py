@@ -145,8 +145,8 @@ def level_db(samples: Floats) -> Floats:
     return np.asarray(10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-10), np.float32)
 
 
-def active_parts(samples: Floats, active_db: float, gap_s: float, shortest_s: float) -> list[tuple[int, int]]:
-    """The active parts of the recording, as (start, stop) samples.
+def active_spans(samples: Floats, active_db: float, gap_s: float, shortest_s: float) -> list[tuple[int, int]]:
+    """The active spans of the recording, as (start, stop) samples.
 
     A level frame (20 ms) is active while it is within `active_db` of the recording's loud frames and, if the
     recording has silence to compare with, 6 dB above the silence. Gaps shorter than `gap_s` are closed.
@@ -158,14 +158,14 @@ def active_parts(samples: Floats, active_db: float, gap_s: float, shortest_s: fl
         threshold = max(threshold, min(quiet + 6, loud - 12))
     active = levels > threshold
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]]).astype(np.int8)))
-    parts: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     step = int(_STEP_S * RATE_HZ)
     for start, stop in edges.reshape(-1, 2) * step:
-        if parts and start - parts[-1][1] < gap_s * RATE_HZ:
-            parts[-1] = (parts[-1][0], int(stop))
+        if spans and start - spans[-1][1] < gap_s * RATE_HZ:
+            spans[-1] = (spans[-1][0], int(stop))
         else:
-            parts.append((int(start), int(stop)))
-    ends = [(start, min(stop + step, len(samples))) for start, stop in parts]
+            spans.append((int(start), int(stop)))
+    ends = [(start, min(stop + step, len(samples))) for start, stop in spans]
     return [(start, stop) for start, stop in ends if stop - start >= shortest_s * RATE_HZ]
 
 
