@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the real parts that the tests talk to, where Debian or Ubuntu lacks them: `install.sh [node]`.
+# Installs the real parts that the tests talk to, where Debian or Ubuntu lacks them: `install.sh [node|image]`.
 set -eu
 
 missing=""
@@ -13,6 +13,11 @@ has_file() { ls $1 >/dev/null 2>&1; }
 if [ "${1:-all}" = node ]; then
     need nodejs node --version
     need npm npm --version
+elif [ "${1:-all}" = image ]; then
+    need podman podman --version
+    need runc runc --version
+    need mmdebstrap mmdebstrap --version
+    need iproute2 ip -V
 else
     need gir1.2-gst-rtsp-server-1.0 /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
     need python3-gi /usr/bin/python3 -c 'import gi'
@@ -22,6 +27,7 @@ else
     done
     need gstreamer1.0-libav dpkg -s gstreamer1.0-libav
     need prometheus promtool --version
+    need systemd systemd-analyze --version
     need openssl openssl version
     need ffmpeg ffmpeg -version
     need libasound2-data has_file /usr/share/alsa/alsa.conf
