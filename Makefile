@@ -26,6 +26,7 @@ endif
 
 test-all: .venv/installed-dev tests/node/node_modules ## the slow tests too
 	sh tests/install.sh
+	sh tests/install.sh image
 	$(BIN)/python $(PYTEST) -m "slow or not slow" --timeout 3600
 
 coverage: ## the same tests with branch coverage; fails under 90 %
