@@ -24,6 +24,8 @@ from streamer.sinks.loopback import loopback_addresses
 from streamer.sinks.wire import Head, HeartbeatMessage, Message, UnknownTypeError, decode
 
 _HEARTBEAT = "heartbeat/"
+_TRY_AGAIN_S = 5.0
+"""How long after a refusal; a key may be put on the list again."""
 _RUNS = 64
 """Publisher runs that are tracked at a time; beyond this, the one that was silent longest is dropped."""
 
@@ -91,10 +93,13 @@ class Subscriber:
         watched = () if lost_after_s is None else (_HEARTBEAT,)
         for prefix in {*self._topics, *watched}:
             self._socket.subscribe(prefix)
+        self._addresses: list[str] = []
+        self._try_again_s = math.inf
         for endpoint in self._endpoints:
             try:
                 for address in _addresses(endpoint):
                     self._socket.connect(address)
+                    self._addresses.append(address)
             except zmq.ZMQError:
                 self.close()
                 raise UsageError(
@@ -115,15 +120,19 @@ class Subscriber:
         Raises:
             WireError: the received data is not a message, or has a newer schema.
             HeartbeatLostError: a publisher has fallen silent, and `on_lost` is not set.
-            RefusedError: a daemon does not let us in, and says so anew at each try; receiving can continue after it.
+            RefusedError: a daemon does not let us in. Receiving can continue: it is tried again every few seconds.
 
         """
         deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            wait_s = max(0.0, min(deadline_s, self._next_loss_s()) - time.monotonic())
+            if time.monotonic() >= self._try_again_s:
+                self._handshake.try_again(self._addresses)
+                self._try_again_s = math.inf
+            wait_s = max(0.0, min(deadline_s, self._next_loss_s(), self._try_again_s) - time.monotonic())
             ready = dict(self._poller.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000)))
             refusal = self._handshake.refusal() if self._handshake.monitor in ready else ""
             if refusal:
+                self._try_again_s = time.monotonic() + _TRY_AGAIN_S
                 raise RefusedError(f"{', '.join(self._endpoints)}: {refusal}")
             if self._socket in ready:
                 message = self._take(self._socket.recv_multipart())

@@ -150,6 +150,7 @@ class Access:
                 if self.keys is not None and (now_s - looked_s >= _LOOK_S or self._reload.is_set()):
                     looked_s = now_s
                     self._look(self.keys)
+                self.refusals.poll()
                 for ready, _ in poller.poll(round(_LOOK_S * 1000)):
                     if ready is zap:
                         self._answer(zap)

@@ -27,10 +27,21 @@ _HARMLESS = frozenset({"not_zeromq", "closed", "timeout"})
 _SAY_EVERY_S = 60.0
 
 
+_WAIT_S = 2.0
+"""How long a line waits for the address of somebody who comes again: ZeroMQ may be done before we can ask for it."""
+
+
 @dataclass(slots=True)
 class _Told:
     at_s: float
     since: int = 0  # how many came since, which were not told
+
+
+@dataclass(slots=True)
+class _Untold:
+    since_s: float
+    endpoint: str
+    count: int = 1
 
 
 class Refusals:
@@ -42,18 +53,35 @@ class Refusals:
         """How often each reason was met."""
         self._clock_s = clock_s
         self._told: dict[str, _Told] = {}
+        self._untold: dict[str, _Untold] = {}
 
     def push(self, reason: str, endpoint: str, peer: str, name: str = "") -> None:
-        """Somebody at `peer`, whose key is called `name` if that is known, was refused at `endpoint`."""
+        """Somebody at `peer` ("": not known), whose key is called `name` if it is known, was refused at `endpoint`."""
         reason = reason if reason in REASONS else "other"
         self.counts[reason] += 1
         now_s = self._clock_s()
         told = self._told.get(reason)
         if told is not None and now_s - told.at_s < _SAY_EVERY_S:
             told.since += 1
-            return
+        elif peer:
+            self._say(reason, endpoint, f"{peer} ({name})" if name else peer, now_s)
+        elif reason in self._untold:
+            self._untold[reason].count += 1
+        else:
+            self._untold[reason] = _Untold(now_s, endpoint)
+
+    def poll(self) -> None:
+        """Say what has waited for an address in vain; to be called often."""
+        now_s = self._clock_s()
+        for reason, one in list(self._untold.items()):
+            if now_s - one.since_s >= _WAIT_S:
+                self._say(reason, one.endpoint, "somebody who was gone before his address could be asked for", now_s)
+
+    def _say(self, reason: str, endpoint: str, who: str, now_s: float) -> None:
+        untold, told = self._untold.pop(reason, None), self._told.get(reason)
+        alone = untold is not None and untold.since_s + _WAIT_S <= now_s  # it is this one that is told now
+        others = (untold.count - alone if untold else 0) + (told.since if told else 0)
         self._told[reason] = _Told(now_s)
-        who = f"{peer or 'somebody whose address is gone'}{f' ({name})' if name else ''}"
-        more = f"; {told.since} more were refused for this since the last such line" if told and told.since else ""
+        more = f"; and {others} more for this since the last such line" if others else ""
         level = logging.INFO if reason in _HARMLESS else logging.WARNING
         log.log(level, "%s: refused %s: %s (%s)%s", endpoint, who, REASONS[reason], reason, more)

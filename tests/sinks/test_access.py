@@ -1,0 +1,405 @@
+"""Who may come in, with real subscribers in other processes: keys, none, wrong ones, revoked ones, and garbage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import zmq
+
+from streamer.client import Subscriber
+from streamer.errors import RefusedError, SinkError
+from streamer.sinks.access import Access
+from streamer.sinks.door import Door
+from streamer.sinks.keys import ClientKey, KeyFolder
+from streamer.sinks.refusals import REASONS, Refusals
+from streamer.sinks.zmq import ZmqSink
+from tests import messages as make
+from tests.listeners import LISTEN, NODE, Listener, listening, needs_node, wait_for
+
+
+class Guarded:
+    """A sink with keys, and the key files of its subscribers."""
+
+    def __init__(self, folder: Path, keyed: bool = True) -> None:
+        self.folder = folder
+        self.keys = KeyFolder(folder / "keys")
+        self.file("one")
+        self.sink = ZmqSink("tcp://127.0.0.1:0", access=Access(self.keys if keyed else None))
+        self.port = int(self.sink.endpoint.rpartition(":")[2])
+        self.numberer = make.numberer()
+        self.sent = 0
+
+    def file(self, name: str) -> str:
+        path = self.folder / f"{name}.key"
+        if not path.exists():
+            self.keys.new(name, path)
+        return str(path)
+
+    def send(self) -> None:
+        self.sink.send(self.numberer.number(make.onset()))
+        self.sink.poll(0.02)
+        self.sent += 1
+
+    def until(self, done: object) -> None:
+        assert callable(done)
+        wait_for(done, self.send)
+
+    def refused(self, reason: str) -> int:
+        self.sink.poll(0.0)
+        return self.sink.refused[reason]
+
+    def listener(self, *key: str) -> tuple[str, ...]:
+        return (*LISTEN, self.sink.endpoint, *(("--key", *key) if key else ()))
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    made = Guarded(tmp_path)
+    yield made
+    made.sink.close()
+
+
+@contextmanager
+def following(guarded: Guarded) -> Iterator[Listener]:
+    """A subscriber with a key, that hears."""
+    with listening(*guarded.listener(guarded.file("one"))) as listener:
+        guarded.until(lambda: len(listener.lines) >= 2)
+        yield listener
+
+
+def test_with_a_key_it_hears(guarded: Guarded) -> None:
+    with following(guarded) as listener:
+        assert json.loads(listener.lines[0])["type"] == "onset"
+    assert not any(guarded.sink.refused.values())
+
+
+@needs_node
+def test_node_with_a_key_hears(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARWITNESS_KEY", guarded.file("one"))
+    with listening(*NODE, guarded.sink.endpoint, "3") as listener:
+        guarded.until(lambda: len(listener.lines) >= 3)
+        assert json.loads(listener.lines[0])["message"]["type"] == "onset"
+        assert listener.wait() == 0
+
+
+def test_who_is_not_let_in_is_told_counted_and_logged(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong key, a revoked one, another daemon's, none: nothing of a message gets out, and the subscriber ends."""
+    KeyFolder(guarded.folder / "elsewhere").new("two", guarded.folder / "elsewhere.key")
+    stranger = ClientKey.load(guarded.folder / "elsewhere.key")
+    ours = ClientKey.load(guarded.file("one"))
+    unknown = guarded.folder / "unknown.key"
+    text = (guarded.folder / "elsewhere.key").read_text()
+    unknown.write_text(text.replace(stranger.server_public, ours.server_public))
+    unknown.chmod(0o600)
+    guarded.file("three")
+    guarded.keys.revoke("three")
+    refused = "refuses this key: it is not on its list, or was revoked"
+    cases = {
+        "unknown_key": ((str(unknown),), refused),
+        "revoked_key": ((str(guarded.folder / "three.key"),), refused),
+        "wrong_server_key": ((str(guarded.folder / "elsewhere.key"),), "is not the daemon of this key"),
+        "no_key": ((), "wants a key: --key FILE"),
+    }
+    with caplog.at_level(logging.INFO), following(guarded) as good:
+        for reason, (key, told) in cases.items():
+            with listening(*guarded.listener(*key)) as listener:
+                guarded.until(lambda listener=listener: listener.process.poll() is not None)
+                assert listener.wait() == 1
+                said = listener.errors()
+                assert told in said, reason
+                assert said.count("\n") == 1
+                assert not listener.lines
+            if reason != "no_key" or guarded.refused(reason):  # it may see first that it lacks one, and leave: `closed`
+                guarded.until(lambda reason=reason: f"{REASONS[reason]} ({reason})" in caplog.text)
+                assert guarded.refused(reason) >= 1
+            else:
+                assert guarded.refused("closed") >= 1
+        assert f"refused 127.0.0.1: {REASONS['unknown_key']}" in caplog.text
+        assert f"refused 127.0.0.1 (three): {REASONS['revoked_key']}" in caplog.text
+        _unbroken(guarded, good)
+    secrets = [ours.secret, stranger.secret, guarded.keys.server().secret]
+    assert not any(secret in caplog.text for secret in secrets)
+
+
+def test_a_daemon_without_keys_and_a_subscriber_with_one(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path, keyed=False)
+    with listening(*guarded.listener(guarded.file("one"))) as listener:
+        guarded.until(lambda: listener.process.poll() is not None)
+        assert listener.wait() == 1
+        assert "another one, or one without keys" in listener.errors()
+    assert guarded.refused("unwanted_key") + guarded.refused("closed") >= 1
+    guarded.sink.close()
+
+
+def test_plain_tcp_gets_nothing_of_any_message(guarded: Guarded) -> None:
+    with socket.create_connection(("127.0.0.1", guarded.port)) as plain, following(guarded):
+        plain.settimeout(0.01)
+        got = b""
+        for _ in range(50):
+            guarded.send()
+            with suppress(TimeoutError):
+                got += plain.recv(65_536)
+        assert len(got) <= 64  # ZeroMQ's greeting
+        assert b"event" not in got
+
+
+def test_a_new_key_is_taken_and_a_revoked_one_is_cut_at_once(guarded: Guarded) -> None:
+    """Without a restart. The other one goes on, and the connection of the revoked one that stands is ended."""
+    with following(guarded) as stays, listening(*guarded.listener(guarded.file("late"))) as goes:
+        guarded.until(lambda: len(goes.lines) >= 2)
+        guarded.keys.revoke("late")
+        began_s = time.monotonic()
+        guarded.until(lambda: goes.process.poll() is not None)
+        assert time.monotonic() - began_s < 5.0
+        heard = len(goes.lines)
+        before = len(stays.lines)
+        guarded.until(lambda: len(stays.lines) >= before + 50)
+        assert goes.wait() == 1
+        assert "was revoked" in goes.errors()
+        assert len(goes.lines) == heard
+        last = json.loads(goes.lines[-1])["seq"]
+        assert guarded.sent - last >= 50
+    assert guarded.refused("revoked_key") >= 1
+
+
+def test_a_key_that_comes_back_on_the_list_is_heard_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeroMQ itself gives up for good where it is refused."""
+    monkeypatch.setattr("streamer.client._TRY_AGAIN_S", 0.3)
+    with Subscriber(guarded.sink.endpoint, key=guarded.file("one")) as subscriber:
+        guarded.until(lambda: subscriber.receive(0.01) is not None)
+        entry = guarded.keys.path / "clients/one.public"
+        entry.rename(guarded.folder / "kept")
+        with pytest.raises(RefusedError):
+            guarded.until(lambda: subscriber.receive(0.01) is None and False)
+        with pytest.raises(RefusedError):  # each time that it is tried
+            guarded.until(lambda: subscriber.receive(0.01) is None and False)
+        (guarded.folder / "kept").rename(entry)
+        deadline_s = time.monotonic() + 20
+        before = guarded.sent
+        while True:
+            assert time.monotonic() < deadline_s
+            guarded.send()
+            with suppress(RefusedError):
+                heard = subscriber.receive(0.1)
+                if heard is not None and heard.seq > before:
+                    break
+
+
+def test_nothing_is_sent_to_a_revoked_one_once_it_is_noticed(guarded: Guarded) -> None:
+    """Also not what waits for it in its queue."""
+    subscriber = Subscriber(guarded.sink.endpoint, key=guarded.file("one"))
+    guarded.until(lambda: subscriber.receive(0.0) is not None)
+    for _ in range(3000):
+        guarded.send() if _ % 300 == 0 else guarded.sink.send(guarded.numberer.number(make.scores()))
+    guarded.keys.revoke("one")
+    time.sleep(0.6)  # the list is looked at every 0.25 s
+    marked = guarded.numberer.number(make.onset(event_id="after"))
+    guarded.sink.send(marked)
+    guarded.sink.poll(0.1)
+    with pytest.raises(RefusedError):  # noqa: PT012
+        for _ in range(10_000):
+            message = subscriber.receive(1.0)
+            assert message is None or message.seq < marked.seq
+    subscriber.close()
+
+
+def test_a_list_that_can_not_be_read_changes_nothing(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    with following(guarded) as listener:
+        (guarded.folder / "keys/clients").rename(guarded.folder / "gone")
+        guarded.until(lambda: "who had a key keeps it" in caplog.text)
+        before = len(listener.lines)
+        guarded.until(lambda: len(listener.lines) >= before + 20)
+        (guarded.folder / "gone").rename(guarded.folder / "keys/clients")
+        (guarded.folder / "keys/clients/bad.public").write_text("nothing")
+        guarded.until(lambda: "bad.public is no key file" in caplog.text)
+        _unbroken(guarded, listener)
+
+
+def test_if_nobody_answers_handshakes_the_sink_says_so_and_nobody_comes_in(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What must not happen: that all are refused, or let in, and no one knows."""
+    monkeypatch.setattr(Refusals, "push", _fall)
+    with listening(*guarded.listener()) as listener:  # without a key: this refusal is what breaks it
+        with pytest.raises(ZeroDivisionError):
+            guarded.until(lambda: False)
+        assert not listener.lines
+    with listening(*guarded.listener(guarded.file("one"))) as listener:
+        time.sleep(2.0)
+        guarded.sink._send(guarded.numberer.number(make.onset()))
+        time.sleep(0.5)
+        assert not listener.lines
+
+
+def _fall(*arguments: object) -> None:
+    raise ZeroDivisionError(arguments)
+
+
+def _garbage(port: int) -> None:
+    """A port scan, and 1 MB of everything that is no subscriber."""
+    for _ in range(100):
+        socket.create_connection(("127.0.0.1", port)).close()
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+    kinds = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 40_000,
+        bytes.fromhex("160301020001000001fc0303") + bytes(1_000_000),
+        greeting + os.urandom(1_000_000),
+        greeting + b"\x04\xc8\x05HELLO\x01\x00" + os.urandom(1_000_000),
+        greeting + b"\x06" + b"\xff" * 8 + os.urandom(1_000_000),  # a command of 2^64 bytes
+        *(os.urandom(1_000_000) for _ in range(4)),
+    ]
+    for data in kinds:
+        with socket.create_connection(("127.0.0.1", port)) as one, suppress(OSError):
+            one.settimeout(5)
+            one.sendall(data)
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("kind", [zmq.XPUB, zmq.ROUTER], ids=["XPUB", "ROUTER"])
+def test_a_port_scan_and_garbage_change_nothing_but_a_counter(tmp_path: Path, keyed: bool, kind: int) -> None:
+    guarded = Guarded(tmp_path, keyed)
+    access = Access(guarded.keys if keyed else None) if kind == zmq.ROUTER else None
+    door = Door("tcp://127.0.0.1:0", zmq.ROUTER, access, [(zmq.MAXMSGSIZE, 4096)]) if access else None
+    port = int(door.endpoint.rpartition(":")[2]) if door else guarded.port
+    key = (guarded.file("one"),) if keyed else ()
+    process = psutil.Process()
+    try:
+        with listening(*guarded.listener(*key)) as good, _half_open(port, 50):
+            guarded.until(lambda: len(good.lines) >= 2)
+            _garbage(port)  # the first time libraries take memory for good
+            before_bytes, files = process.memory_info().rss, process.num_fds()
+            for _ in range(3):
+                _garbage(port)
+                for _ in range(20):
+                    guarded.send()
+            refused = door.access.refusals.counts if door else guarded.sink.refused
+
+            def all_counted() -> bool:
+                while door is not None and door.socket.poll(0):
+                    door.socket.recv_multipart()  # without keys, what looks like ZeroMQ of old is taken for a peer
+                # The half-open ones time out. Without keys, random bytes may pass for a peer from ZeroMQ's early days.
+                return sum(refused.values()) >= 4 * (109 if keyed else 104) + 50
+
+            guarded.until(all_counted)
+            assert refused["closed"] >= 4 * 50
+            assert refused["timeout"] >= 50
+            assert refused["not_zeromq"] >= 4
+            _unbroken(guarded, good)
+            guarded.until(lambda: process.num_fds() <= files)
+            assert process.memory_info().rss - before_bytes < 50_000_000
+            if door is not None:
+                door.keep()
+    finally:
+        guarded.sink.close()
+        if door is not None:
+            door.close()
+
+
+@contextmanager
+def _half_open(port: int, count: int) -> Iterator[None]:
+    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    yield
+    for one in connections:
+        one.close()
+
+
+def _unbroken(guarded: Guarded, listener: Listener) -> None:
+    """The subscriber has all messages from its first one on, in order."""
+    last = guarded.sent
+    guarded.until(lambda: json.loads(listener.lines[-1])["seq"] > last)
+    numbers = [json.loads(line)["seq"] for line in list(listener.lines)]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+def test_a_port_that_is_taken_while_connections_are_cut(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, tried again, and works again once the port is free."""
+    thief = socket.socket()
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    door = guarded.sink._door
+    real = door._cut
+
+    def cut() -> None:
+        real()
+        deadline_s = time.monotonic() + 5
+        while True:
+            with suppress(OSError):
+                thief.bind(("127.0.0.1", guarded.port))
+                thief.listen()
+                return
+            assert time.monotonic() < deadline_s
+
+    guarded.file("two")
+    time.sleep(0.6)
+    guarded.send()
+    monkeypatch.setattr(door, "_cut", cut)
+    guarded.keys.revoke("two")
+    with pytest.raises(SinkError, match=r"nobody new can connect: .* is taken"):
+        guarded.until(lambda: False)
+    thief.close()
+    with following(guarded):
+        pass
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://[::]:0", "tcp://lo:0"])
+def test_with_keys_it_listens_beyond_this_machine(tmp_path: Path, endpoint: str) -> None:
+    if endpoint.startswith("tcp://[") and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    keys = KeyFolder(tmp_path / "keys")
+    keys.new("one", tmp_path / "one.key")
+    sink = ZmqSink(endpoint, access=Access(keys))
+    at = f"tcp://127.0.0.1:{sink.endpoint.rpartition(':')[2]}"
+    numberer = make.numberer()
+    with Subscriber(at, key=tmp_path / "one.key") as subscriber:
+        wait_for(
+            lambda: subscriber.receive(0.02) is not None,
+            lambda: sink.send(numberer.number(make.onset())),
+        )
+    sink.close()
+
+
+def test_an_unknown_host_is_one_line(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path / "keys")
+    keys.new("one", tmp_path / "one.key")
+    with pytest.raises(SinkError, match="no host or interface is called"):
+        ZmqSink("tcp://nowhere.invalid:5557", access=Access(keys))
+
+
+def test_a_flood_of_refusals_is_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [0.0]
+    refusals = Refusals(lambda: now_s[0])
+    with caplog.at_level(logging.INFO):
+        for number in range(6000):
+            now_s[0] = number / 20
+            refusals.push("closed", "tcp://0.0.0.0:5557", f"10.0.0.{number % 250}")
+    assert refusals.counts["closed"] == 6000
+    assert len(caplog.records) == 5
+    assert caplog.messages[1].startswith("tcp://0.0.0.0:5557: refused 10.0.0.")
+    assert caplog.messages[1].endswith("and 1199 more for this since the last such line")
+
+
+def test_whose_address_is_not_known_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [0.0]
+    refusals = Refusals(lambda: now_s[0])
+    with caplog.at_level(logging.INFO):
+        refusals.push("no_key", "tcp://0.0.0.0:5557", "")
+        refusals.poll()
+        assert not caplog.messages  # it may come again, and its address with it
+        refusals.push("no_key", "tcp://0.0.0.0:5557", "10.0.0.9")
+        assert caplog.messages == [
+            f"tcp://0.0.0.0:5557: refused 10.0.0.9: {REASONS['no_key']} (no_key); "
+            "and 1 more for this since the last such line"
+        ]
+        refusals.push("closed", "tcp://0.0.0.0:5557", "")
+        now_s[0] = 3.0
+        refusals.poll()
+    assert "refused somebody who was gone before" in caplog.messages[1]
+    assert caplog.messages[1].endswith("(closed)")
