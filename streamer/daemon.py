@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.config.schema import DaemonConfig, StreamConfig
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, SinkError
 from streamer.features.base import ExtractorFactory
 from streamer.media.liveness import descriptor_of
 from streamer.media.source import MediaOptions
@@ -17,6 +18,7 @@ from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Plan, StreamPlan
 from streamer.sinks.access import Access
 from streamer.sinks.base import Sink
+from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.keys import KeyFolder
 from streamer.sinks.store.opening import default_store_path
@@ -24,6 +26,8 @@ from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.zmq import ZmqSink
 from streamer.windows import StreamSettings
+
+log = logging.getLogger(__name__)
 
 
 def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, ExtractorFactory]]:
@@ -55,11 +59,11 @@ def access_of(config: DaemonConfig) -> Access:
     return Access(KeyFolder(keys.expanduser()) if keys is not None else None)
 
 
-def open_sinks(config: DaemonConfig) -> list[Sink]:
-    """The config's sinks. Raises `SinkError` if one can't be opened, `KeysError` if its keys can't be used."""
+def open_sinks(config: DaemonConfig, access: Access) -> list[Sink]:
+    """The config's sinks. Raises `SinkError` if one can't be opened."""
     sinks: list[Sink] = []
     if config.publish.zmq is not None:
-        sinks.append(ZmqSink(config.publish.zmq, config.publish.queue_messages, access_of(config)))
+        sinks.append(ZmqSink(config.publish.zmq, config.publish.queue_messages, access))
     if config.publish.jsonl is not None:
         try:
             sinks.append(JsonLinesSink(config.publish.jsonl))
@@ -68,6 +72,27 @@ def open_sinks(config: DaemonConfig) -> list[Sink]:
                 sink.close()
             raise
     return sinks
+
+
+def open_catch_up(
+    config: DaemonConfig, environ: Mapping[str, str], access: Access, sinks: Sequence[Sink]
+) -> CatchUp | None:
+    """What answers subscribers that missed messages; None: nothing does. Raises `SinkError` if it can't be opened."""
+    plan = store_plan(config, environ)
+    live = next((sink for sink in sinks if isinstance(sink, ZmqSink)), None)
+    if plan is None or live is None or config.publish.zmq is None or config.publish.catch_up is None:
+        return None
+    if config.publish.catch_up != "auto":
+        return CatchUp(config.publish.catch_up, plan.path, config.publisher, access)
+    if live.endpoint.startswith("ipc://"):
+        return CatchUp(f"{live.endpoint}.catch-up", plan.path, config.publisher, access)
+    place, port = config.publish.zmq.rpartition(":")[0], int(live.endpoint.rpartition(":")[2]) + 1
+    try:
+        return CatchUp(f"{place}:{port}", plan.path, config.publisher, access)
+    except SinkError as error:
+        other = CatchUp(f"{place}:0", plan.path, config.publisher, access)
+        log.warning("%s; subscribers catch up at %s (set publish.catch_up to choose)", error, other.endpoint)
+        return other
 
 
 def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | None:

@@ -15,7 +15,7 @@ from streamer.commands.options import add_config_options, config_of
 from streamer.commands.signals import Signals
 from streamer.config.schema import DaemonConfig
 from streamer.config.sources import split_source
-from streamer.daemon import check_window, load_model, open_sinks, plan_of
+from streamer.daemon import access_of, check_window, load_model, open_catch_up, open_sinks, plan_of
 from streamer.errors import ConfigError
 from streamer.runtime.supervisor import Supervisor
 from streamer.runtime.systemd import Notifier
@@ -55,8 +55,11 @@ def main(args: argparse.Namespace) -> int:
         bundle, factories = load_model(config, os.environ)
         check_window(config, bundle)
     run = uuid.uuid4().hex[:12]
-    sinks = open_sinks(config)
+    access = access_of(config)
+    sinks = open_sinks(config, access)
+    catch_up = None
     try:
+        catch_up = open_catch_up(config, os.environ, access, sinks)
         supervisor = Supervisor(
             plan_of(config, run, os.environ, stay=args.stay, reconnect=not args.no_reconnect),
             bundle,
@@ -64,8 +67,11 @@ def main(args: argparse.Namespace) -> int:
             sinks,
             Notifier(os.environ, os.getpid()),
             lambda: uuid.uuid4().hex,
+            catch_up,
         )
     except BaseException:
+        if catch_up is not None:
+            catch_up.close()
         for sink in sinks:
             sink.close()
         raise

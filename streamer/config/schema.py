@@ -105,6 +105,11 @@ class PublishConfig(_Section):
     zmq: Annotated[str | None, OrOff] = Field(
         default="tcp://127.0.0.1:5557", description="Endpoint that ZeroMQ subscribers connect to; off: none."
     )
+    catch_up: Annotated[str | None, OrOff] = Field(
+        default="auto",
+        description="Endpoint that answers what subscribers missed; `auto`: beside `zmq`, at the next port; "
+        "`off`: none.",
+    )
     keys: Path | None = Field(
         default=None,
         description="Folder of keys (`earwitness keys new NAME`): only subscribers whose key is in it may connect, and "

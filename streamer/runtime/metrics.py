@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from streamer.media.level import INPUT_STATES, InputState, Level
 from streamer.media.tracks import AudioInput
+from streamer.sinks.catch_up import RESULTS
 from streamer.sinks.refusals import REASONS as REFUSED_REASONS
 from streamer.sinks.store.opening import REASONS
 from streamer.sinks.store.writing import Content
@@ -149,6 +150,8 @@ class Metrics:
         self._store_oldest = gauge("store_oldest_timestamp_seconds", "When the oldest stored message was sent.", [])
         self._store_failures = counter("store_failures", "How often the store could not be used.", ["why"])
         self._store_removed = counter("store_removed", "Messages removed: too old, or too much.", ["limit"])
+        self._requests = counter("catch_up_requests", "Requests for missed messages.", ["result"])
+        self._caught_up = counter("catch_up_messages", "Messages sent to subscribers that had missed them.", [])
         build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
         build.labels(version, bundle, platform.python_version()).set(1)
         for reason in REFUSED_REASONS:
@@ -157,6 +160,8 @@ class Metrics:
             self._store_failures.labels(why)
         for limit in ("age", "size"):
             self._store_removed.labels(limit)
+        for result in RESULTS:
+            self._requests.labels(result)
         for stream in streams:
             for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
                 one.labels(stream)
@@ -295,3 +300,11 @@ class Metrics:
     def store_removed(self, limit: str, count: int) -> None:
         """`count` messages were removed from the store, by the limit on `age` or `size`."""
         self._store_removed.labels(limit).inc(count)
+
+    def caught_up(self, result: str, count: int) -> None:
+        """`count` more requests for missed messages had this result."""
+        self._requests.labels(result).inc(count)
+
+    def caught_up_messages(self, count: int) -> None:
+        """`count` more messages were sent in answers."""
+        self._caught_up.inc(count)

@@ -6,6 +6,7 @@ import sys
 
 from streamer.media.level import INPUT_STATES
 from streamer.runtime.metrics import DROP_REASONS, LOST_REASONS, MESSAGE_KINDS, STATES, Metrics
+from streamer.sinks.catch_up import RESULTS
 from streamer.sinks.refusals import REASONS as REFUSED_REASONS
 from streamer.sinks.store.opening import REASONS
 
@@ -36,6 +37,7 @@ def page() -> str:
         "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",
         "why": ", ".join(f"`{one}`" for one in sorted(REASONS)),
         "limit": "`age`, `size`",
+        "result": ", ".join(f"`{one}`" for one in RESULTS),
         "version": "this program's version",
         "bundle": "the model's name",
         "python": "Python's version",

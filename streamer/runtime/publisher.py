@@ -16,6 +16,7 @@ from streamer.runtime.outages import Outages
 from streamer.runtime.outbox import Outbox, Outgoing
 from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Fanout, Numberer, Sink
+from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.store.recorder import Recorder, StorePlan
 from streamer.sinks.wire import OffsetMessage, OnsetMessage
 
@@ -62,6 +63,7 @@ class Publisher(threading.Thread):
         metrics: Metrics,
         crashed: Callable[[BaseException], None],
         store: StorePlan | None = None,
+        catch_up: CatchUp | None = None,
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._outbox = outbox
@@ -70,6 +72,10 @@ class Publisher(threading.Thread):
         self._recorder: Recorder | None = None
         if store is not None:
             self._recorder = Recorder(store, numberer.run, time.monotonic, self._store_failed, self._store_worked)
+            self._recorder.catch_up = catch_up.endpoint if catch_up is not None else ""
+        self._catch_up = catch_up
+        self._caught_up = 0
+        self._requests: Counter[str] = Counter()
         record = self._recorder.record if self._recorder else list
         self._fanout = Fanout(numberer, sinks, self._sink_failed, self._outages.worked, record)
         self._overflows = self._overflows_logged = 0
@@ -99,6 +105,8 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         """Send until the outbox is closed and empty, then close the sinks."""
+        if self._catch_up is not None:
+            self._catch_up.start()
         try:
             while not self._outbox.finished and not self.nobody_left:
                 self._open_store()
@@ -119,6 +127,8 @@ class Publisher(threading.Thread):
         except BaseException as error:
             self._crashed(error)
         finally:
+            if self._catch_up is not None:
+                self._catch_up.close()
             self._fanout.close()
 
     def _open_store(self) -> None:
@@ -170,6 +180,16 @@ class Publisher(threading.Thread):
         else:
             self._outages.worked("queue of messages")
 
+    def _count_requests(self, catch_up: CatchUp) -> None:
+        """What has become of those who catch up."""
+        catch_up.check()
+        for result, count in catch_up.results.items():
+            self._metrics.caught_up(result, count - self._requests[result])
+            self._requests[result] = count
+        messages = catch_up.messages
+        self._metrics.caught_up_messages(messages - self._caught_up)
+        self._caught_up = messages
+
     def _by_the_clock(self, now_s: float) -> None:
         self.beat_s = now_s
         for view in self._board.views():
@@ -188,6 +208,8 @@ class Publisher(threading.Thread):
             for why, count in self._recorder.removed.items():
                 self._metrics.store_removed(why, count)
             self._recorder.removed.clear()
+        if self._catch_up is not None:
+            self._count_requests(self._catch_up)
 
     def _send(self, *outgoing: Outgoing) -> None:
         """Send some messages, which are stored together: a commit waits for the disk."""

@@ -29,6 +29,7 @@ from streamer.runtime.systemd import Notifier
 from streamer.runtime.watchdog import Watchdog
 from streamer.runtime.worker import Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
+from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.wire import kind
 from streamer.windows import StreamSettings
@@ -87,6 +88,7 @@ class Supervisor:
         sinks: Sequence[Sink],
         notifier: Notifier,
         new_id: Callable[[], str],
+        catch_up: CatchUp | None = None,
     ) -> None:
         """Nothing runs yet but the HTTP port, so that a port in use is known before anything begins.
 
@@ -152,7 +154,9 @@ class Supervisor:
         self._worker = Worker(parts, time.monotonic, self._wake, self._crashed)
         numberer = Numberer(plan.publisher, plan.run, time.time)
         reporter = Reporter(bundle.name, factories, plan.version)
-        self._publisher = Publisher(self._outbox, numberer, sinks, board, reporter, metrics, self._crashed, plan.store)
+        self._publisher = Publisher(
+            self._outbox, numberer, sinks, board, reporter, metrics, self._crashed, plan.store, catch_up
+        )
         self._health: HealthServer | None = None
         if plan.metrics_address is not None:
             self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)

@@ -99,7 +99,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("log: {levle: info}\n", "config FILE:1: unknown field 'log.levle'; did you mean 'level'?"),
         (
             "publish: {xyzzy: 1}\n",
-            "config FILE:1: unknown field 'publish.xyzzy'; fields here: zmq, keys, jsonl, tags, scores, ",
+            "config FILE:1: unknown field 'publish.xyzzy'; fields here: zmq, catch_up, keys, jsonl, tags, scores, ",
         ),
         ("threshold: 0.5\n", "config FILE:1: unknown field 'threshold'"),
         ("streams:\n  door: {}\n", "config FILE:2: streams.door.source is missing"),

@@ -15,10 +15,12 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 import pytest
+import zmq
 from prometheus_client import CollectorRegistry
 
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.metrics_page import page
+from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.store.retention import Limits
@@ -178,6 +180,20 @@ def a_store_that_is_kept_small(folder: Path) -> Metrics:
     return running.metrics
 
 
+def somebody_catches_up(folder: Path) -> Metrics:
+    path = folder / "store.sqlite3"
+    catch_up = CatchUp("tcp://127.0.0.1:0", path, "earwitness")
+    with publishing(store=StorePlan(path, AMPLE, 600.0), catch_up=catch_up) as running, zmq.Context() as context:
+        running.until(lambda: running.metric("store_messages") == 2)
+        with context.socket(zmq.REQ) as socket:
+            socket.connect(catch_up.endpoint)
+            socket.send(b"{}")
+            assert len(socket.recv_multipart()) == 3
+        running.until(lambda: running.metric("catch_up_messages_total") == 2)
+        running.until(lambda: running.metric("catch_up_requests_total", result="answered") == 1)
+    return running.metrics
+
+
 SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     live_film_and_a_camera_that_is_off: "stream_state reconnects_total decoded_audio_seconds_total "
     "decoded_frames_total scored_cells_total coverage_ratio masked_cells_total events_total onset_to_message_seconds "
@@ -192,6 +208,7 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     a_store_that_somebody_locks: "store_messages store_bytes store_limit_bytes store_free_bytes "
     "store_oldest_timestamp_seconds store_waiting store_failures_total",
     a_store_that_is_kept_small: "store_up store_removed_total",
+    somebody_catches_up: "catch_up_requests_total catch_up_messages_total",
     damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "
     "input_peak_dbfs input_state audio_info",
 }

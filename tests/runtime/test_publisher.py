@@ -22,6 +22,7 @@ from streamer.runtime.outbox import Outbox
 from streamer.runtime.publisher import Publisher
 from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Sink
+from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.wire import Message, kind
@@ -34,7 +35,9 @@ from tests.models import factories
 class Publishing:
     """A running publisher of two streams; everything is real."""
 
-    def __init__(self, sinks: Sequence[Sink], limit: int = 1000, store: StorePlan | None = None) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], limit: int = 1000, store: StorePlan | None = None, catch_up: CatchUp | None = None
+    ) -> None:
         self.metrics = Metrics("0", "seeded", ["cam", "cam2"], ["Dog"])
         self.board = Board(
             [StreamView("cam", "a.wav", live=True), StreamView("cam2", "b.wav", live=False)],
@@ -52,6 +55,7 @@ class Publishing:
             self.metrics,
             self.crashes.append,
             store,
+            catch_up,
         )
 
     def metric(self, name: str, **labels: str) -> float:
@@ -71,8 +75,10 @@ class Publishing:
 
 
 @contextmanager
-def publishing(*sinks: Sink, limit: int = 1000, store: StorePlan | None = None) -> Iterator[Publishing]:
-    running = Publishing(sinks, limit, store)
+def publishing(
+    *sinks: Sink, limit: int = 1000, store: StorePlan | None = None, catch_up: CatchUp | None = None
+) -> Iterator[Publishing]:
+    running = Publishing(sinks, limit, store, catch_up)
     running.publisher.start()
     try:
         yield running

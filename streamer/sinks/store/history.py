@@ -1,0 +1,126 @@
+"""Reads a store, while a daemon writes to it or when none does."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamer.errors import StoreError
+from streamer.sinks.store.opening import inode_of, read_only, store_error
+from streamer.sinks.store.tables import APPLICATION_ID, SCHEMA, get_meta, schema_of
+
+_ROWS_A_PAGE = 1000
+"""Messages that one page looks at, whether they match or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a store's messages, in order."""
+
+    store: str  # the store's id
+    since: int  # messages after this number
+    through: int  # up to this one; those in between that are not here do not match, or were removed
+    newest: int  # the highest number that was given
+    oldest: int  # from this number on no message that could match was removed
+    messages: list[bytes]  # their JSON as it was stored
+
+    @property
+    def more(self) -> bool:
+        """Whether there are messages after `through`."""
+        return self.through < self.newest
+
+
+class History:
+    """One reader of one store. Not thread-safe. It follows the path: a new file there is read from then on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+
+    def connection(self) -> sqlite3.Connection:
+        """The open store.
+
+        Raises:
+            StoreError: there is none, it is of a newer version, or it can't be read.
+
+        """
+        inode = inode_of(self._path)
+        if self._connection is not None and inode == self._inode:
+            return self._connection
+        self.close()
+        if inode is None:
+            raise StoreError(
+                "other", f"there is no event store {self._path}; name the daemon's with --store FILE or --config FILE"
+            )
+        connection = None
+        try:
+            connection = read_only(self._path)
+            schema = schema_of(connection)
+            ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise store_error(self._path, error) from None
+        if not ours or not 0 < schema <= SCHEMA:
+            connection.close()
+            if ours and schema > SCHEMA:
+                raise StoreError(
+                    "newer",
+                    f"event store {self._path} was made by a newer earwitness (schema {schema}): update this one",
+                )
+            raise StoreError("foreign", f"{self._path} is no event store of earwitness")
+        self._connection, self._inode = connection, inode
+        return connection
+
+    def page(self, store: str, since: int, prefixes: Sequence[str], limit: int, limit_bytes: int) -> Page:
+        """The first messages after number `since` of the store `store` whose topics begin with one of `prefixes`.
+
+        If this is another store, from its beginning; an empty `store` means this one. At most `limit` messages and
+        about `limit_bytes` bytes, but at least one message if any match. Raises `StoreError`.
+        """
+        connection = self.connection()
+        try:
+            here = str(get_meta(connection, "store"))
+            since = since if store in ("", here) else 0
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+            newest = 0 if row is None else int(row[0])
+            marks = [int(get_meta(connection, f"{kind}_from") or 1) for kind in _kinds(prefixes)]
+            rows = connection.execute(
+                "SELECT stored_seq, topic, message FROM messages WHERE stored_seq > ? AND stored_seq <= ? "
+                "ORDER BY stored_seq LIMIT ?",
+                (since, newest, _ROWS_A_PAGE),
+            ).fetchall()
+        except sqlite3.Error as error:
+            self.close()
+            raise store_error(self._path, error) from None
+        found: list[bytes] = []
+        size, through = 0, since
+        for stored_seq, topic, data in rows:
+            if topic.startswith(tuple(prefixes)):
+                if len(found) == limit or (found and size + len(data) > limit_bytes):
+                    break
+                found.append(data)
+                size += len(data)
+            through = stored_seq
+        else:
+            if len(rows) < _ROWS_A_PAGE:
+                through = max(since, newest)
+        return Page(here, since, through, newest, max(marks, default=1), found)
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _kinds(prefixes: Sequence[str]) -> list[str]:
+    """Which kinds of stored messages can match."""
+    return [
+        kind
+        for kind, first in (("events", "event/"), ("statuses", "status/"))
+        if any(first.startswith(prefix) or prefix.startswith(first) for prefix in prefixes)
+    ]
