@@ -54,27 +54,27 @@ def main(args: argparse.Namespace) -> int:
         logs.set_up(config.log.level, config.log.format, args.known)
         bundle, factories = load_model(config, os.environ)
         check_window(config, bundle)
-    run = uuid.uuid4().hex[:12]
-    access = access_of(config)
-    sinks = open_sinks(config, access)
-    catch_up = None
-    try:
-        catch_up = open_catch_up(config, os.environ, access, sinks)
-        supervisor = Supervisor(
-            plan_of(config, run, os.environ, stay=args.stay, reconnect=not args.no_reconnect),
-            bundle,
-            factories,
-            sinks,
-            Notifier(os.environ, os.getpid()),
-            lambda: uuid.uuid4().hex,
-            catch_up,
-        )
-    except BaseException:
-        if catch_up is not None:
-            catch_up.close()
-        for sink in sinks:
-            sink.close()
-        raise
+        run = uuid.uuid4().hex[:12]
+        access = access_of(config)
+        sinks = open_sinks(config, access)
+        catch_up = None
+        try:
+            catch_up = open_catch_up(config, os.environ, access, sinks)
+            supervisor = Supervisor(
+                plan_of(config, run, os.environ, stay=args.stay, reconnect=not args.no_reconnect),
+                bundle,
+                factories,
+                sinks,
+                Notifier(os.environ, os.getpid()),
+                lambda: uuid.uuid4().hex,
+                catch_up,
+            )
+        except BaseException:
+            if catch_up is not None:
+                catch_up.close()
+            for sink in sinks:
+                sink.close()
+            raise
     signals.take_over_ends()
     if any("${" not in text and Address.parse(split_source(text)[1]).has_login for text in args.sources):
         log.warning(
