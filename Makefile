@@ -42,9 +42,10 @@ format: .venv/installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: .venv/installed ## write docs/messages.schema.json and docs/metrics.md anew
+schema: .venv/installed ## write the generated files anew: docs/messages.schema.json, docs/metrics.md, the config's schema
 	$(BIN)/python -m streamer.sinks.wire > docs/messages.schema.json
 	$(BIN)/python -m streamer.runtime.metrics_page > docs/metrics.md
+	$(BIN)/python -m streamer.config.schema > configs/daemon/schema.json
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \

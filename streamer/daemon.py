@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+from pydantic import BaseModel
+
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.errors import ConfigError, SinkError
@@ -14,8 +16,9 @@ from streamer.media.liveness import descriptor_of
 from streamer.media.source import MediaOptions
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.model import Model
+from streamer.runtime.plan import Plan, StreamPlan
 from streamer.runtime.reader import Source
-from streamer.runtime.supervisor import Plan, StreamPlan
 from streamer.sinks.access import Access
 from streamer.sinks.base import Sink
 from streamer.sinks.catch_up import CatchUp
@@ -41,6 +44,51 @@ def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle
     bundle = Bundle.load(config.model or default_bundle_path())
     weights = WeightsStore(config.weights or default_weights_folder(environ), {})
     return bundle, bundle.factories(weights)
+
+
+_FREE = (
+    *("model", "weights", "streams", "windows", "reconnect", "load", "log"),
+    *("publish.tags", "publish.scores", "store.keep_days", "store.keep_mb"),
+)
+"""What may change while a daemon runs; everything else takes a restart."""
+
+
+def changed_fields(config: DaemonConfig, running: DaemonConfig) -> list[str]:
+    """Which fields of `config` differ from those of a daemon that runs with `running`: `model`, `store.keep_days`.
+
+    Raises:
+        ConfigError: one of them can't change while the daemon runs, or there is no source left.
+
+    """
+    if not config.streams:
+        raise ConfigError("no source to listen to is left; to end the daemon, stop it")
+    names: list[str] = []
+    for name in DaemonConfig.model_fields:
+        new, old = getattr(config, name), getattr(running, name)
+        if isinstance(new, BaseModel) and name not in _FREE:
+            names += [f"{name}.{one}" for one in type(new).model_fields if getattr(new, one) != getattr(old, one)]
+        elif new != old:
+            names.append(name)
+    fixed = [name for name in names if name not in _FREE]
+    if fixed:
+        raise ConfigError(f"{', '.join(fixed)} can't change while the daemon runs: restart it, or take the change back")
+    return names
+
+
+def reloaded_model(config: DaemonConfig, running: Model, environ: Mapping[str, str], *, weights_too: bool) -> Model:
+    """The config's model: `running` itself, if its bundle is still the same. `weights_too`: check these in any case.
+
+    Raises:
+        BundleError: see `load_model`.
+        WeightsError: likewise.
+
+    """
+    bundle = Bundle.load(config.model or default_bundle_path())
+    same = (bundle.name, bundle.fingerprint()) == (running.bundle.name, running.bundle.fingerprint())
+    if same and not weights_too:
+        return running
+    bundle, factories = load_model(config, environ)
+    return running if same else Model.of(bundle, factories)
 
 
 def check_window(config: DaemonConfig, bundle: Bundle) -> None:

@@ -93,12 +93,10 @@ class EventTracker:
         self, stream: str, epoch: int, decoding: Decoding, *, max_event_cells: int, new_id: Callable[[], str]
     ) -> None:
         """`new_id` returns the `event_id` of a new event. Raises `ValueError` if `max_event_cells` is below 1."""
-        if max_event_cells < 1:
-            raise ValueError(f"max_event_cells must be at least 1, not {max_event_cells}")
         self._stream = stream
         self._epoch = epoch
         self._classes = decoding.classes
-        self._max_event_cells = max_event_cells
+        self.limit(max_event_cells)
         self._new_id = new_id
         self._groups = _grouped(decoding)
         self._decided = [0] * len(self._groups)  # number of decided cells, by group
@@ -113,6 +111,17 @@ class EventTracker:
         self._next = 0
         self._open: dict[int, _Open] = {}
         self._flushed = False
+
+    def limit(self, max_event_cells: int) -> None:
+        """Change how long an event may last; one that is longer by now ends at the next cell that is decided.
+
+        Raises:
+            ValueError: it is below 1.
+
+        """
+        if max_event_cells < 1:
+            raise ValueError(f"max_event_cells must be at least 1, not {max_event_cells}")
+        self._max_event_cells = max_event_cells
 
     @property
     def open_events(self) -> tuple[Onset, ...]:
@@ -195,7 +204,8 @@ class EventTracker:
                 if begin >= start:  # else it began in an earlier block
                     changes.append((begin, _ONSET, column, float(filtered[begin - start, member])))
                 until = start + len(filtered) if end is None else end
-                for cell in range(begin + self._max_event_cells, until, self._max_event_cells):
+                # Not before `start`: the limit may have been lowered while the event was open.
+                for cell in range(max(begin + self._max_event_cells, start), until, self._max_event_cells):
                     changes.append((cell, _TOO_LONG, column, 0.0))
                     changes.append((cell, _ONSET, column, float(filtered[cell - start, member])))
                 if end is not None:

@@ -74,8 +74,13 @@ class StreamPipeline:
         settings: StreamSettings,
         new_id: Callable[[], str],
         timer: StageTimer | None = None,
+        *,
+        epoch: int = 0,
     ) -> None:
-        """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` returns a new event id."""
+        """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` returns a new event id.
+
+        `epoch` is the first epoch's number.
+        """
         self._stream = stream
         self._factories = dict(factories)
         self._decoding = decoding
@@ -86,7 +91,7 @@ class StreamPipeline:
         self._present = tuple(factories)
         self._picture_stride = 1
         self._past = Coverage()
-        self._epoch = 0
+        self._epoch = epoch
         self._undrained: int | None = None  # windows whose scores are awaited; None: no drain is due
         self._ended: EndReason | None = None  # why the epoch ended; None: it has not
         self._begin()
@@ -147,6 +152,19 @@ class StreamPipeline:
     def picture_stride(self, stride: int) -> None:
         self._picture_stride = stride
         self._extraction.shed(stride)
+
+    def retune(self, settings: StreamSettings) -> None:
+        """Change the settings, from the next window on; the epoch goes on, and each cell is still decided once.
+
+        Raises:
+            ValueError: a window is shorter than a hop plus the lookahead.
+
+        """
+        self._windower.retune(
+            hop_cells=settings.hop_cells, lookahead_cells=settings.lookahead_cells, skew_cells=settings.skew_cells
+        )
+        self._tracker.limit(_cells(settings.max_event_s))
+        self._settings = settings
 
     def source_has(self, *, audio: bool, pictures: bool) -> None:
         """Set what the source has, before the first push of an epoch. The default is all of the model's inputs.

@@ -30,7 +30,7 @@ PICTURE_SIDE = 224
 Floats: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
 ClockSource: TypeAlias = Literal["rtcp", "arrival", "file"]
-EndReason: TypeAlias = Literal["silence", "gap", "max_duration", "shutdown", "crash"]
+EndReason: TypeAlias = Literal["silence", "gap", "max_duration", "shutdown", "reload", "crash"]
 
 
 def cells_in(samples: int) -> int:

@@ -76,10 +76,7 @@ class Windower:
         """
         if not present or set(present) - set(shapes):
             raise ValueError(f"present must be some of {', '.join(shapes)}, not {', '.join(present) or 'none'}")
-        if hop_cells < 1 or lookahead_cells < 0 or skew_cells < 0 or window_cells < hop_cells + lookahead_cells:
-            raise ValueError(
-                f"a window of {window_cells} cells can't move by {hop_cells} and look {lookahead_cells} ahead"
-            )
+        _check(window_cells, hop_cells, lookahead_cells, skew_cells)
         self._stream = stream
         self._epoch = epoch
         self._shapes = dict(shapes)
@@ -105,6 +102,18 @@ class Windower:
     def coverage(self) -> Coverage:
         """The counts of this epoch so far."""
         return Coverage(self._decided, self._covered, dict(self._masked), dict(self._late_dropped))
+
+    def retune(self, *, hop_cells: int, lookahead_cells: int, skew_cells: int) -> None:
+        """Change what `__init__` was given, from the next window on; every cell is still decided exactly once.
+
+        Raises:
+            ValueError: a window is shorter than a hop plus the lookahead.
+
+        """
+        _check(self._window_cells, hop_cells, lookahead_cells, skew_cells)
+        self._hop_cells = hop_cells
+        self._lookahead_cells = lookahead_cells
+        self._skew_cells = skew_cells
 
     def push(self, modality: str, cells: Cells) -> list[Window]:
         """Add the modality's next cells and return the windows that are due.
@@ -189,6 +198,11 @@ class Windower:
         for blocks in self._blocks.values():
             while blocks and blocks[0].start + len(blocks[0]) <= cell:
                 blocks.popleft()
+
+
+def _check(window_cells: int, hop_cells: int, lookahead_cells: int, skew_cells: int) -> None:
+    if hop_cells < 1 or lookahead_cells < 0 or skew_cells < 0 or window_cells < hop_cells + lookahead_cells:
+        raise ValueError(f"a window of {window_cells} cells can't move by {hop_cells} and look {lookahead_cells} ahead")
 
 
 def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -221,3 +221,17 @@ def test_decode_clip_is_the_tracker(case: tuple[Floats, Bools, Decoding, list[in
     scores, _, decoding, cuts = case
     streamed = tracked(scores, np.ones(len(scores), bool), decoding, cuts, reason="silence")
     assert told([*decode_clip("door", scores, decoding)]) == told([e for e in streamed if isinstance(e, Offset)])
+
+
+def test_a_limit_that_is_lowered_ends_what_is_longer_by_now() -> None:
+    decoding = Decoding(("a",), (ClassDecoding(0.5, 0.4, 1),))
+    tracker = tracker_of(decoding, max_event_cells=100)
+    on = np.ones((10, 1), np.float32)
+    out = [one for start in range(0, 50, 10) for one in tracker.push(piece(on, np.ones(10, bool), start))]
+    assert [one.onset for one in out] == [0]
+    tracker.limit(20)
+    out = [one for start in range(50, 100, 10) for one in tracker.push(piece(on, np.ones(10, bool), start))]
+    out += tracker.flush("gap")
+    offsets = [one for one in out if isinstance(one, Offset)]
+    assert [(one.onset // CELL, one.offset // CELL) for one in offsets] == [(0, 50), (50, 70), (70, 90), (90, 100)]
+    assert [one.end_reason for one in offsets] == ["max_duration"] * 3 + ["gap"]

@@ -179,3 +179,30 @@ def test_wrong_use_is_refused() -> None:
     windower.push("spectral", block(data, 0, 16))
     with pytest.raises(ValueError, match="can't end before cell 16"):
         windower.flush(12, {})
+
+
+change = st.tuples(st.integers(0, 130), st.integers(1, 20), st.integers(0, 20), st.integers(0, 10))
+
+
+@given(st.integers(1, 130), st.lists(change, max_size=4))
+def test_settings_that_change_leave_no_cell_out_and_decide_none_twice(
+    cells: int, changes: list[tuple[int, int, int, int]]
+) -> None:
+    windower, sound = windower_of(), media("spectral", cells)
+    windows: list[Window] = []
+    for cell in range(cells):
+        for at, hop, lookahead, skew in changes:
+            if at == cell:
+                windower.retune(hop_cells=hop, lookahead_cells=lookahead, skew_cells=skew)
+        windows += windower.push("spectral", block(sound, cell, cell + 1))
+    windows += windower.flush(cells, {"spectral": block(sound, cells, cells)})
+    assert [one for window in windows for one in range(window.emit_start, window.emit_stop)] == list(range(cells))
+    for window in windows:
+        assert window.start <= window.emit_start, "what is decided lies inside"
+        assert len(window) <= 40
+        assert np.array_equal(window.features["spectral"], sound[0][window.start : window.start + len(window)])
+
+
+def test_settings_that_do_not_fit_the_window_are_refused() -> None:
+    with pytest.raises(ValueError, match="a window of 40 cells"):
+        windower_of().retune(hop_cells=30, lookahead_cells=20, skew_cells=0)

@@ -33,8 +33,9 @@ class KnownSecrets:
 
         Strings of under 4 characters are skipped: an FFmpeg option's `1` would be hidden in every number of a log.
         """
-        self._addresses += [address for address in addresses if address.secrets()]
-        self._strings += [one for one in strings if len(one) >= _TO_LEARN]
+        # Once each: a config that is read anew brings them again.
+        self._addresses += [one for one in addresses if one not in self._addresses and one.secrets()]
+        self._strings += [one for one in strings if one not in self._strings and len(one) >= _TO_LEARN]
 
     def hide(self, text: str) -> str:
         """`text` with `***` for every known secret."""

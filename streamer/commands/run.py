@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streamer.address import Address
@@ -15,8 +16,19 @@ from streamer.commands.options import add_config_options, config_of
 from streamer.commands.signals import Signals
 from streamer.config.schema import DaemonConfig
 from streamer.config.sources import split_source
-from streamer.daemon import access_of, check_window, load_model, open_catch_up, open_sinks, plan_of
-from streamer.errors import ConfigError
+from streamer.daemon import (
+    access_of,
+    changed_fields,
+    check_window,
+    load_model,
+    open_catch_up,
+    open_sinks,
+    plan_of,
+    reloaded_model,
+)
+from streamer.errors import ConfigError, UsageError
+from streamer.runtime.control import Control, folders
+from streamer.runtime.reload import Reloads, Setup
 from streamer.runtime.supervisor import Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.starting import EndsAtOnce
@@ -82,7 +94,13 @@ def main(args: argparse.Namespace) -> int:
             "'${NAME}' (in single quotes), or in a file for --config"
         )
     log.info("%s, model %s, %d streams", where(config), bundle.name, len(config.streams))
-    code = supervisor.run(signals.stop, signals.reopen)
+    reloads = Reloads(_Configs(args, config, supervisor).read, signals.reload)
+    control = _control(config, reloads)
+    try:
+        code = supervisor.run(signals.stop, signals.reopen, reloads)
+    finally:
+        if control is not None:
+            control.close()
     signals.done()
     if supervisor.left_behind:
         # A thread hangs in a library: a normal exit would wait for it, or crash.
@@ -90,6 +108,40 @@ def main(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+class _Configs:
+    """Reads the command line's config anew, and remembers which one holds."""
+
+    def __init__(self, args: argparse.Namespace, config: DaemonConfig, supervisor: Supervisor) -> None:
+        self._args = args
+        self._config = config
+        self._supervisor = supervisor
+
+    def read(self) -> Setup:
+        """See `Reloads`."""
+        config = config_of(self._args)
+        plan, model = self._supervisor.plan, self._supervisor.model
+        new = changed_fields(config, self._config)
+        model = reloaded_model(config, model, os.environ, weights_too="weights" in new)
+        check_window(config, model.bundle)
+        plan = plan_of(config, plan.run, os.environ, stay=plan.stay, reconnect=not self._args.no_reconnect)
+        return Setup(
+            plan, model, tuple(name for name in new if name in ("log", "weights")), partial(self._take, config)
+        )
+
+    def _take(self, config: DaemonConfig) -> None:
+        if config.log != self._config.log:
+            logs.set_up(config.log.level, config.log.format, self._args.known)
+        self._config = config
+
+
+def _control(config: DaemonConfig, reloads: Reloads) -> Control | None:
+    try:
+        return Control(folders(os.environ, os.geteuid()), config.publisher, os.getpid(), reloads.ask)
+    except UsageError as error:
+        log.warning("`earwitness reload` will not find this daemon (SIGHUP reloads it all the same): %s", error)
+        return None
 
 
 def where(config: DaemonConfig) -> str:

@@ -28,15 +28,17 @@ _HANG_UP_S = 1.0
 
 
 class Signals:
-    """Turns signals into two events, `stop` and `reopen`, for the main thread.
+    """Turns signals into three events, `stop`, `reopen` and `reload`, for the main thread.
 
-    SIGHUP reopens the outputs, as in any daemon. But if the daemon was started on a terminal that disappears, it ends
-    as on SIGTERM: closing the window of a program is meant to end it. Under `nohup` it keeps running.
+    SIGHUP reopens the outputs and reloads the config, as in any daemon; SIGUSR1 only reopens. But if the daemon was
+    started on a terminal that disappears, it ends as on SIGTERM: closing the window of a program is meant to end it.
+    Under `nohup` it keeps running.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.reopen = threading.Event()
+        self.reload = threading.Event()
         self._asked_s = 0.0
         stays = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # nohup
         self._had_terminal = not stays and _has_terminal()
@@ -68,6 +70,8 @@ class Signals:
     def _reopen(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.reopen.set()
+        if number == signal.SIGHUP:
+            self.reload.set()
         if number == signal.SIGHUP and self._had_terminal:
             later = threading.Timer(_HANG_UP_S, self._end_without_terminal)
             later.daemon = True

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +21,10 @@ from streamer.windows import StreamSettings
 _WINDOWS = StreamSettings()  # the core's defaults, which replay uses too
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # YAML 1.1 reads a bare `off` as false.
-OrOff = BeforeValidator(lambda value: None if value is False or value == "off" else value)
+OrOff = BeforeValidator(
+    lambda value: None if value is False or value == "off" else value,
+    json_schema_input_type=str | Literal[False] | None,
+)
 
 
 def _address(value: object) -> object:
@@ -28,7 +33,9 @@ def _address(value: object) -> object:
     return Address.parse(value) if isinstance(value, str) else value
 
 
-Place = Annotated[InstanceOf[Address], BeforeValidator(_address)]
+Place = Annotated[
+    InstanceOf[Address], BeforeValidator(_address, json_schema_input_type=Annotated[str, Field(min_length=1)])
+]
 
 
 class _Section(BaseModel):
@@ -231,7 +238,9 @@ class DaemonConfig(_Section):
         default="127.0.0.1:9464", description="HOST:PORT of /metrics, /healthz and /readyz; off: none."
     )
     streams: dict[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], StreamConfig] = Field(
-        default={}, description="The sources by name: 1 to 64 letters, digits, `_`, `.` and `-`."
+        default={},
+        description="The sources by name: 1 to 64 letters, digits, `_`, `.` and `-`.",
+        json_schema_extra={"additionalProperties": False},  # the pattern of names alone refuses nothing
     )
     publish: PublishConfig = Field(default_factory=PublishConfig, description="What is published, and where.")
     store: StoreConfig = Field(
@@ -247,3 +256,18 @@ class DaemonConfig(_Section):
     )
     load: LoadConfig = Field(default_factory=LoadConfig, description="How much of the machine the model may use.")
     log: LogConfig = Field(default_factory=LogConfig, description="What is logged to standard error.")
+
+
+def json_schema() -> str:
+    """`configs/daemon/schema.json`: with it an editor checks and completes a config."""
+    made = DaemonConfig.model_json_schema(mode="validation")
+    made = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **made,
+        "title": "Earwitness: the daemon's config",
+    }
+    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json_schema())

@@ -36,7 +36,8 @@ class Backoff:
 
     def __init__(self, limits: BackoffLimits, uniform: Callable[[float, float], float]) -> None:
         """`uniform(a, b)` draws the jitter, e.g. `random.Random().uniform`."""
-        self._limits = limits
+        self.limits = limits
+        """May be changed at any time; the next wait follows them."""
         self._uniform = uniform
         self._limit_s = limits.first_s
         self._refused_limit_s = limits.refused_first_s
@@ -48,16 +49,16 @@ class Backoff:
 
         `refused`: the source rejected the user or password.
         """
-        if healthy_s >= self._limits.reset_s:
-            self._limit_s = self._limits.first_s
+        if healthy_s >= self.limits.reset_s:
+            self._limit_s = self.limits.first_s
         if healthy_s > 0:
             self.refusals = 0
-            self._refused_limit_s = self._limits.refused_first_s
+            self._refused_limit_s = self.limits.refused_first_s
         if refused:
             self.refusals += 1
-            limit_s = self._refused_limit_s
-            self._refused_limit_s = min(2.0 * limit_s, self._limits.refused_last_s)
+            limit_s = min(self._refused_limit_s, self.limits.refused_last_s)
+            self._refused_limit_s = min(2.0 * limit_s, self.limits.refused_last_s)
             return self._uniform(limit_s, _LATER * limit_s)
-        limit_s = self._limit_s
-        self._limit_s = min(2.0 * limit_s, self._limits.last_s)
+        limit_s = min(self._limit_s, self.limits.last_s)
+        self._limit_s = min(2.0 * limit_s, self.limits.last_s)
         return self._uniform(0.0, limit_s)

@@ -76,6 +76,30 @@ class Board:
         with self._lock:
             return self._changes[name]
 
+    def snapshot(self) -> list[tuple[StreamView, int]]:
+        """All streams of one moment, each with how often it has changed in a way that is told at once."""
+        with self._lock:
+            return [(view, self._changes[name]) for name, view in self._views.items()]
+
+    def add(self, view: StreamView) -> None:
+        """One stream more."""
+        with self._lock:
+            self._views[view.name] = view
+            self._changes[view.name] = 1
+        self._metrics.state(view.name, view.state)
+
+    def remove(self, name: str) -> StreamView:
+        """The stream is no more; gives what was known of it last."""
+        with self._lock:
+            del self._changes[name]
+            return self._views.pop(name)
+
+    def moved(self, name: str, source: str) -> None:
+        """The stream's source is another from now on; `source` is what may be shown of its address."""
+        with self._lock:
+            view = replace(self._views[name], source=source, live=None, opened_s=None, began_s=None)
+            self._set(replace(view, state="connecting", reason="", detail=""))
+
     def connecting(self, name: str) -> None:
         """A reader begins to open the source. The reason of the last loss is kept until cells are scored."""
         with self._lock:

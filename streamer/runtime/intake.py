@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from streamer.media.pace import Arrival
@@ -87,6 +87,12 @@ class Intake:
         self._newest_s: float | None = None
         self._patience_s = 0.0
 
+    def limit(self, limit_s: float, picture_limit: int) -> None:
+        """Change how much may wait. What is queued stays, until a live source's next media shows it to be too much."""
+        with self._changed:
+            self._limit_s, self._picture_limit = limit_s, picture_limit
+            self._changed.notify_all()
+
     @property
     def live(self) -> bool:
         """Whether the source is live, so that media that is too late is dropped. False until it is `Opened`."""
@@ -98,6 +104,13 @@ class Intake:
             self._generation += 1
             self._changed.notify_all()
             return self._generation
+
+    def goes_on(self) -> None:
+        """The stream has another reader to come: an end that is queued is not its last."""
+        with self._changed:
+            self._items = deque(
+                replace(item, final=False) if isinstance(item, Closed) and item.final else item for item in self._items
+            )
 
     def when_attached(self, generation: int, act: Callable[[], object]) -> bool:
         """Call `act` unless the reader of that generation has been replaced; False if it has.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from streamer.pipeline import StreamPipeline
 from streamer.runtime.intake import Closed, Intake, Opened
+from streamer.runtime.model import Model
 from streamer.timeline import Timeline
-from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Window
+from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, EndReason, MediaItem, Picture, Window
 
 _ITEMS_A_TURN = 32
 """Items that one stream may push before the others get a turn: about 0.5 s of media."""
@@ -26,25 +27,36 @@ class Turn:
     drain: bool
     stalled: bool = False
     closed: Closed | None = None
+    ready: bool = False  # for the next model: the epoch has ended for its sake
 
 
 class Lane:
     """The worker's end of one stream. Not thread-safe."""
 
     def __init__(
-        self, name: str, intake: Intake, pipeline: StreamPipeline, stall_s: float, clock_s: Callable[[], float]
+        self,
+        name: str,
+        intake: Intake,
+        pipeline: StreamPipeline,
+        model: Model,
+        stall_s: float,
+        clock_s: Callable[[], float],
     ) -> None:
-        """The epoch of a live stream ends after `stall_s` seconds without media. `clock_s` is monotonic."""
+        """`pipeline` is one of `model`. `clock_s` is monotonic."""
         self.name = name
         self.intake = intake
         self.pipeline = pipeline
+        self.model = model
+        self.stall_s = stall_s
+        """A live stream that brings nothing for so long has its epoch ended."""
         self.connection = 0
+        self._open = False
+        self.has_audio = False
         self.has_video = False
         self.pictures = 0
         """Pictures pushed since this was last set to 0."""
         self.live_stride = 1
         """Cells per picture that is processed while the stream is live; a recording loses none."""
-        self._stall_s = stall_s
         self._clock_s = clock_s
         self._restart = Restart()
         self._in_epoch = False
@@ -65,15 +77,29 @@ class Lane:
                 break
         return Turn([], drain=False)
 
-    def shut_down(self) -> Turn:
-        """End the epoch because the daemon ends."""
+    def shut_down(self, reason: EndReason) -> Turn:
+        """End the epoch because the stream or the daemon ends."""
         self.pipeline.picture_stride = 0  # the last pictures are not worth seconds of shutdown
         self._in_epoch = False
-        return Turn(self.pipeline.finish("shutdown"), drain=True)
+        return Turn(self.pipeline.finish(reason), drain=True)
+
+    def make_ready(self) -> Turn:
+        """End the epoch in the middle of a connection, so that it can `adopt` another model; no media is lost."""
+        if self._in_epoch or self.pipeline.clock is not None:  # what is known of UTC must not be lost either
+            self._restart.ask()
+        self._in_epoch = False
+        return Turn(self.pipeline.finish("reload"), drain=True, ready=True)
+
+    def adopt(self, model: Model, pipeline: StreamPipeline) -> None:
+        """Go on with another model; the epoch has ended, and its last scores are drained."""
+        if self._open:
+            pipeline.source_has(audio=self.has_audio, pictures=self.has_video)
+        pipeline.picture_stride = self.live_stride if self.intake.live else 1
+        self.model, self.pipeline = model, pipeline
 
     def _nothing(self, now_s: float) -> Turn | None:
         """The queue was empty: end the epoch if media is overdue by `stall_s`."""
-        if not (self.intake.live and self._in_epoch and self.intake.silent_s(now_s) >= self._stall_s):
+        if not (self.intake.live and self._in_epoch and self.intake.silent_s(now_s) >= self.stall_s):
             return None
         self._restart.ask()
         self._in_epoch = False
@@ -83,7 +109,8 @@ class Lane:
         """Process one item; a `Turn` if something must be scored or reported before the next one."""
         if isinstance(item, Opened):
             self.connection = item.connection
-            self.has_video = item.has_video
+            self._open = True
+            self.has_audio, self.has_video = item.has_audio, item.has_video
             self._restart = Restart()
             self.pipeline.source_has(audio=item.has_audio, pictures=item.has_video)
             self.pipeline.picture_stride = self.live_stride if item.live else 1
@@ -92,7 +119,9 @@ class Lane:
             self._restart = Restart()
             self._in_epoch = False
             closed = item if isinstance(item, Closed) else None
-            return Turn(self.pipeline.finish(closed.end if closed else "gap"), drain=True, closed=closed)
+            self._open = self._open and closed is None
+            ready = closed is not None and closed.end == "reload"
+            return Turn(self.pipeline.finish(closed.end if closed else "gap"), drain=True, closed=closed, ready=ready)
         windows: list[Window] = []
         for part in self._restart.push(item):
             if isinstance(part, (Chunk, Picture)):
@@ -130,7 +159,9 @@ class Restart:
         if self._asked:
             self._asked = False
             at = item.start * SAMPLE_RATE_HZ // item.rate_hz if isinstance(item, Chunk) else item.at
-            self._base = at // _BASE_UNIT * _BASE_UNIT
+            # Up, for sound: 10 ms less are no loss, but a cell of which they are missing would be masked.
+            up = _BASE_UNIT - 1 if isinstance(item, Chunk) else 0
+            self._base = (at + up) // _BASE_UNIT * _BASE_UNIT
             out += self._anchors()
         if not self._base:
             return [*out, item]

@@ -7,11 +7,12 @@ Anything else is counted as `other`.
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -35,31 +36,17 @@ LOST_REASONS = frozenset(
 """Why a connection was lost: the values of `SourceError.reason`, and `watchdog`."""
 DROP_REASONS = frozenset({"queue_audio", "queue_picture", "queue_anchor", "abandoned"})
 """Why media was dropped: the queue was full, or its reader had been abandoned."""
+ReloadResult: TypeAlias = Literal["taken", "refused"]
+RELOAD_RESULTS: tuple[ReloadResult, ...] = ("taken", "refused")
 MESSAGE_KINDS = ("onset", "offset", "tags", "scores", "status", "heartbeat")
+
+Series = TypeVar("Series", Counter, Gauge, Histogram)
 
 _AUDIO_LABELS = tuple(field.name for field in fields_of(AudioInput))
 
 LATENCY_BUCKETS_S = (
-    0.25,
-    0.5,
-    1.0,
-    1.5,
-    1.75,
-    2.0,
-    2.25,
-    2.5,
-    2.75,
-    3.0,
-    3.25,
-    3.5,
-    3.75,
-    4.0,
-    4.25,
-    4.5,
-    5.0,
-    6.0,
-    7.5,
-    10.0,
+    *(0.25, 0.5, 1.0, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0),
+    *(3.25, 3.5, 3.75, 4.0, 4.25, 4.5, 5.0, 6.0, 7.5, 10.0),
 )
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -84,22 +71,28 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.families: list[Family] = []
         """All metrics but those of the process."""
+        self._by_stream: list[Counter | Gauge | Histogram] = []
         by_stream = ["stream"]
 
         def note(name: str, kind: str, text: str, labels: Sequence[str]) -> None:
             self.families.append(Family(f"earwitness_{name}", kind, text, tuple(labels)))
 
+        def kept(made: Series, labels: Sequence[str]) -> Series:
+            if "stream" in labels:
+                self._by_stream.append(made)
+            return made
+
         def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
             note(f"{name}_total", "counter", text, labels)
-            return Counter(f"earwitness_{name}", text, labels, registry=registry)
+            return kept(Counter(f"earwitness_{name}", text, labels, registry=registry), labels)
 
         def gauge(name: str, text: str, labels: Sequence[str]) -> Gauge:
             note(name, "gauge", text, labels)
-            return Gauge(f"earwitness_{name}", text, labels, registry=registry)
+            return kept(Gauge(f"earwitness_{name}", text, labels, registry=registry), labels)
 
         def histogram(name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
             note(name, "histogram", text, labels)
-            return Histogram(f"earwitness_{name}", text, labels, buckets=buckets, registry=registry)
+            return kept(Histogram(f"earwitness_{name}", text, labels, buckets=buckets, registry=registry), labels)
 
         self._state = gauge("stream_state", "1 for the stream's current state, else 0.", ["stream", "state"])
         self._reconnects = counter("reconnects", "Lost or failed connections.", ["stream", "reason"])
@@ -152,8 +145,6 @@ class Metrics:
         self._store_removed = counter("store_removed", "Messages removed: too old, or too much.", ["limit"])
         self._requests = counter("catch_up_requests", "Requests for missed messages.", ["result"])
         self._caught_up = counter("catch_up_messages", "Messages sent to subscribers that had missed them.", [])
-        build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
-        build.labels(version, bundle, platform.python_version()).set(1)
         for reason in REFUSED_REASONS:
             self._refused.labels(reason)
         for why in sorted(REASONS):
@@ -162,17 +153,28 @@ class Metrics:
             self._store_removed.labels(limit)
         for result in RESULTS:
             self._requests.labels(result)
+        self._reloads = counter("reloads", "Times that the config was read anew.", ["result"])
+        self._reload_taken = gauge("last_reload_taken", "1 if the newest reload was taken, else 0.", [])
+        self._reload_taken.set(1)
+        for result in RELOAD_RESULTS:
+            self._reloads.labels(result)
+        self._build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
+        self._version = version
+        self._streams: set[str] = set()
+        self._lock = threading.Lock()
+        """What may still be said of a stream that was removed must not bring back its series."""
+        self._classes: Sequence[str] = ()
+        self.model(bundle, classes)
         for stream in streams:
-            for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
-                one.labels(stream)
-            for one in (self._corrupt, self._overlap, self._stray):
-                one.labels(stream)
-            self.unheard(stream)
-            self._latency.labels(stream)
-            self._stride.labels(stream).set(1)
-            for state in STATES:
-                self._state.labels(stream, state).set(0)
-            for label in classes:
+            self.add(stream)
+
+    def model(self, bundle: str, classes: Sequence[str]) -> None:
+        """The daemon has this model now; counts of classes that only the one before had stay."""
+        self._build.clear()
+        self._build.labels(self._version, bundle, platform.python_version()).set(1)
+        self._classes = tuple(classes)
+        for stream in self._streams:
+            for label in self._classes:
                 self._events.labels(stream, label)
             for reason in sorted(LOST_REASONS):
                 self._reconnects.labels(stream, reason)
@@ -180,6 +182,34 @@ class Metrics:
                 self._dropped.labels(stream, reason)
         for message in MESSAGE_KINDS:
             self._lost.labels(message)
+
+    def add(self, stream: str) -> None:
+        """One stream more: it has its series from now on, at zero."""
+        self._streams.add(stream)
+        for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
+            one.labels(stream)
+        for one in (self._corrupt, self._overlap, self._stray):
+            one.labels(stream)
+        self.unheard(stream)
+        self._latency.labels(stream)
+        self._stride.labels(stream).set(1)
+        for state in STATES:
+            self._state.labels(stream, state).set(0)
+        for label in self._classes:
+            self._events.labels(stream, label)
+
+    def remove(self, stream: str) -> None:
+        """The stream is no more, and neither are its series."""
+        with self._lock:
+            self._streams.discard(stream)
+            self._listened.pop(stream, None)
+            for one in self._by_stream:
+                one.remove_by_labels({"stream": stream})
+
+    def reloaded(self, result: ReloadResult) -> None:
+        """The config was read anew."""
+        self._reloads.labels(result).inc()
+        self._reload_taken.set(result == "taken")
 
     def state(self, stream: str, state: State) -> None:
         """The stream is now in `state`."""
@@ -196,8 +226,10 @@ class Metrics:
 
     def decoded(self, stream: str, audio_s: float, frames: int) -> None:
         """The decoder returned this much media."""
-        self._audio.labels(stream).inc(audio_s)
-        self._frames.labels(stream).inc(frames)
+        with self._lock:
+            if stream in self._streams:
+                self._audio.labels(stream).inc(audio_s)
+                self._frames.labels(stream).inc(frames)
 
     def listening(self, stream: str, audio: AudioInput | None) -> None:
         """A connection was opened with this audio; None: without."""
@@ -235,7 +267,9 @@ class Metrics:
 
     def dropped(self, stream: str, reason: str, count: int = 1) -> None:
         """`count` chunks or pictures were dropped."""
-        self._dropped.labels(stream, reason if reason in DROP_REASONS else "other").inc(count)
+        with self._lock:
+            if stream in self._streams:
+                self._dropped.labels(stream, reason if reason in DROP_REASONS else "other").inc(count)
 
     def progress(self, stream: str, lag_s: float, coverage: float, stride: int) -> None:
         """The stream's lag, coverage (0 to 1) and picture stride now."""
@@ -258,9 +292,11 @@ class Metrics:
 
     def onset(self, stream: str, label: str, latency_s: float | None) -> None:
         """An onset was published, `latency_s` after the sound began; None: the source is not live."""
-        self._events.labels(stream, label).inc()
-        if latency_s is not None:
-            self._latency.labels(stream).observe(latency_s)
+        with self._lock:
+            if stream in self._streams:
+                self._events.labels(stream, label).inc()
+                if latency_s is not None:
+                    self._latency.labels(stream).observe(latency_s)
 
     def stage(self, stage: str, seconds: float) -> None:
         """One step of `stage` (`decode`, a modality, `detect`, `publish`) took `seconds`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from streamer.media.level import INPUT_STATES
-from streamer.runtime.metrics import DROP_REASONS, LOST_REASONS, MESSAGE_KINDS, STATES, Metrics
+from streamer.runtime.metrics import DROP_REASONS, LOST_REASONS, MESSAGE_KINDS, RELOAD_RESULTS, STATES, Metrics
 from streamer.sinks.catch_up import RESULTS
 from streamer.sinks.refusals import REASONS as REFUSED_REASONS
 from streamer.sinks.store.opening import REASONS
@@ -37,7 +37,10 @@ def page() -> str:
         "sink": "`zmq`, `jsonl`; `wire`: the message itself could not be encoded",
         "why": ", ".join(f"`{one}`" for one in sorted(REASONS)),
         "limit": "`age`, `size`",
-        "result": ", ".join(f"`{one}`" for one in RESULTS),
+        "result": "of requests: "
+        + ", ".join(f"`{one}`" for one in RESULTS)
+        + "; of reloads: "
+        + ", ".join(f"`{one}`" for one in RELOAD_RESULTS),
         "version": "this program's version",
         "bundle": "the model's name",
         "python": "Python's version",

@@ -83,7 +83,8 @@ class Publisher(threading.Thread):
         self._refused: Counter[str] = Counter()
         self._lost = 0
         self._board = board
-        self._reporter = reporter
+        self.reporter = reporter
+        """Makes the messages on streams and daemon; may be changed at any time."""
         self._metrics = metrics
         self._crashed = crashed
         self._reopen_asked = threading.Event()
@@ -103,6 +104,11 @@ class Publisher(threading.Thread):
         """Ask every sink to reopen its file, as after log rotation; returns at once. May be called from any thread."""
         self._reopen_asked.set()
 
+    def limit_store(self, plan: StorePlan | None) -> None:
+        """Change the store's limits, from the next heartbeat on. May be called from any thread."""
+        if self._recorder is not None and plan is not None:
+            self._recorder.plan = plan
+
     def run(self) -> None:
         """Send until the outbox is closed and empty, then close the sinks."""
         if self._catch_up is not None:
@@ -121,7 +127,7 @@ class Publisher(threading.Thread):
             self._by_the_clock(time.monotonic())
             for view in self._board.views():
                 if view.state not in ("ended", "failed"):
-                    self._send(Outgoing(self._reporter.status(view, stopped=True)))
+                    self._send(Outgoing(self.reporter.status(view, stopped=True)))
             self._close_store()
             self._outages.close()
         except BaseException as error:
@@ -192,16 +198,17 @@ class Publisher(threading.Thread):
 
     def _by_the_clock(self, now_s: float) -> None:
         self.beat_s = now_s
-        for view in self._board.views():
-            changes = self._board.changes(view.name)
-            before, at_s = self._reported.get(view.name, (-1, 0.0))
+        streams = self._board.snapshot()
+        self._reported = {view.name: self._reported.get(view.name, (-1, 0.0)) for view, _ in streams}
+        for view, changes in streams:
+            before, at_s = self._reported[view.name]
             if changes != before or now_s - at_s >= _STATUS_EVERY_S:
                 self._reported[view.name] = (changes, now_s)
-                self._send(Outgoing(self._reporter.status(self._board.view(view.name))))
+                self._send(Outgoing(self.reporter.status(view)))
         if now_s - self._sent_beat_s >= _HEARTBEAT_EVERY_S:
             self._sent_beat_s = now_s
             uptime_s = now_s - self._began_s
-            self._send(Outgoing(self._reporter.heartbeat(self._board.views(), _HEARTBEAT_EVERY_S, uptime_s)))
+            self._send(Outgoing(self.reporter.heartbeat(self._board.views(), _HEARTBEAT_EVERY_S, uptime_s)))
         if self._recorder is not None and now_s - self._measured_s >= _MEASURE_EVERY_S:
             self._measured_s = now_s
             self._metrics.store(self._recorder.works, self._recorder.waiting, self._recorder.content())

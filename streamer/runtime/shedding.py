@@ -38,7 +38,8 @@ class PictureStride:
 
     def __init__(self, budget: float) -> None:
         """`budget`: seconds of each second that the worker may spend on pictures."""
-        self._budget = budget
+        self.budget = budget
+        """May be changed at any time."""
         self._step = STRIDES.index(16)
         self._cost_s: float | None = None
         self._since_s: float | None = None
@@ -105,4 +106,4 @@ class PictureStride:
             return False
         if self._cost_s is None:  # unknown yet: only the coarsest may be tried
             return STRIDES[step] == 16
-        return self._cost_s * streams * CELLS_PER_S / STRIDES[step] <= share * self._budget
+        return self._cost_s * streams * CELLS_PER_S / STRIDES[step] <= share * self.budget

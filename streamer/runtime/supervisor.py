@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,34 +10,33 @@ from dataclasses import dataclass
 from functools import partial
 
 from streamer.bundle import Bundle
-from streamer.detect import Detector
-from streamer.features.base import ExtractorFactory, want_of
-from streamer.pipeline import StreamPipeline
-from streamer.runtime.backoff import Backoff, BackoffLimits
+from streamer.features.base import ExtractorFactory
 from streamer.runtime.board import Board, StreamView
+from streamer.runtime.control import Outcome
 from streamer.runtime.health import Answer, HealthServer
-from streamer.runtime.intake import Intake
-from streamer.runtime.lane import Lane
 from streamer.runtime.metrics import Metrics
+from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
+from streamer.runtime.plan import Changes, Plan, StreamPlan
 from streamer.runtime.publisher import Publisher
-from streamer.runtime.reader import Reader, Source
+from streamer.runtime.reader import Reader
+from streamer.runtime.reload import Reloads, Setup
 from streamer.runtime.reporter import Reporter
-from streamer.runtime.shedding import CELLS_PER_S, PictureStride
+from streamer.runtime.shedding import PictureStride
+from streamer.runtime.streams import Stream, Streams
 from streamer.runtime.systemd import Notifier
-from streamer.runtime.watchdog import Watchdog
-from streamer.runtime.worker import Parts, Stopwatch, Worker
+from streamer.runtime.worker import Change, Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
 from streamer.sinks.catch_up import CatchUp
-from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.wire import kind
-from streamer.windows import StreamSettings
 
 log = logging.getLogger(__name__)
 
 _CHECK_S = 0.1
 _DEAD_S = 60.0
 """A worker or publisher without a beat for so long is unhealthy. Generous: a batch of pictures can take seconds."""
+_RETIRE_S = 5.0
+"""How long the reader of a stream that is no more may take to end."""
 _MAX_ABANDONED = 32
 """With more abandoned threads, the daemon reports itself unhealthy, to be restarted by systemd or the like."""
 _STOP_WORKER_S = 2.3
@@ -48,33 +46,23 @@ _STOP_READERS_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class StreamPlan:
-    """A source and its limits, in seconds."""
+class _Retired:
+    """The readers of a stream that is no more, until they have ended."""
 
-    source: Source
-    stall_s: float
-    watchdog_s: float
-    queue_s: float
+    name: str
+    readers: Sequence[Reader]
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What the daemon was asked to do."""
+class _Changing:
+    """A reload that the worker is asked to carry out."""
 
-    publisher: str
-    run: str  # unique to this start
-    version: str
-    streams: Sequence[StreamPlan]
-    settings: StreamSettings
-    backoff: BackoffLimits
-    threads: int  # of the networks
-    picture_budget: float
-    publish_tags: bool
-    publish_scores: bool
-    queue_messages: int
-    metrics_address: str | None
-    store: StorePlan | None
-    stay: bool  # keep running when every source has ended
+    setup: Setup
+    changes: Changes
+    added: Mapping[str, Stream]
+    reconnect: frozenset[str]  # streams whose readers begin anew
+    carried_out: threading.Event
 
 
 class Supervisor:
@@ -97,7 +85,9 @@ class Supervisor:
             BundleError: the bundle's network can't be made.
 
         """
-        self._plan = plan
+        self.plan = plan
+        """What holds at this moment, as `model`."""
+        self.model = model = Model.of(bundle, factories)
         self._notifier = notifier
         self._wake = threading.Event()
         self._failure: BaseException | None = None
@@ -105,49 +95,30 @@ class Supervisor:
         self.left_behind = False
         """After `run`: whether a thread is still running. It may crash while the interpreter shuts down."""
         names = [stream.source.name for stream in plan.streams]
-        detector = Detector(bundle)
         self.metrics = metrics = Metrics(plan.version, bundle.name, names, bundle.classes)
-        views = [StreamView(one.source.name, one.source.address.shown) for one in plan.streams]
-        self.board = board = Board(views, metrics, time.monotonic)
+        self.board = board = Board([_first_view(stream) for stream in plan.streams], metrics, time.monotonic)
         self._outbox = Outbox(plan.queue_messages, lambda message: metrics.message_dropped(kind(message)))
-        picture_stages = frozenset(name for name, factory in factories.items() if factory.want.pictures)
-        want = want_of(factories.values())
-        stride = PictureStride(plan.picture_budget) if picture_stages else None
         stopwatch = Stopwatch(metrics)
-        self._intakes: list[Intake] = []
-        self._watchdogs: list[Watchdog] = []
-        lanes: list[Lane] = []
-        for stream in plan.streams:
-            name = stream.source.name
-            intake = Intake(
-                limit_s=stream.queue_s,
-                picture_limit=max(1, round(stream.queue_s * CELLS_PER_S)),
-                clock_s=time.monotonic,
-                dropped=lambda reason, count, name=name: metrics.dropped(name, reason, count),  # type: ignore[misc]
-                wake=self._wake.set,
-            )
-            pipeline = StreamPipeline(
-                name, factories, bundle.decoding, bundle.window_cells, plan.settings, new_id, stopwatch
-            )
-            lane = Lane(name, intake, pipeline, stream.stall_s, time.monotonic)
-            if stride is not None:
-                lane.live_stride = stride.stride  # so that audio is on time from the first second
-            lanes.append(lane)
-            backoff = Backoff(plan.backoff, random.Random().uniform)
-            new_reader = partial(Reader, stream.source, want, intake, board, metrics, backoff, self._crashed)
-            self._intakes.append(intake)
-            self._watchdogs.append(Watchdog(stream.source, stream.watchdog_s, intake, board, metrics, new_reader))
+        self._maker = Streams(board, metrics, stopwatch, self._wake.set, self._crashed, new_id)
+        # Replaced whole, never changed: other threads look at it.
+        self._streams: Mapping[str, Stream] = {
+            one.source.name: self._maker.new(one, model, plan.settings, plan.backoff) for one in plan.streams
+        }
+        self._retired: list[_Retired] = []
+        self._stuck = 0  # readers of streams that are no more, and that would not end
+        stride = PictureStride(plan.picture_budget) if model.picture_stages else None
+        if stride is not None:
+            for stream in self._streams.values():
+                stream.lane.live_stride = stride.stride  # so that audio is on time from the first second
         parts = Parts(
-            lanes=lanes,
-            detector=detector,
+            lanes=[stream.lane for stream in self._streams.values()],
             stopwatch=stopwatch,
             stride=stride,
-            picture_stages=picture_stages,
+            picture_stages=model.picture_stages,
             board=board,
             metrics=metrics,
             outbox=self._outbox,
             threads=plan.threads,
-            classes=bundle.classes,
             with_tags=plan.publish_tags,
             with_scores=plan.publish_scores,
         )
@@ -157,6 +128,7 @@ class Supervisor:
         self._publisher = Publisher(
             self._outbox, numberer, sinks, board, reporter, metrics, self._crashed, plan.store, catch_up
         )
+        self._change: _Changing | None = None
         self._health: HealthServer | None = None
         if plan.metrics_address is not None:
             self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)
@@ -166,10 +138,10 @@ class Supervisor:
         """The port of /metrics; None if it is off."""
         return self._health.port if self._health else None
 
-    def run(self, stop: threading.Event, reopen: threading.Event) -> int:
+    def run(self, stop: threading.Event, reopen: threading.Event, reloads: Reloads | None = None) -> int:
         """Run until `stop` is set, every source has ended for good or no sink is left; returns the exit code.
 
-        Whenever `reopen` is set, the sinks reopen their files.
+        Whenever `reopen` is set, the sinks reopen their files. What is asked of `reloads` is carried out.
 
         Raises:
             BaseException: an unexpected exception that ended a thread.
@@ -177,17 +149,20 @@ class Supervisor:
         """
         self._publisher.start()
         self._worker.start()
-        for watchdog in self._watchdogs:
-            watchdog.reader.start()
-        self._notifier.send("READY=1", f"STATUS={len(self._watchdogs)} streams")
+        for stream in self._streams.values():
+            stream.watchdog.reader.start()
+        self._notifier.send("READY=1", f"STATUS={len(self._streams)} streams")
         pinged_s = 0.0
         while not (stop.is_set() or self._failed.is_set() or self._all_finished() or self._publisher.nobody_left):
             if reopen.is_set():
                 reopen.clear()
                 self._publisher.reopen()
+            if reloads is not None:
+                self._reload(reloads)
             now_s = time.monotonic()
-            for watchdog in self._watchdogs:
-                watchdog.check(now_s)
+            for stream in self._streams.values():
+                stream.watchdog.check(now_s)
+            self._look_after_retired(now_s)
             if self._notifier.watchdog_s is not None and now_s - pinged_s >= self._notifier.watchdog_s:
                 pinged_s = now_s
                 if self.healthy().ok:  # systemd restarts a daemon that stops sending this
@@ -195,6 +170,7 @@ class Supervisor:
             stop.wait(_CHECK_S)
         self._notifier.send("STOPPING=1")
         self._shut_down()
+        self.left_behind = self.left_behind or (reloads is not None and reloads.reading)
         if self._failure is not None:
             raise self._failure
         if stop.is_set():
@@ -231,10 +207,107 @@ class Supervisor:
 
     @property
     def _abandoned(self) -> int:
-        return sum(watchdog.abandoned for watchdog in self._watchdogs)
+        return self._stuck + sum(stream.watchdog.abandoned for stream in self._streams.values())
+
+    def _reload(self, reloads: Reloads) -> None:
+        """Do what can be done now for a reload, without waiting."""
+        if reloads.begin():
+            monotonic_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={monotonic_us}")
+        found = reloads.take()
+        if isinstance(found, Setup):
+            self._change = self._begin(found)
+        outcome = Outcome(False, found) if isinstance(found, str) else None
+        if self._change is not None and self._change.carried_out.is_set():
+            outcome = Outcome(True, self._finish(self._change))
+            self._change = None
+        if outcome is not None:
+            self.metrics.reloaded("taken" if outcome.taken else "refused")
+            reloads.end(outcome)
+            self._notifier.send("READY=1", f"STATUS={len(self._streams)} streams; {outcome.text}"[:200])
+
+    def _begin(self, setup: Setup) -> _Changing:
+        """Stop what is no more, and have the worker change between two turns."""
+        plan, model = setup.plan, setup.model
+        changes = Changes.between(self.plan, plan)
+        for name in changes.removed:
+            stream = self._streams[name]
+            stream.watchdog.reader.stop()
+            stream.intake.attach()  # it puts no more
+            self._retired.append(_Retired(name, stream.watchdog.readers, time.monotonic()))
+        staying = {name: one for name, one in self._streams.items() if name not in changes.removed}
+        self._streams = staying
+        for one in changes.limited:
+            self._maker.limit(staying[one.source.name], one)
+        for stream in staying.values():
+            stream.backoff.limits = plan.backoff
+        added = {}
+        for one in changes.added:
+            self.metrics.add(one.source.name)
+            self.board.add(_first_view(one))
+            added[one.source.name] = self._maker.new(one, model, plan.settings, plan.backoff)
+        adopt = staying if model is not self.model else {}
+        inline = model.want == self.model.want  # what readers bring is what the new model takes
+        carried_out = threading.Event()
+        self._worker.ask(
+            Change(
+                add=[stream.lane for stream in added.values()],
+                remove=frozenset(changes.removed),
+                stall_s={one.source.name: one.stall_s for one in plan.streams},
+                settings=plan.settings,
+                adopt={name: partial(self._maker.pipeline, name, model, plan.settings) for name in adopt},
+                model=model,
+                at_once=frozenset(name for name, one in adopt.items() if inline or not one.watchdog.reader.is_alive()),
+                picture_budget=plan.picture_budget,
+                threads=plan.threads,
+                with_tags=plan.publish_tags,
+                with_scores=plan.publish_scores,
+                done=carried_out.set,
+            )
+        )
+        again = {one.source.name for one in changes.reconnected}
+        if adopt and not inline:
+            again |= {name for name, one in adopt.items() if one.watchdog.reader.is_alive()}
+        return _Changing(setup, changes, added, frozenset(again), carried_out)
+
+    def _finish(self, change: _Changing) -> str:
+        """The worker has changed: so do the readers, and what is said. Gives one line on what is new."""
+        plan, model = change.setup.plan, change.setup.model
+        new_model = model is not self.model
+        for name in change.changes.removed:
+            # Behind its last offsets, and behind every other status of it.
+            self._outbox.put(self._publisher.reporter.status(self.board.remove(name), stopped=True))
+            self.metrics.remove(name)
+        if new_model:
+            self.metrics.model(model.bundle.name, model.bundle.classes)
+            self._publisher.reporter = Reporter(model.bundle.name, model.factories, plan.version)
+        self._publisher.limit_store(plan.store)
+        self.plan, self.model = plan, model
+        self._streams = {**self._streams, **change.added}
+        for stream in change.added.values():
+            stream.watchdog.reader.start()
+        for one in plan.streams:
+            if one.source.name in change.reconnect:
+                self._maker.reconnect(self._streams[one.source.name], one.source, model)
+                self._maker.limit(self._streams[one.source.name], one)
+        change.setup.taken()
+        return change.changes.told(model.bundle.name if new_model else None, change.setup.also)
+
+    def _look_after_retired(self, now_s: float) -> None:
+        """Forget the readers of streams that are no more as they end; one that hangs is counted as left behind."""
+        staying = []
+        for one in self._retired:
+            alive = sum(reader.is_alive() for reader in one.readers)
+            if alive and now_s - one.since_s < _RETIRE_S:
+                staying.append(one)
+                continue
+            if alive:
+                log.error("%s: its reader hangs and is left behind", one.name)
+                self._stuck += alive
+        self._retired = staying
 
     def _all_finished(self) -> bool:
-        if self._plan.stay:
+        if self.plan.stay:
             return False
         return all(view.state in ("ended", "failed") for view in self.board.views())
 
@@ -246,9 +319,9 @@ class Supervisor:
 
     def _shut_down(self) -> None:
         """Stop readers, worker and publisher in this order: each passes on all it has before the next one ends."""
-        for watchdog, intake in zip(self._watchdogs, self._intakes, strict=True):
-            watchdog.reader.stop()
-            intake.attach()  # releases a reader that waits for room, and refuses what it puts
+        for stream in self._streams.values():
+            stream.watchdog.reader.stop()
+            stream.intake.attach()  # releases a reader that waits for room, and refuses what it puts
         self._worker.stop()
         if self._worker.is_alive():
             self._worker.join(_STOP_WORKER_S)
@@ -258,9 +331,14 @@ class Supervisor:
         if self._health is not None:
             self._health.close()
         until_s = time.monotonic() + _STOP_READERS_S
-        readers = [watchdog.reader for watchdog in self._watchdogs]
+        readers = [reader for stream in self._streams.values() for reader in stream.watchdog.readers]
+        readers += [reader for one in self._retired for reader in one.readers]
         for reader in readers:
             if reader.is_alive():
                 reader.join(max(0.0, until_s - time.monotonic()))
         threads = [self._worker, self._publisher, *readers]
         self.left_behind = self._abandoned > 0 or any(thread.is_alive() for thread in threads)
+
+
+def _first_view(stream: StreamPlan) -> StreamView:
+    return StreamView(stream.source.name, stream.source.address.shown)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamer.detect import Detector
 from streamer.networks.backends import use_threads
+from streamer.pipeline import StreamPipeline
 from streamer.runtime.board import Board, RecentCoverage
 from streamer.runtime.intake import Closed
 from streamer.runtime.lane import Lane, Turn
 from streamer.runtime.metrics import Metrics
+from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
 from streamer.runtime.shedding import PictureStride
 from streamer.runtime.turns import RecordingTurns, urgent
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import seconds
 from streamer.types import CELL, CellScores, Offset, Onset, Window
-from streamer.windows import Coverage
+from streamer.windows import Coverage, StreamSettings
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,6 @@ class Parts:
     """The objects and settings that the worker uses."""
 
     lanes: Sequence[Lane]
-    detector: Detector
     stopwatch: Stopwatch
     stride: PictureStride | None  # None: the model uses no pictures
     picture_stages: frozenset[str]  # the modalities that use pictures
@@ -65,9 +66,26 @@ class Parts:
     metrics: Metrics
     outbox: Outbox
     threads: int  # of the networks
-    classes: Sequence[str]
     with_tags: bool  # publish each window's tags
     with_scores: bool  # publish each cell's scores
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a reload asks of the worker: it is carried out between two turns."""
+
+    add: Sequence[Lane]
+    remove: Collection[str]  # streams that are no more: their epochs end, and what is open is closed
+    stall_s: Mapping[str, float]  # of streams that stay
+    settings: StreamSettings
+    adopt: Mapping[str, Callable[[int], StreamPipeline]]  # stream -> its pipeline of `model`, from that epoch on
+    model: Model
+    at_once: Collection[str]  # of those, who take it in the middle of a connection; others when their new reader begins
+    picture_budget: float
+    threads: int
+    with_tags: bool
+    with_scores: bool
+    done: Callable[[], None]
 
 
 class Worker(threading.Thread):
@@ -90,6 +108,9 @@ class Worker(threading.Thread):
         self._wake = wake
         self._crashed = crashed
         self._stop_asked = threading.Event()
+        self._change: Change | None = None
+        self._settings: StreamSettings | None = None
+        self._next: dict[str, tuple[Model, Callable[[int], StreamPipeline]]] = {}
         self._coverage = {lane.name: RecentCoverage() for lane in parts.lanes}
         self._counted: dict[str, Coverage] = {}
         self._recording_turns = RecordingTurns()
@@ -109,7 +130,7 @@ class Worker(threading.Thread):
             until_s = self._clock_s() + _LAST_WORK_S
             while self._clock_s() < until_s and self.step():
                 pass
-            self._score([(lane, lane.shut_down()) for lane in self._parts.lanes])
+            self._score([(lane, lane.shut_down("shutdown")) for lane in self._parts.lanes])
         except BaseException as error:
             self._crashed(error)
 
@@ -118,8 +139,16 @@ class Worker(threading.Thread):
         self._stop_asked.set()
         self._wake.set()
 
+    def ask(self, change: Change) -> None:
+        """Have `change` carried out soon; its `done` is called then. Returns at once; not before the last is done."""
+        self._change = change
+        self._wake.set()
+
     def step(self) -> bool:
         """Give every live stream a turn, then recordings; False if there was nothing to do."""
+        change, self._change = self._change, None
+        if change is not None:
+            self._carry_out(change)
         self.beat_s = now_s = self._clock_s()
         if now_s - self._ticked_s >= _TICK_S:
             self._tick(now_s)
@@ -155,12 +184,19 @@ class Worker(threading.Thread):
 
     def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
         """Score the windows of all turns as one batch, and hand each stream its scores."""
+        by_detector: dict[Detector, list[tuple[Lane, Turn]]] = {}
+        for lane, turn in turns:
+            by_detector.setdefault(lane.model.detector, []).append((lane, turn))
+        for detector, its_turns in by_detector.items():
+            self._score_with(detector, its_turns)
+
+    def _score_with(self, detector: Detector, turns: Sequence[tuple[Lane, Turn]]) -> None:
         due: list[Window] = [window for _, turn in turns for window in turn.windows]
         scores: list[CellScores] = []
         if due:
             self._parts.metrics.batch(len(due))
             with self._parts.stopwatch.stage("detect"):
-                scores = self._parts.detector.scores(due)
+                scores = detector.scores(due)
         begin = 0
         for lane, turn in turns:
             end = begin + len(turn.windows)
@@ -172,6 +208,8 @@ class Worker(threading.Thread):
                 self._parts.board.stalled(lane.name, "connected, but no media arrives")
             if turn.closed is not None and turn.closed.final:
                 self._finished(lane, turn.closed)
+            if turn.ready and lane.name in self._next:
+                self._adopt(lane)
 
     def _hand_on(self, lane: Lane, scores: Sequence[CellScores], *, alive: bool) -> None:
         """Queue messages for what a stream's scores have decided. `alive`: they came from media, not from a timer."""
@@ -187,9 +225,9 @@ class Worker(threading.Thread):
                     self._coverage[lane.name].push(self._clock_s(), seconds(count * CELL), covered_s)
                     parts.board.scored(lane.name, lane.connection if alive else 0, output.epoch)
                     if parts.with_tags:
-                        parts.outbox.put(tags_message(output, parts.classes, timeline))
+                        parts.outbox.put(tags_message(output, lane.model.bundle.classes, timeline))
                     if parts.with_scores:
-                        parts.outbox.put(scores_message(output, parts.classes, timeline))
+                        parts.outbox.put(scores_message(output, lane.model.bundle.classes, timeline))
                 case Onset():
                     message = onset_message(output, timeline, timed.level)
                     parts.outbox.put(message, timeline.arrival_utc_s(output.onset), timed.evidence)
@@ -203,6 +241,52 @@ class Worker(threading.Thread):
             self._parts.board.finished(lane.name, "failed", closed.reason, closed.message)
         else:
             self._parts.board.finished(lane.name, "ended", "", closed.message)
+
+    def _carry_out(self, change: Change) -> None:
+        parts = self._parts
+        leaving = [lane for lane in parts.lanes if lane.name in change.remove]
+        self._score([(lane, lane.shut_down("reload")) for lane in leaving])
+        for lane in leaving:
+            self._count_missed(lane)
+            del self._coverage[lane.name]
+            self._counted.pop(lane.name, None)
+            self._next.pop(lane.name, None)
+        staying = [lane for lane in parts.lanes if lane.name not in change.remove]
+        for lane in staying:
+            lane.stall_s = change.stall_s.get(lane.name, lane.stall_s)
+            if lane.name not in change.adopt and lane.name not in self._next:
+                lane.pipeline.retune(change.settings)
+        stages = change.model.picture_stages
+        stride = parts.stride or (PictureStride(change.picture_budget) if stages else None)
+        if stride is not None:
+            stride.budget = change.picture_budget
+        self._coverage.update({lane.name: RecentCoverage() for lane in change.add})
+        self._parts = replace(
+            parts,
+            lanes=[*staying, *change.add],
+            stride=stride,
+            picture_stages=parts.picture_stages | stages,
+            threads=change.threads,
+            with_tags=change.with_tags,
+            with_scores=change.with_scores,
+        )
+        if stride is not None:
+            for lane in self._parts.lanes:
+                lane.live_stride = stride.stride
+        use_threads(change.threads)
+        self._settings = change.settings
+        self._next.update({name: (change.model, pipeline) for name, pipeline in change.adopt.items()})
+        self._score([(lane, lane.make_ready()) for lane in staying if lane.name in change.at_once])
+        change.done()
+
+    def _adopt(self, lane: Lane) -> None:
+        model, new_pipeline = self._next.pop(lane.name)
+        self._count_missed(lane)
+        self._counted.pop(lane.name)  # the new pipeline counts from 0
+        pipeline = new_pipeline(lane.pipeline.epoch)
+        if self._settings is not None:  # there may have been another reload since this one
+            pipeline.retune(self._settings)
+        lane.adopt(model, pipeline)
 
     def _tick(self, now_s: float) -> None:
         """Work driven by time, not by data: update lag and coverage, and shed pictures if the worker is behind."""

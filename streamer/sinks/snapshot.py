@@ -25,6 +25,8 @@ class Snapshot:
             onset = self._held.get(topic(message))
             if isinstance(onset, OnsetMessage) and onset.event_id == message.event_id:
                 del self._held[topic(message)]
+        elif isinstance(message, StatusMessage) and message.state == "stopped":
+            self._held.pop(topic(message), None)  # the stream is no more
         elif isinstance(message, (StatusMessage, OnsetMessage)):
             self._forget_before(message.stream, message.epoch)
             self._held[topic(message)] = message

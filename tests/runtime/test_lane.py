@@ -14,6 +14,7 @@ from streamer.detect import Detector
 from streamer.pipeline import Output, StreamPipeline
 from streamer.runtime.intake import Closed, Intake, Item, Opened
 from streamer.runtime.lane import Lane, Restart, Turn
+from streamer.runtime.model import Model
 from streamer.timeline import Timeline
 from streamer.types import CELL, Anchor, CellScores, Chunk, Discontinuity, Offset, Onset, Picture
 from streamer.windows import StreamSettings
@@ -41,7 +42,8 @@ class Stream:
         pipeline = StreamPipeline(
             "s", factories(), bundle.decoding, bundle.window_cells, StreamSettings(), lambda: f"e{next(ids)}"
         )
-        self.lane = Lane("s", self.intake, pipeline, 5.0, self._clock)
+        model = Model(bundle, factories(), self.detector)
+        self.lane = Lane("s", self.intake, pipeline, model, 5.0, self._clock)
         self.clocks: dict[int, Timeline] = {}
         self.out: list[Output] = []
         self.turns: list[Turn] = []
@@ -162,7 +164,7 @@ def test_a_break_ends_the_epoch_with_gap(marker: Discontinuity | Closed) -> None
 
 def test_shut_down_closes_open_events_with_shutdown() -> None:
     stream = in_an_event()
-    stream.take(stream.lane.shut_down())
+    stream.take(stream.lane.shut_down("shutdown"))
     check_ends(stream, "shutdown")
 
 
@@ -176,15 +178,15 @@ def test_one_turn_is_bounded() -> None:
 
 
 @settings(max_examples=60)
-@given(at=st.integers(0, 10**9), early=st.integers(0, 800), size=st.integers(1, 3000))
+@given(at=st.integers(0, 10**9), early=st.integers(0, 800), size=st.integers(221, 3000))
 def test_restart_shifts_both_rates_and_pictures_alike(at: int, early: int, size: int) -> None:
     restart = Restart()
     restart.ask()
     (first,) = restart.push(Chunk(22_100, at, np.ones(size, np.float32)))
     assert isinstance(first, Chunk)
-    assert 0 <= first.start < 221
-    assert len(first.samples) == size
-    base = at - first.start
+    assert first.start == 0, "no cell begins with a hole"
+    assert 0 <= size - len(first.samples) < 221
+    base = at + size - len(first.samples)
     start_16k = max(base * 160 // 221 - early, 0)
     (moved,) = restart.push(Chunk(16_000, start_16k, np.arange(3000, dtype=np.float32)))
     assert isinstance(moved, Chunk)

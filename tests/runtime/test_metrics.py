@@ -18,6 +18,7 @@ import pytest
 import zmq
 from prometheus_client import CollectorRegistry
 
+from streamer.errors import ConfigError
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.metrics_page import page
 from streamer.sinks.catch_up import CatchUp
@@ -35,6 +36,7 @@ from tests.models import bursts
 from tests.rtsp import free_port
 from tests.runtime.test_listener import Listening, damaged, joined
 from tests.runtime.test_publisher import Held, publishing
+from tests.runtime.test_reload import Reloadable
 from tests.runtime.test_supervisor import Daemon, source
 from tests.runtime.test_watchdog import OPEN_S, PATIENCE_S, watched
 from tests.runtime.test_worker import Working, hear
@@ -143,6 +145,14 @@ def a_sink_that_hangs(folder: Path) -> Metrics:
     return running.metrics
 
 
+def a_reload_that_is_refused(folder: Path) -> Metrics:
+    with Reloadable(folder, source("cam", make_clip(folder / "a.wav"), realtime=True)) as daemon:
+        daemon.until(lambda: daemon.messages("status"))
+        daemon.fault = ConfigError("no")
+        assert not daemon.reload().taken
+    return daemon.supervisor.metrics
+
+
 def damaged_recordings(folder: Path) -> Metrics:
     """A packet that can't be decoded, repeated audio, pictures on another clock."""
     all_of_it = Listening(damaged(make_clip(folder / "a.ts", video="h264")))
@@ -209,6 +219,7 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     "store_oldest_timestamp_seconds store_waiting store_failures_total",
     a_store_that_is_kept_small: "store_up store_removed_total",
     somebody_catches_up: "catch_up_requests_total catch_up_messages_total",
+    a_reload_that_is_refused: "reloads_total last_reload_taken",
     damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "
     "input_peak_dbfs input_state audio_info",
 }

@@ -16,8 +16,9 @@ import pytest
 from streamer.address import Address
 from streamer.media.source import MediaOptions
 from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.plan import Plan, StreamPlan
 from streamer.runtime.reader import Source
-from streamer.runtime.supervisor import Plan, StreamPlan, Supervisor
+from streamer.runtime.supervisor import Supervisor
 from streamer.runtime.systemd import Notifier
 from streamer.sinks.jsonl import JsonLinesSink
 from streamer.windows import StreamSettings
@@ -52,6 +53,7 @@ class Daemon:
         *sources: Source,
         stay: bool = False,
         modalities: Sequence[str] = ("spectral",),
+        scores: bool = False,
         **limits: float,
     ) -> None:
         self._path = folder / "messages.jsonl"
@@ -69,7 +71,7 @@ class Daemon:
                 threads=1,
                 picture_budget=0.5,
                 publish_tags=False,
-                publish_scores=False,
+                publish_scores=scores,
                 queue_messages=1000,
                 metrics_address="127.0.0.1:0",
                 store=None,
@@ -88,9 +90,12 @@ class Daemon:
 
     def _run(self) -> None:
         try:
-            self.code = self.supervisor.run(self.stop, self.reopen)
+            self.code = self.run()
         except BaseException as error:
             self.code = error
+
+    def run(self) -> int:
+        return self.supervisor.run(self.stop, self.reopen)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -10,7 +10,6 @@ from itertools import count
 import numpy as np
 import pytest
 
-from streamer.detect import Detector
 from streamer.features.base import ExtractorFactory
 from streamer.media.pace import Arrival
 from streamer.pipeline import StreamPipeline
@@ -18,6 +17,7 @@ from streamer.runtime.board import Board, StreamView
 from streamer.runtime.intake import Closed, Intake, Item, Opened
 from streamer.runtime.lane import Lane
 from streamer.runtime.metrics import Metrics
+from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
 from streamer.runtime.shedding import PictureStride
 from streamer.runtime.worker import Parts, Stopwatch, Worker
@@ -68,6 +68,7 @@ class Working:
     ) -> None:
         bundle = seeded_bundle(modalities)
         made = made or factories(modalities)
+        self.model = Model.of(bundle, made)
         names = [f"s{index}" for index in range(streams)]
         ids = count()
         self.clock = Clock(real=real_time)
@@ -95,11 +96,10 @@ class Working:
                 stopwatch,
             )
             self.streams.append(Stream(name, intake))
-            self.lanes.append(Lane(name, intake, pipeline, 5.0, self.clock))
+            self.lanes.append(Lane(name, intake, pipeline, self.model, 5.0, self.clock))
         pictures_by = frozenset(name for name, factory in made.items() if factory.want.pictures)
         parts = Parts(
             lanes=self.lanes,
-            detector=Detector(bundle),
             stopwatch=stopwatch,
             stride=PictureStride(0.5) if pictures_by else None,
             picture_stages=pictures_by,
@@ -107,7 +107,6 @@ class Working:
             metrics=self.metrics,
             outbox=self.outbox,
             threads=threads,
-            classes=bundle.classes,
             with_tags=tags,
             with_scores=scores,
         )

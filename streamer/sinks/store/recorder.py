@@ -62,7 +62,8 @@ class Recorder:
 
         """
         self._path = plan.path
-        self._plan = plan
+        self.plan = plan
+        """May be changed at any time, but for its path."""
         self._run = run
         self._clock_s = clock_s
         self._failed = failed
@@ -102,7 +103,7 @@ class Recorder:
         if self._store is not None or self._clock_s() < self._retry_s:
             return []
         try:
-            self._store = Store(self._path, self._plan.limits)
+            self._store = Store(self._path, self.plan.limits)
             onsets, alive_utc_s = self._store.unfinished(self._run)
             stored_seq = self._store.newest_seq(self._run)
         except StoreError as error:
@@ -120,7 +121,7 @@ class Recorder:
             self._store.through,
             f"; {len(onsets)} events were open in a run that was killed" if onsets else "",
         )
-        return [crash_offset(onset, alive_utc_s, self._plan.longest_event_s) for onset in onsets]
+        return [crash_offset(onset, alive_utc_s, self.plan.longest_event_s) for onset in onsets]
 
     def record(self, messages: Sequence[Message]) -> list[Message]:
         """Store what is to be stored of some numbered messages; returns all as they are to be sent.
@@ -199,6 +200,7 @@ class Recorder:
         return {message.seq: message for message in done[len(done) - len(kept) :]}
 
     def _keep_within_limits(self, store: Store, utc_s: float) -> None:
+        store.limits = self.plan.limits
         try:
             why, count = store.alive(utc_s)
         except StoreError as error:
@@ -216,7 +218,7 @@ class Recorder:
 
     def _wait(self, kept: Sequence[Kept]) -> None:
         self._waiting.extend(kept)
-        over = len(self._waiting) - self._plan.most_waiting
+        over = len(self._waiting) - self.plan.most_waiting
         if over > 0:
             for _ in range(over):
                 self._waiting.popleft()

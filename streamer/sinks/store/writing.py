@@ -44,7 +44,8 @@ class Store:
     def __init__(self, path: Path, limits: Limits) -> None:
         """Open the store at `path`, or make one. Raises `StoreError` as `open_store` does."""
         self.path = path
-        self._limits = limits
+        self.limits = limits
+        """May be changed at any time."""
         self._opened = open_store(path)
         self._connection = self._opened.connection
         try:
@@ -112,7 +113,7 @@ class Store:
         try:
             with self._transaction():
                 set_meta(self._connection, "alive_utc_s", utc_s)
-                why, count = remove_some(self._connection, self._tally, self._limits, utc_s)
+                why, count = remove_some(self._connection, self._tally, self.limits, utc_s)
             if not why:
                 shrink(self._connection)
             return why, count
@@ -161,7 +162,7 @@ class Store:
             return Content(
                 messages=self._tally.events + self._tally.statuses,
                 bytes=used_bytes(self._connection),
-                limit_bytes=self._limits.keep_bytes,
+                limit_bytes=self.limits.keep_bytes,
                 free_bytes=shutil.disk_usage(self.path.parent).free,
                 oldest_utc_s=None if row is None else row[0],
             )

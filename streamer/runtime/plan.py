@@ -1,0 +1,102 @@
+"""What a daemon was asked to do, in the runtime's terms, and how two such plans differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.reader import Source
+from streamer.sinks.store.recorder import StorePlan
+from streamer.sinks.store.retention import Limits
+from streamer.windows import StreamSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """A source and its limits, in seconds."""
+
+    source: Source
+    stall_s: float
+    watchdog_s: float
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the daemon was asked to do."""
+
+    publisher: str
+    run: str  # unique to this start
+    version: str
+    streams: Sequence[StreamPlan]
+    settings: StreamSettings
+    backoff: BackoffLimits
+    threads: int  # of the networks
+    picture_budget: float
+    publish_tags: bool
+    publish_scores: bool
+    queue_messages: int
+    metrics_address: str | None
+    store: StorePlan | None
+    stay: bool  # keep running when every source has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is new in a plan. A stream is in one of the four."""
+
+    added: tuple[StreamPlan, ...]
+    removed: tuple[str, ...]
+    reconnected: tuple[StreamPlan, ...]  # another source, or opened or read in another way
+    limited: tuple[StreamPlan, ...]  # other limits, with which the connection goes on
+    others: tuple[str, ...]  # fields of `Plan`
+
+    @classmethod
+    def between(cls, old: Plan, new: Plan) -> Changes:
+        """What makes `new` of `old`."""
+        before = {one.source.name: one for one in old.streams}
+        after = {one.source.name: one for one in new.streams}
+        stay = [(before[name], one) for name, one in after.items() if name in before and before[name] != one]
+        return cls(
+            added=tuple(one for name, one in after.items() if name not in before),
+            removed=tuple(name for name in before if name not in after),
+            reconnected=tuple(one for was, one in stay if was.source != one.source),
+            limited=tuple(one for was, one in stay if was.source == one.source),
+            others=tuple(
+                field.name
+                for field in fields(Plan)
+                if field.name != "streams"
+                and getattr(old, field.name) != getattr(new, field.name)
+                # The store's longest event is that of the windows.
+                and (field.name != "store" or _limits(old) != _limits(new))
+            ),
+        )
+
+    def told(self, model: str | None, also: Sequence[str] = ()) -> str:
+        """One line that says what changed. `model`: a new one's name; `also`: what else is new."""
+        named = {
+            "added": [one.source.name for one in self.added],
+            "removed": self.removed,
+            "reconnected": [one.source.name for one in self.reconnected],
+            "new limits": [one.source.name for one in self.limited],
+            "model": [model] if model else [],
+            "changed": [*(_WORDS[name] for name in self.others), *also],
+        }
+        return "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names) or "nothing changed"
+
+
+def _limits(plan: Plan) -> Limits | None:
+    return plan.store.limits if plan.store else None
+
+
+_WORDS = {
+    "settings": "windows",
+    "backoff": "reconnect",
+    "threads": "load.threads",
+    "picture_budget": "load.picture_budget",
+    "publish_tags": "publish.tags",
+    "publish_scores": "publish.scores",
+    "store": "store",
+}
+"""The config's names of what may change in a running daemon's plan."""

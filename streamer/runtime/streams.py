@@ -1,0 +1,95 @@
+"""Makes what one stream needs in the runtime: its queue, its end at the worker, its reader and who watches that."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from streamer.pipeline import StreamPipeline
+from streamer.runtime.backoff import Backoff, BackoffLimits
+from streamer.runtime.board import Board
+from streamer.runtime.intake import Intake
+from streamer.runtime.lane import Lane
+from streamer.runtime.metrics import Metrics
+from streamer.runtime.model import Model
+from streamer.runtime.plan import StreamPlan
+from streamer.runtime.reader import Reader, Source
+from streamer.runtime.shedding import CELLS_PER_S
+from streamer.runtime.watchdog import NewReader, Watchdog
+from streamer.runtime.worker import Stopwatch
+from streamer.windows import StreamSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream's parts; each says itself which threads may use it."""
+
+    name: str
+    intake: Intake
+    lane: Lane
+    watchdog: Watchdog
+    backoff: Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Makes streams, and changes those that are there. The supervisor's thread alone uses it."""
+
+    board: Board
+    metrics: Metrics
+    stopwatch: Stopwatch
+    wake: Callable[[], None]
+    crashed: Callable[[BaseException], None]
+    new_id: Callable[[], str]
+
+    def new(self, plan: StreamPlan, model: Model, settings: StreamSettings, limits: BackoffLimits) -> Stream:
+        """A stream whose reader is not started yet; board and metrics know it already."""
+        name = plan.source.name
+        intake = Intake(
+            limit_s=plan.queue_s,
+            picture_limit=_pictures(plan.queue_s),
+            clock_s=time.monotonic,
+            dropped=lambda reason, count: self.metrics.dropped(name, reason, count),
+            wake=self.wake,
+        )
+        pipeline = self.pipeline(name, model, settings, 0)
+        lane = Lane(name, intake, pipeline, model, plan.stall_s, time.monotonic)
+        backoff = Backoff(limits, random.Random().uniform)
+        new_reader = self._new_reader(plan.source, model, intake, backoff)
+        watchdog = Watchdog(plan.source, plan.watchdog_s, intake, self.board, self.metrics, new_reader)
+        return Stream(name, intake, lane, watchdog, backoff)
+
+    def pipeline(self, name: str, model: Model, settings: StreamSettings, epoch: int) -> StreamPipeline:
+        """A pipeline of `model` for the stream `name`, which begins with that epoch."""
+        bundle = model.bundle
+        return StreamPipeline(
+            name,
+            model.factories,
+            bundle.decoding,
+            bundle.window_cells,
+            settings,
+            self.new_id,
+            self.stopwatch,
+            epoch=epoch,
+        )
+
+    def limit(self, stream: Stream, plan: StreamPlan) -> None:
+        """Set the limits that hold for reader and queue; the connection stays."""
+        stream.watchdog.patience_s = plan.watchdog_s
+        stream.intake.limit(plan.queue_s, _pictures(plan.queue_s))
+
+    def reconnect(self, stream: Stream, source: Source, model: Model) -> None:
+        """Read `source` from now on, for `model`."""
+        self.board.moved(stream.name, source.address.shown)
+        new_reader = self._new_reader(source, model, stream.intake, stream.backoff)
+        stream.watchdog.change(source, new_reader, time.monotonic())
+
+    def _new_reader(self, source: Source, model: Model, intake: Intake, backoff: Backoff) -> NewReader:
+        return partial(Reader, source, model.want, intake, self.board, self.metrics, backoff, self.crashed)
+
+
+def _pictures(queue_s: float) -> int:
+    return max(1, round(queue_s * CELLS_PER_S))

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streamer.address import Address
+from streamer.media.source import MediaOptions
+from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.plan import Changes, Plan, StreamPlan
+from streamer.runtime.reader import Source
+from streamer.windows import StreamSettings
+
+
+def stream(name: str, source: str = "rtsp://cam/x", **limits: float) -> StreamPlan:
+    one = Source(name, Address.parse(source), MediaOptions(), loop=False, realtime=False, reconnect=True)
+    return StreamPlan(one, **{"stall_s": 5.0, "watchdog_s": 20.0, "queue_s": 5.0, **limits})
+
+
+def plan(*streams: StreamPlan) -> Plan:
+    return Plan(
+        publisher="test",
+        run="run1",
+        version="0",
+        streams=streams,
+        settings=StreamSettings(),
+        backoff=BackoffLimits(1.0, 60.0, 30.0, 60.0, 900.0),
+        threads=1,
+        picture_budget=0.5,
+        publish_tags=True,
+        publish_scores=False,
+        queue_messages=1000,
+        metrics_address=None,
+        store=None,
+        stay=False,
+    )
+
+
+def test_each_stream_is_in_the_one_part_that_it_belongs_to() -> None:
+    old = plan(stream("stays"), stream("goes"), stream("moves"), stream("waits"), stream("both"))
+    new = plan(
+        stream("comes"),
+        stream("stays"),
+        stream("moves", "rtsp://other/x"),
+        stream("waits", queue_s=9.0),
+        stream("both", "rtsp://other/x", queue_s=9.0),
+    )
+    changes = Changes.between(old, new)
+    assert [one.source.name for one in changes.added] == ["comes"]
+    assert changes.removed == ("goes",)
+    assert [one.source.name for one in changes.reconnected] == ["moves", "both"]
+    assert [one.source.name for one in changes.limited] == ["waits"]
+    assert changes.told(None) == "added: comes; removed: goes; reconnected: moves, both; new limits: waits"
+
+
+def test_a_password_alone_makes_another_source() -> None:
+    changes = Changes.between(plan(stream("a", "rtsp://u:old1@cam/x")), plan(stream("a", "rtsp://u:new2@cam/x")))
+    assert len(changes.reconnected) == 1
+    assert "new2" not in changes.told(None)
+
+
+def test_the_same_plan_is_no_change() -> None:
+    changes = Changes.between(plan(stream("a")), plan(stream("a")))
+    assert changes == Changes((), (), (), (), ())
+    assert changes.told(None) == "nothing changed"
+
+
+def test_other_fields_are_told_by_their_names_in_the_config() -> None:
+    new = replace(plan(), settings=StreamSettings(hop_cells=4), threads=2, publish_scores=True)
+    assert Changes.between(plan(), new).told("better", ["log"]) == (
+        "model: better; changed: windows, load.threads, publish.scores, log"
+    )
