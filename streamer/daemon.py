@@ -16,6 +16,7 @@ from streamer.media.liveness import descriptor_of
 from streamer.media.source import MediaOptions
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.crowd import HttpGuard
 from streamer.runtime.model import Model
 from streamer.runtime.plan import Plan, StreamPlan
 from streamer.runtime.reader import Source
@@ -101,6 +102,11 @@ def check_window(config: DaemonConfig, bundle: Bundle) -> None:
         )
 
 
+def http_guard(config: DaemonConfig) -> HttpGuard:
+    """What requests to the HTTP port must bring. Raises `KeysError` if a file of it can't be used."""
+    return HttpGuard.load(config.http.token, config.http.cert, config.http.key)
+
+
 def access_of(config: DaemonConfig) -> Access:
     """Who may come in at the config's sockets. Raises `KeysError` if its keys can't be used."""
     keys = config.publish.keys
@@ -175,6 +181,7 @@ def plan_of(config: DaemonConfig, run: str, environ: Mapping[str, str], *, stay:
         publish_scores=config.publish.scores,
         queue_messages=config.publish.queue_messages,
         metrics_address=config.metrics,
+        http_guard=http_guard(config),
         store=store_plan(config, environ),
         stay=stay,
     )

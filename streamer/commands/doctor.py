@@ -19,7 +19,7 @@ from streamer.bundle import Bundle, default_bundle_path
 from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_config_options, config_of
 from streamer.config.schema import DaemonConfig, StreamConfig
-from streamer.daemon import access_of, load_model, media_options
+from streamer.daemon import access_of, http_guard, load_model, media_options
 from streamer.detect import Detector
 from streamer.errors import EarwitnessError, SourceError
 from streamer.escapes import printable
@@ -163,7 +163,7 @@ def _ports(config: DaemonConfig) -> Iterator[Check]:
             yield Check("fail", "publish", str(error))
     if config.metrics is not None:
         try:
-            check_address(config.metrics)
+            check_address(config.metrics, http_guard(config))
             yield Check("ok", "metrics", f"{config.metrics} is free")
         except EarwitnessError as error:
             yield Check("fail", "metrics", str(error))

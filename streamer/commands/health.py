@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,9 +15,10 @@ import httpx
 from streamer.address import Address
 from streamer.commands.options import add_config_file
 from streamer.config.loading import load_config
-from streamer.config.schema import DaemonConfig
+from streamer.config.schema import DaemonConfig, HttpConfig
 from streamer.errors import UsageError
 from streamer.escapes import printable
+from streamer.private import read_text
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -44,39 +47,45 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print one line; 0 if the daemon is well, 1 if it is not, or does not answer."""
-    ok, found = asked(base_url(args), "/readyz" if args.ready else "/healthz")
+    config = DaemonConfig() if args.config is None else load_config(args.config, os.environ)
+    base = base_url(args.url, config)
+    ok, found = asked(base, "/readyz" if args.ready else "/healthz", config.http)
     words = ("ready", "not ready") if args.ready else ("healthy", "unhealthy")
     line = f"{words[not ok]}: {found}"
     print(printable(line), file=sys.stdout if ok else sys.stderr)
     return 0 if ok else 1
 
 
-def base_url(args: argparse.Namespace) -> str:
+def base_url(url: str | None, config: DaemonConfig) -> str:
     """Where the daemon of this command line answers, without a path.
 
     Raises:
-        ConfigError: the config is wrong.
         UsageError: the URL is none, or the config's daemon answers nowhere.
 
     """
-    if args.url is not None:
-        address = Address.parse(args.url)
+    if url is not None:
+        address = Address.parse(url)
         if address.scheme not in ("http", "https") or not address.host:
             raise UsageError(f"--url {address}: must be like http://127.0.0.1:9464")
-        return str(args.url).rstrip("/").removesuffix("/healthz").removesuffix("/readyz")
-    config = DaemonConfig() if args.config is None else load_config(args.config, os.environ)
+        return url.rstrip("/").removesuffix("/healthz").removesuffix("/readyz")
     if config.metrics is None:
         raise UsageError("`metrics` is off in the config, so that nothing answers: give it an address")
     host, _, port = config.metrics.rpartition(":")
-    return f"http://{_ANY.get(host, host)}:{port}"
+    return f"http{'' if config.http.cert is None else 's'}://{_ANY.get(host, host)}:{port}"
 
 
-def asked(base: str, path: str) -> tuple[bool, str]:
-    """Whether what answers at `base` says that all is well, and where it is or what is wrong."""
+def asked(base: str, path: str, http: HttpConfig) -> tuple[bool, str]:
+    """Whether what answers at `base` says that all is well, and where it is or what is wrong.
+
+    Raises:
+        KeysError: the token can't be read.
+
+    """
+    headers = {} if http.token is None else {"Authorization": f"Bearer {read_text(http.token).strip()}"}
     shown = Address.parse(base)
     try:
         # Not through a proxy: this is about the machine's own network.
-        answer = httpx.get(base + path, timeout=_TIMEOUT_S, trust_env=False)
+        answer = httpx.get(base + path, timeout=_TIMEOUT_S, trust_env=False, headers=headers, verify=_trust(http.cert))
         body = answer.json()
     except httpx.TimeoutException:
         return False, f"{shown} does not answer within {_TIMEOUT_S:.0f} s: the daemon hangs"
@@ -88,6 +97,19 @@ def asked(base: str, path: str) -> tuple[bool, str]:
         return False, f"{shown} answers {answer.status_code}, and not as Earwitness does: is the address another's?"
     ok = answer.status_code == 200 and body["ok"]
     return ok, str(shown) if ok else _reason(body)
+
+
+def _trust(cert: Path | None) -> ssl.SSLContext | bool:
+    """The daemon's own certificate and no other; by what name it is asked for does not matter then."""
+    if cert is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=cert)
+    except (OSError, ssl.SSLError):
+        raise UsageError(f"{cert} can't be read as a certificate (PEM); see http.cert in the config") from None
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _reason(body: dict[str, Any]) -> str:

@@ -221,6 +221,18 @@ class LogConfig(_Section):
     )
 
 
+class HttpConfig(_Section):
+    """Who may read /metrics, /healthz and /readyz."""
+
+    token: Path | None = Field(
+        default=None,
+        description="File with the token that each request must bring (`Authorization: Bearer TOKEN`); required if "
+        "`metrics` reaches beyond this machine.",
+    )
+    cert: Path | None = Field(default=None, description="TLS certificate (PEM), for https instead of http.")
+    key: Path | None = Field(default=None, description="Its private key (PEM).")
+
+
 class DaemonConfig(_Section):
     """The whole config."""
 
@@ -247,6 +259,7 @@ class DaemonConfig(_Section):
         default_factory=StoreConfig,
         description="Keeps every onset, offset and status, so that a subscriber that was away misses nothing.",
     )
+    http: HttpConfig = Field(default_factory=HttpConfig, description="Who may read /metrics, /healthz and /readyz.")
     windows: WindowsConfig = Field(
         default_factory=WindowsConfig, description="How often the model runs, in cells of 66.24 ms."
     )

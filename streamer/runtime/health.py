@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streamer.errors import UsageError
+from streamer.runtime.crowd import Crowd, HttpGuard
 from streamer.sinks.loopback import loopback_addresses
+from streamer.sinks.refusals import HTTP_REASONS, Refusals
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +47,40 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def check_address(address: str) -> None:
-    """Raises `UsageError` if a `HealthServer` can't be started at `address`."""
-    for server in _bound(address, BaseHTTPRequestHandler):
+def check_address(address: str, guard: HttpGuard) -> None:
+    """Raises `UsageError` if a `HealthServer` could not be had at `address`."""
+    crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, lambda reason: None)
+    for server in _bound(address, guard, BaseHTTPRequestHandler, crowd):
         server.server_close()
 
 
 class HealthServer:
-    """Serves HTTP in its own threads, from construction until `close`."""
+    """Answers on HTTP in threads of its own, from the moment it is made until `close`."""
 
     def __init__(
-        self, address: str, registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer]
+        self,
+        address: str,
+        registry: CollectorRegistry,
+        healthy: Callable[[], Answer],
+        ready: Callable[[], Answer],
+        guard: HttpGuard | None = None,
+        refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """`healthy` and `ready` are called on each request.
+        """`healthy` and `ready` are asked on each request. `refused` hears the reason of each request that is refused.
 
         Raises:
-            UsageError: the address is malformed or in use.
+            UsageError: the address is not one, is in use, or reaches beyond this machine without a token.
 
         """
-        self._servers = _bound(address, _handler(registry, healthy, ready))
+        guard = guard or HttpGuard()
+        crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, refused)
+        self._servers = _bound(address, guard, _handler(registry, healthy, ready, crowd), crowd)
         self.port: int = self._servers[0].server_address[1]
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
 
     def close(self) -> None:
-        """Stop serving and free the port."""
+        """Free the port."""
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -77,29 +89,60 @@ class HealthServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], crowd: Crowd) -> None:
+        self._crowd = crowd
+        super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host name, which may block on DNS.
+        # Without HTTPServer's look-up of the host's name, which may wait for DNS.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._crowd.enter(request, client_address)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._crowd.leave(client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        # In the request's own thread: a client that is slow at its TLS handshake holds up no other.
+        secured = self._crowd.secured(request, client_address)
+        if secured is not None:
+            with secured:
+                super().finish_request(secured, client_address)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("%s disconnected during a request", client_address)
+        log.debug("%s went away in the middle of a request", client_address)
 
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def _bound(address: str, handler: type[BaseHTTPRequestHandler]) -> list[ThreadingHTTPServer]:
-    """A server on each of the host's loopback addresses, or on the host as given. Raises `UsageError`."""
+def _bound(
+    address: str, guard: HttpGuard, handler: type[BaseHTTPRequestHandler], crowd: Crowd
+) -> list[ThreadingHTTPServer]:
+    """A server at each of the addresses that the host's name stands for on this machine."""
     host, port = split_address(address)
+    local = loopback_addresses(host)
+    if not local and guard.token is None:
+        raise UsageError(
+            f"metrics address {address} reaches beyond this machine, where a token is needed: make one with "
+            "`(umask 77; openssl rand -hex 32 > metrics.token)` and name the file in the config (http.token), or use "
+            f"127.0.0.1:{port}"
+        )
     servers: list[ThreadingHTTPServer] = []
     try:
-        for one in loopback_addresses(host) or [host]:
-            servers.append((_Server6 if ":" in one else _Server)((one, port), handler))
+        for one in local or [host]:
+            servers.append((_Server6 if ":" in one else _Server)((one, port), handler, crowd))
             port = servers[0].server_address[1]  # if the system chose it
     except OSError as error:
         for server in servers:
@@ -111,7 +154,7 @@ def _bound(address: str, handler: type[BaseHTTPRequestHandler]) -> list[Threadin
 
 
 def _handler(
-    registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer]
+    registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer], crowd: Crowd
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _TIMEOUT_S  # a silent client must not hold a thread for ever
@@ -120,6 +163,9 @@ def _handler(
         sys_version = ""
 
         def do_GET(self) -> None:
+            if not crowd.may(self.client_address, self.headers.get("Authorization")):
+                self._answer(401, "application/json", b'{"error": "a token is needed: Authorization: Bearer TOKEN"}\n')
+                return
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
@@ -138,9 +184,15 @@ def _handler(
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
+            if status == 401:
+                self.send_header("WWW-Authenticate", "Bearer")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
+
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+            crowd.refuse(self.client_address, "malformed")
+            super().send_error(code, message, explain)
 
         def log_message(self, format: str, *args: Any) -> None:
             log.debug(format, *args)

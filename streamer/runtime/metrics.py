@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from streamer.media.level import INPUT_STATES, InputState, Level
 from streamer.media.tracks import AudioInput
 from streamer.sinks.catch_up import RESULTS
-from streamer.sinks.refusals import REASONS as REFUSED_REASONS
+from streamer.sinks.refusals import HTTP_REASONS, ZMQ_REASONS
 from streamer.sinks.store.opening import REASONS
 from streamer.sinks.store.writing import Content
 
@@ -38,6 +38,7 @@ DROP_REASONS = frozenset({"queue_audio", "queue_picture", "queue_anchor", "aband
 """Why media was dropped: the queue was full, or its reader had been abandoned."""
 ReloadResult: TypeAlias = Literal["taken", "refused"]
 RELOAD_RESULTS: tuple[ReloadResult, ...] = ("taken", "refused")
+REFUSED_REASONS = {"zmq": ZMQ_REASONS, "http": HTTP_REASONS}
 MESSAGE_KINDS = ("onset", "offset", "tags", "scores", "status", "heartbeat")
 
 Series = TypeVar("Series", Counter, Gauge, Histogram)
@@ -131,7 +132,7 @@ class Metrics:
         self._batch = histogram("batch_windows", "Windows in one batch.", [], (1, 2, 4, 8, 16, 32, 64))
         self._lost = counter("messages_dropped", "Messages dropped because the queue to the sinks was full.", ["type"])
         self._refused = counter(
-            "connections_refused", "Connections to the ZeroMQ sockets that were refused.", ["reason"]
+            "connections_refused", "Connections and requests that were refused.", ["socket", "reason"]
         )
         self._sink_errors = counter("sink_errors", "Messages that a sink lost.", ["sink"])
         self._store_up = gauge("store_up", "1 if messages are stored; 0: not, or there is no store.", [])
@@ -145,8 +146,9 @@ class Metrics:
         self._store_removed = counter("store_removed", "Messages removed: too old, or too much.", ["limit"])
         self._requests = counter("catch_up_requests", "Requests for missed messages.", ["result"])
         self._caught_up = counter("catch_up_messages", "Messages sent to subscribers that had missed them.", [])
-        for reason in REFUSED_REASONS:
-            self._refused.labels(reason)
+        for socket, reasons in REFUSED_REASONS.items():
+            for reason in reasons:
+                self._refused.labels(socket, reason)
         for why in sorted(REASONS):
             self._store_failures.labels(why)
         for limit in ("age", "size"):
@@ -310,9 +312,9 @@ class Metrics:
         """The outbox was full and dropped a message of type `kind`."""
         self._lost.labels(kind if kind in MESSAGE_KINDS else "other").inc()
 
-    def refused(self, reason: str, count: int) -> None:
-        """`count` more connections to the sockets were refused."""
-        self._refused.labels(reason).inc(count)
+    def refused(self, socket: Literal["zmq", "http"], reason: str, count: int = 1) -> None:
+        """`count` more connections to the ZeroMQ sockets, or to the HTTP port, were refused."""
+        self._refused.labels(socket, reason if reason in REFUSED_REASONS[socket] else "other").inc(count)
 
     def sink_error(self, sink: str) -> None:
         """The sink of that name lost a message."""

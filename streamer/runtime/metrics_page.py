@@ -5,9 +5,16 @@ from __future__ import annotations
 import sys
 
 from streamer.media.level import INPUT_STATES
-from streamer.runtime.metrics import DROP_REASONS, LOST_REASONS, MESSAGE_KINDS, RELOAD_RESULTS, STATES, Metrics
+from streamer.runtime.metrics import (
+    DROP_REASONS,
+    LOST_REASONS,
+    MESSAGE_KINDS,
+    REFUSED_REASONS,
+    RELOAD_RESULTS,
+    STATES,
+    Metrics,
+)
 from streamer.sinks.catch_up import RESULTS
-from streamer.sinks.refusals import REASONS as REFUSED_REASONS
 from streamer.sinks.store.opening import REASONS
 
 
@@ -24,7 +31,11 @@ def page() -> str:
         + "; of dropped media: "
         + ", ".join(f"`{one}`" for one in sorted(DROP_REASONS))
         + "; of refused connections: "
-        + ", ".join(f"`{one}` ({text})" for one, text in REFUSED_REASONS.items()),
+        + "; ".join(
+            f"at `{socket}` " + ", ".join(f"`{one}` ({text})" for one, text in reasons.items())
+            for socket, reasons in REFUSED_REASONS.items()
+        ),
+        "socket": "`zmq`: live messages and catching up; `http`: /metrics, /healthz and /readyz",
         "stage": "`decode`, a modality, `detect`, `publish`",
         "codec": "FFmpeg's name for it",
         "rate_hz": "sample rate of the source",

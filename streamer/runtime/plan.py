@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.crowd import HttpGuard
 from streamer.runtime.reader import Source
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.store.retention import Limits
@@ -38,6 +39,7 @@ class Plan:
     publish_scores: bool
     queue_messages: int
     metrics_address: str | None
+    http_guard: HttpGuard
     store: StorePlan | None
     stay: bool  # keep running when every source has ended
 
@@ -98,5 +100,6 @@ _WORDS = {
     "publish_tags": "publish.tags",
     "publish_scores": "publish.scores",
     "store": "store",
+    "http_guard": "the files of http (from the next start on)",
 }
 """The config's names of what may change in a running daemon's plan."""

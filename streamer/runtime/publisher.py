@@ -170,7 +170,7 @@ class Publisher(threading.Thread):
         self._overflows = overflows
         for sink in self._sinks:
             for reason, count in sink.refused.items() if isinstance(sink, Guarded) else ():
-                self._metrics.refused(reason, count - self._refused[reason])
+                self._metrics.refused("zmq", reason, count - self._refused[reason])
                 self._refused[reason] = count
         if overflows != self._overflows_logged and now_s - self._overflows_logged_s >= _LOG_OVERFLOWS_EVERY_S:
             log.warning(

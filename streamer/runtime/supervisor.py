@@ -131,7 +131,10 @@ class Supervisor:
         self._change: _Changing | None = None
         self._health: HealthServer | None = None
         if plan.metrics_address is not None:
-            self._health = HealthServer(plan.metrics_address, metrics.registry, self.healthy, self.ready)
+            refused = partial(metrics.refused, "http")
+            self._health = HealthServer(
+                plan.metrics_address, metrics.registry, self.healthy, self.ready, plan.http_guard, refused
+            )
 
     @property
     def metrics_port(self) -> int | None:

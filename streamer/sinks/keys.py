@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,11 +22,11 @@ from shlex import quote
 import zmq
 
 from streamer.errors import KeysError
+from streamer.private import check_folder, read_text
 from streamer.sinks.wire import NAME
 
 _LINE = re.compile(r'\s*([a-z-]+)\s*=\s*"([^"]*)"\s*(?:#.*)?')
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
-_LONGEST_FILE = 65_536
 _PUBLIC = ".public"
 
 
@@ -89,7 +88,7 @@ class KeyFolder:
             new = f"earwitness keys new NAME --keys {quote(str(self.path))}"
             raise KeysError(f"{self.path} holds no keys: make them with `{new}`")
         for folder in (self.path, self._clients):
-            _check_folder(folder)
+            check_folder(folder)
         return _pair(self._server, _read(self._server, secret=True))
 
     def allow_list(self) -> AllowList:
@@ -194,40 +193,8 @@ def _key(path: Path, values: Mapping[str, str], name: str) -> str:
 
 def _read(path: Path, *, secret: bool) -> dict[str, str]:
     """The names and values in a certificate. Raises `KeysError`; what is secret must be safe from others."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise KeysError(f"{path} is no file")
-            if secret:
-                _check_secret(path, status)
-            text = file.read(_LONGEST_FILE).decode(errors="replace")
-    except OSError as error:
-        raise KeysError(f"{path} can't be read: {error.strerror}") from None
-    lines = [_LINE.fullmatch(line) for line in text.splitlines()]
+    lines = [_LINE.fullmatch(line) for line in read_text(path, secret=secret).splitlines()]
     return {line[1]: line[2] for line in lines if line is not None}
-
-
-def _check_secret(path: Path, status: os.stat_result) -> None:
-    """A secret is its owner's alone; one that root mounted (Kubernetes, Docker) may also be for a group to read."""
-    if status.st_uid not in (0, os.geteuid()):
-        raise KeysError(f"{path} belongs to another user: `sudo chown {os.geteuid()} {quote(str(path))}`")
-    mounted = status.st_uid == 0 and os.geteuid() != 0
-    if stat.S_IMODE(status.st_mode) & (0o037 if mounted else 0o077):
-        raise KeysError(f"{path} is a secret that other users can get at: `chmod 600 {quote(str(path))}`")
-
-
-def _check_folder(folder: Path) -> None:
-    """Nobody else may write to it: who can add a file can let himself in."""
-    try:
-        status = folder.stat()
-        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY  # as Kubernetes mounts secrets, with mode 1777
-    except OSError as error:
-        raise KeysError(f"{folder} can't be read: {error.strerror}") from None
-    if not read_only and status.st_uid not in (0, os.geteuid()):
-        raise KeysError(f"{folder} belongs to another user: `sudo chown {os.geteuid()} {quote(str(folder))}`")
-    if not read_only and stat.S_IMODE(status.st_mode) & 0o022:
-        raise KeysError(f"{folder} can be written to by other users: `chmod 700 {quote(str(folder))}`")
 
 
 def _make_folder(folder: Path) -> None:
@@ -236,7 +203,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise KeysError(f"{folder} can't be made: {error.strerror}") from None
-    _check_folder(folder)
+    check_folder(folder)
 
 
 def _write(path: Path, comment: str, name: str, keys: Mapping[str, str]) -> None:

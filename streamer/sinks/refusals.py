@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
-REASONS = {
+ZMQ_REASONS = {
     "unknown_key": "its key is not on the list",
     "revoked_key": "its key was revoked",
     "wrong_server_key": "it takes this daemon for another one: the server's key in its key file is wrong",
@@ -21,8 +21,18 @@ REASONS = {
     "no_descriptors": "no file descriptors are left: raise the limit (ulimit -n)",
     "other": "it could not be understood",
 }
-"""What can go wrong between a connection and its first message."""
-_HARMLESS = frozenset({"not_zeromq", "closed", "timeout"})
+"""What can go wrong at a ZeroMQ socket between a connection and its first message."""
+HTTP_REASONS = {
+    "no_token": "it sent no token (Authorization: Bearer)",
+    "wrong_token": "its token is wrong",
+    "no_tls": "it does not speak TLS, or does not trust our certificate",
+    "malformed": "its request could not be understood",
+    "closed": "it left before it had asked for anything",
+    "timeout": "it took too long",
+    "crowded": "more connections than we hold at a time were open, and it was the oldest",
+}
+"""What can go wrong with a request for /metrics, /healthz or /readyz."""
+_HARMLESS = frozenset({"not_zeromq", "closed", "timeout", "malformed"})
 """What load balancers and port scanners do all day: no reason to warn."""
 _SAY_EVERY_S = 60.0
 
@@ -45,11 +55,12 @@ class _Untold:
 
 
 class Refusals:
-    """The refusals of one daemon. One thread writes, any may read `counts`."""
+    """The refusals of one daemon at its sockets, or at its HTTP port. One thread writes; any may read `counts`."""
 
-    def __init__(self, clock_s: Callable[[], float]) -> None:
-        """`clock_s` is monotonic."""
-        self.counts: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+    def __init__(self, clock_s: Callable[[], float], reasons: Mapping[str, str] = ZMQ_REASONS) -> None:
+        """`clock_s` is monotonic; `reasons` are all there are, with what is said of each."""
+        self._reasons = reasons
+        self.counts: Counter[str] = Counter(dict.fromkeys(reasons, 0))
         """How often each reason was met."""
         self._clock_s = clock_s
         self._told: dict[str, _Told] = {}
@@ -57,7 +68,7 @@ class Refusals:
 
     def push(self, reason: str, endpoint: str, peer: str, name: str = "") -> None:
         """Somebody at `peer` ("": not known), whose key is called `name` if it is known, was refused at `endpoint`."""
-        reason = reason if reason in REASONS else "other"
+        reason = reason if reason in self._reasons else "other"
         self.counts[reason] += 1
         now_s = self._clock_s()
         told = self._told.get(reason)
@@ -84,4 +95,4 @@ class Refusals:
         self._told[reason] = _Told(now_s)
         more = f"; and {others} more for this since the last such line" if others else ""
         level = logging.INFO if reason in _HARMLESS else logging.WARNING
-        log.log(level, "%s: refused %s: %s (%s)%s", endpoint, who, REASONS[reason], reason, more)
+        log.log(level, "%s: refused %s: %s (%s)%s", endpoint, who, self._reasons[reason], reason, more)

@@ -113,7 +113,8 @@ def _refused(machine: Machine, port: int) -> dict[str, float]:
     """The counter of refused connections, by reason, as Prometheus sees it on the daemon's machine."""
     code = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/metrics', timeout=5).read().decode())"
     done = subprocess.run([*machine.enter, sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("earwitness_connections_refused_total{")]
+    start = 'earwitness_connections_refused_total{reason="'
+    lines = [line for line in done.stdout.splitlines() if line.startswith(start) and 'socket="zmq"' in line]
     return {line.split('"')[1]: float(line.rpartition(" ")[2]) for line in lines}
 
 

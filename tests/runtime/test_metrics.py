@@ -122,8 +122,17 @@ def garbage_at_the_socket(folder: Path) -> Metrics:
     with publishing(sink) as running:
         with socket.create_connection(("127.0.0.1", int(sink.endpoint.rpartition(":")[2]))) as scanner:
             scanner.sendall(bytes(100_000))
-        running.until(lambda: running.metric("connections_refused_total", reason="not_zeromq") == 1)
+        running.until(lambda: running.metric("connections_refused_total", socket="zmq", reason="not_zeromq") == 1)
     return running.metrics
+
+
+def garbage_at_the_http_port(folder: Path) -> Metrics:
+    with Daemon(folder, source("off", f"rtsp://127.0.0.1:{free_port()}/x")) as daemon:
+        assert daemon.supervisor.metrics_port is not None
+        with socket.create_connection(("127.0.0.1", daemon.supervisor.metrics_port)) as scanner:
+            scanner.sendall(b"\x16\x03\x01" + bytes(1000) + b"\r\n\r\n")
+            scanner.recv(1000)
+    return daemon.supervisor.metrics
 
 
 def a_disk_that_is_full(folder: Path) -> Metrics:
@@ -213,6 +222,7 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     a_reader_that_hangs: "readers_abandoned_total",
     a_subscriber_that_is_frozen: "subscriber_overflows_total",
     garbage_at_the_socket: "connections_refused_total",
+    garbage_at_the_http_port: "connections_refused_total",
     a_disk_that_is_full: "sink_errors_total",
     a_sink_that_hangs: "messages_dropped_total",
     a_store_that_somebody_locks: "store_messages store_bytes store_limit_bytes store_free_bytes "

@@ -5,6 +5,7 @@ from dataclasses import replace
 from streamer.address import Address
 from streamer.media.source import MediaOptions
 from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.crowd import HttpGuard
 from streamer.runtime.plan import Changes, Plan, StreamPlan
 from streamer.runtime.reader import Source
 from streamer.windows import StreamSettings
@@ -29,6 +30,7 @@ def plan(*streams: StreamPlan) -> Plan:
         publish_scores=False,
         queue_messages=1000,
         metrics_address=None,
+        http_guard=HttpGuard(),
         store=None,
         stay=False,
     )

@@ -16,6 +16,7 @@ import pytest
 from streamer.address import Address
 from streamer.media.source import MediaOptions
 from streamer.runtime.backoff import BackoffLimits
+from streamer.runtime.crowd import HttpGuard
 from streamer.runtime.plan import Plan, StreamPlan
 from streamer.runtime.reader import Source
 from streamer.runtime.supervisor import Supervisor
@@ -74,6 +75,7 @@ class Daemon:
                 publish_scores=scores,
                 queue_messages=1000,
                 metrics_address="127.0.0.1:0",
+                http_guard=HttpGuard(),
                 store=None,
                 stay=stay,
             ),

@@ -20,7 +20,7 @@ from streamer.errors import RefusedError, SinkError
 from streamer.sinks.access import Access
 from streamer.sinks.door import Door
 from streamer.sinks.keys import ClientKey, KeyFolder
-from streamer.sinks.refusals import REASONS, Refusals
+from streamer.sinks.refusals import ZMQ_REASONS, Refusals
 from streamer.sinks.zmq import ZmqSink
 from tests import messages as make
 from tests.listeners import LISTEN, NODE, Listener, listening, needs_node, wait_for
@@ -119,12 +119,12 @@ def test_who_is_not_let_in_is_told_counted_and_logged(guarded: Guarded, caplog: 
                 assert said.count("\n") == 1
                 assert not listener.lines
             if reason != "no_key" or guarded.refused(reason):  # it may see first that it lacks one, and leave: `closed`
-                guarded.until(lambda reason=reason: f"{REASONS[reason]} ({reason})" in caplog.text)
+                guarded.until(lambda reason=reason: f"{ZMQ_REASONS[reason]} ({reason})" in caplog.text)
                 assert guarded.refused(reason) >= 1
             else:
                 assert guarded.refused("closed") >= 1
-        assert f"refused 127.0.0.1: {REASONS['unknown_key']}" in caplog.text
-        assert f"refused 127.0.0.1 (three): {REASONS['revoked_key']}" in caplog.text
+        assert f"refused 127.0.0.1: {ZMQ_REASONS['unknown_key']}" in caplog.text
+        assert f"refused 127.0.0.1 (three): {ZMQ_REASONS['revoked_key']}" in caplog.text
         _unbroken(guarded, good)
     secrets = [ours.secret, stranger.secret, guarded.keys.server().secret]
     assert not any(secret in caplog.text for secret in secrets)
@@ -395,7 +395,7 @@ def test_whose_address_is_not_known_is_told_all_the_same(caplog: pytest.LogCaptu
         assert not caplog.messages  # it may come again, and its address with it
         refusals.push("no_key", "tcp://0.0.0.0:5557", "10.0.0.9")
         assert caplog.messages == [
-            f"tcp://0.0.0.0:5557: refused 10.0.0.9: {REASONS['no_key']} (no_key); "
+            f"tcp://0.0.0.0:5557: refused 10.0.0.9: {ZMQ_REASONS['no_key']} (no_key); "
             "and 1 more for this since the last such line"
         ]
         refusals.push("closed", "tcp://0.0.0.0:5557", "")
