@@ -1,0 +1,178 @@
+"""The image: built from deploy/Dockerfile, and run as it is deployed, by a real container runtime.
+
+It takes ten minutes and 15 GB of disk, which are given back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy import podman
+from tests.deploy.podman import ROOT, Podman, as_deployed, network
+from tests.deploy.stopping import busiest_thread, stopped
+from tests.e2e.daemon import Listener
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(podman.missing() is not None, reason=str(podman.missing())),
+]
+
+IMAGE = "localhost/earwitness"
+USER = 10001
+DEMO = "/opt/earwitness/lib/python3.11/site-packages/streamer/demo"
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    running = Podman(tmp_path_factory.mktemp("podman"))
+    try:
+        running.build(IMAGE)
+        yield running
+    finally:
+        running.close()
+
+
+def test_what_it_says_of_itself(run: Podman, capsys: pytest.CaptureFixture[str]) -> None:
+    image = run.inspect(IMAGE)
+    with capsys.disabled():
+        print(f"\nthe image has {image['Size'] / 1e9:.2f} GB (torch from PyPI, with CUDA's libraries)")
+    config = image["Config"]
+    assert config["User"] == f"{USER}:{USER}"
+    assert config["Entrypoint"] == ["earwitness"]  # not a shell, which would keep SIGTERM to itself
+    assert config["Cmd"] == ["run"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Labels"]["org.opencontainers.image.version"] == VERSION
+    assert image["Healthcheck"]["Test"] == ["CMD", "earwitness", "health"]
+    assert run("run", "--rm", *as_deployed(), "--entrypoint", "id", IMAGE, "-u").strip() == f"{USER}"
+
+
+def test_the_demo(run: Podman) -> None:
+    out = run("run", "--rm", *as_deployed(), "--network", "none", IMAGE, "demo")
+    heard = [line for line in out.splitlines() if line.startswith("heard ")]
+    assert len(heard) == 1, out
+    assert int(heard[0].split()[1]) >= 10, out
+
+
+def test_recorded_clips_are_scored(run: Podman) -> None:
+    """This loads the libraries with caches, which have no place on a read-only root but /tmp."""
+    clip = ["replay", f"{DEMO}/demo.mp4", "--truth", f"{DEMO}/truth.tsv"]
+    out = run("run", "--rm", *as_deployed(), "--network", "none", IMAGE, *clip)
+    assert "F1" in out
+
+
+def test_without_a_source_or_keys_it_says_what_to_do(run: Podman) -> None:
+    for arguments, expected in (((), "no source to listen to"), (("run", "x=rtsp://h/x"), "earwitness keys new")):
+        done = run.try_("run", "--rm", *as_deployed(), "--network", "none", IMAGE, *arguments)
+        assert done.returncode != 0
+        assert expected in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def keys(run: Podman, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of keys that the image has made, in a volume of its own; `outside.key` is a subscriber's."""
+    file = "/etc/earwitness/keys/outside.key"
+    volume = ["--volume", "keys:/etc/earwitness/keys"]
+    run("run", "--rm", *as_deployed(), *volume, IMAGE, "keys", "new", "outside", "--to", file)
+    folder = tmp_path_factory.mktemp("keys") / "keys"
+    shutil.copytree(run("volume", "inspect", "--format", "{{.Mountpoint}}", "keys").strip(), folder)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The image's own config, with the demo recording as a camera."""
+    fields = yaml.safe_load((ROOT / "deploy/earwitness.yaml").read_text())
+    fields["streams"] = {"demo": {"source": f"{DEMO}/demo.mp4", "realtime": True, "loop": True}}
+    path = tmp_path / "earwitness.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    path.chmod(0o644)
+    return path
+
+
+def mounts(keys: Path, config: Path) -> list[str]:
+    """As deploy/k8s has them: secrets are root's and readable for the daemon's group, and nothing can be written."""
+    server = config.parent / "server.key"
+    shutil.copy(keys / "server.key", server)
+    os.chown(server, 0, USER)
+    server.chmod(0o440)
+    clients = config.parent / "clients"
+    shutil.copytree(keys / "clients", clients)
+    clients.chmod(0o1777)
+    for file in clients.iterdir():
+        os.chown(file, 0, USER)
+        file.chmod(0o440)
+    return [
+        f"--volume={config}:/etc/earwitness/earwitness.yaml:ro",
+        f"--volume={server}:/etc/earwitness/keys/server.key:ro",
+        f"--volume={clients}:/etc/earwitness/keys/clients:ro",
+    ]
+
+
+def until_healthy(run: Podman, name: str, healthy: bool, seconds: float) -> None:
+    """Wait until the image's health check says so."""
+    end_s = time.monotonic() + seconds
+    while (run.try_("healthcheck", "run", name).returncode == 0) != healthy:
+        assert time.monotonic() < end_s, run.try_("logs", name)
+        time.sleep(1.0)
+
+
+def test_a_subscriber_outside_hears_it_and_a_worker_that_hangs_is_unhealthy(
+    run: Podman, keys: Path, config: Path
+) -> None:
+    with network("ewimage") as (there, _):
+        endpoint = f"tcp://{there}:5557"
+        with_key = Listener(endpoint, "--key", str(keys / "outside.key"))
+        without = Listener(endpoint)
+        try:
+            where = ["--network", "ns:/run/netns/ewimage", "--volume", "events:/var/lib/earwitness"]
+            run("run", "--detach", "--name", "heard", *as_deployed(), *where, *mounts(keys, config), IMAGE)
+            until_healthy(run, "heard", True, 60.0)
+            end_s = time.monotonic() + 120.0
+            while not (with_key.of("onset") and with_key.of("offset")):
+                assert time.monotonic() < end_s, run.try_("logs", "heard")
+                time.sleep(0.5)
+            assert without.messages == []
+            events = Path(run("volume", "inspect", "--format", "{{.Mountpoint}}", "events").strip())
+            assert (events / "earwitness.sqlite3").stat().st_uid == USER
+
+            pid = int(run.inspect("heard")["State"]["Pid"])
+            with stopped(busiest_thread(pid)):
+                until_healthy(run, "heard", False, 120.0)
+            until_healthy(run, "heard", True, 60.0)
+
+            began_s = time.monotonic()
+            run("stop", "--time", "30", "heard")
+            assert time.monotonic() - began_s < 20
+            assert run.inspect("heard")["State"]["ExitCode"] == 0
+            end_s = time.monotonic() + 10.0
+            while open_ := {one["event_id"] for one in with_key.of("onset")} - {
+                one["event_id"] for one in with_key.of("offset")
+            }:
+                assert time.monotonic() < end_s, (open_, with_key.messages, run.try_("logs", "heard"))
+                time.sleep(0.5)
+        finally:
+            with_key.close()
+            without.close()
+
+
+@pytest.mark.parametrize("after_s", [0.3, 1.0, 2.0, 3.0, 5.0])
+def test_it_ends_when_it_is_told_to_at_any_time(run: Podman, keys: Path, config: Path, after_s: float) -> None:
+    """As a container's first process: the kernel keeps signals from it that have no handler (pid_namespaces(7))."""
+    name = f"ends{after_s}"
+    run("run", "--detach", "--name", name, *as_deployed(), "--network", "none", *mounts(keys, config), IMAGE)
+    time.sleep(after_s)
+    began_s = time.monotonic()
+    run("stop", "--time", "30", name)
+    assert time.monotonic() - began_s < 20
+    assert run.inspect(name)["State"]["ExitCode"] in (0, 143)
