@@ -12,6 +12,13 @@ def number_from_1(text: str) -> int:
     return int(text)
 
 
+def number_from_0(text: str) -> int:
+    """The type of an argument that is a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """The type of an argument in seconds, above 0."""
     try:

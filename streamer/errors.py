@@ -91,5 +91,17 @@ class HeartbeatLostError(EarwitnessError):
         return type(self), (self.publisher, self.args[0])
 
 
+class GapError(EarwitnessError):
+    """A subscriber can't get messages that were stored, or the store of `publisher` is another one now."""
+
+    def __init__(self, publisher: str, message: str) -> None:
+        super().__init__(message)
+        self.publisher = publisher
+
+    def __reduce__(self) -> tuple[type[GapError], tuple[str, str]]:
+        """Pickle the error with all arguments, so that it can leave a worker process."""
+        return type(self), (self.publisher, self.args[0])
+
+
 class TruthError(EarwitnessError):
     """An annotation file can't be read or does not match the clips."""

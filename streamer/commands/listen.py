@@ -8,10 +8,10 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from streamer.arguments import number_from_1, seconds
+from streamer.arguments import number_from_0, number_from_1, seconds
 from streamer.client import Subscriber
 from streamer.config.schema import PublishConfig
-from streamer.errors import EarwitnessError, HeartbeatLostError
+from streamer.errors import EarwitnessError
 from streamer.sinks.wire import (
     HeartbeatMessage,
     Message,
@@ -53,6 +53,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="end after S seconds, with an error if fewer than --count messages arrived",
     )
     parser.add_argument("--key", metavar="FILE", help="the key file that `earwitness keys new` made at the daemon")
+    parser.add_argument(
+        "--since",
+        type=number_from_0,
+        metavar="SEQ",
+        help="first the stored messages after this stored_seq; 0: all that the daemon's event store holds",
+    )
     parser.add_argument("--human", action="store_true", help="print readable lines instead of JSON")
     parser.set_defaults(main=main)
 
@@ -62,7 +68,15 @@ def main(args: argparse.Namespace) -> int:
     deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
     printed = 0
     topics = args.topic or [""]
-    with Subscriber(args.endpoint, topics, lost_after_s=_SILENCE_S, on_lost=_say, key=args.key) as messages:
+    with Subscriber(
+        args.endpoint,
+        topics,
+        lost_after_s=_SILENCE_S,
+        on_lost=_say,
+        key=args.key,
+        since=args.since,
+        on_gap=_say,
+    ) as messages:
         while args.count is None or printed < args.count:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             message = None if left_s is not None and left_s <= 0 else messages.receive(left_s)
@@ -128,6 +142,6 @@ def _clock(utc_s: float) -> str:
     return datetime.fromtimestamp(utc_s, UTC).isoformat(sep=" ", timespec="milliseconds")[11:21] + "Z"
 
 
-def _say(error: HeartbeatLostError) -> None:
+def _say(error: EarwitnessError) -> None:
     sys.stderr.write(f"earwitness: {error} Still listening.\n")
     sys.stderr.flush()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, StatusMessage, topic
+from streamer.sinks.wire import HeartbeatMessage, Message, OffsetMessage, OnsetMessage, StatusMessage, topic
 
 
 class Snapshot:
@@ -17,10 +17,14 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, StatusMessage | OnsetMessage] = {}  # by topic
+        self._held: dict[str, StatusMessage | OnsetMessage | HeartbeatMessage] = {}  # by topic
+        self._store = ""
+        self._through = 0
 
     def push(self, message: Message) -> None:
         """Update the state with a message that has been published."""
+        if message.stored_seq:
+            self._store, self._through = message.store, message.stored_seq
         if isinstance(message, OffsetMessage):
             onset = self._held.get(topic(message))
             if isinstance(onset, OnsetMessage) and onset.event_id == message.event_id:
@@ -30,12 +34,26 @@ class Snapshot:
         elif isinstance(message, (StatusMessage, OnsetMessage)):
             self._forget_before(message.stream, message.epoch)
             self._held[topic(message)] = message
+        elif isinstance(message, HeartbeatMessage):
+            self._held[topic(message)] = message
+            self._store, self._through = message.store, message.stored_through
 
-    def matching(self, prefixes: Collection[str]) -> list[StatusMessage | OnsetMessage]:
-        """The held messages whose topics begin with one of `prefixes`, in publishing order, marked `replay`."""
+    def matching(self, prefixes: Collection[str]) -> list[StatusMessage | OnsetMessage | HeartbeatMessage]:
+        """The held messages in topics that begin with one of `prefixes`, in publishing order, marked `replay`.
+
+        A heartbeat says up to which number messages were sent until now, not until it was sent first: whoever joins
+        has to know where what is live begins.
+        """
         held = [message for its_topic, message in self._held.items() if its_topic.startswith(tuple(prefixes))]
         held.sort(key=lambda message: message.seq)
-        return [msgspec.structs.replace(message, replay=True) for message in held]
+        return [self._again(message) for message in held]
+
+    def _again(
+        self, message: StatusMessage | OnsetMessage | HeartbeatMessage
+    ) -> StatusMessage | OnsetMessage | HeartbeatMessage:
+        if isinstance(message, HeartbeatMessage):
+            return msgspec.structs.replace(message, replay=True, store=self._store, stored_through=self._through)
+        return msgspec.structs.replace(message, replay=True)
 
     def _forget_before(self, stream: str, epoch: int) -> None:
         past = [

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from tests import messages as make
+from tests.client.test_subscriber import speaking
 from tests.listeners import LISTEN, ROOT, listening, wait_for
 from tests.rtsp import free_port
-from tests.test_client import speaking
 
 
 def test_json_lines_come_at_once_and_end_at_the_count() -> None:

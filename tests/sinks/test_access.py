@@ -173,7 +173,7 @@ def test_a_new_key_is_taken_and_a_revoked_one_is_cut_at_once(guarded: Guarded) -
 
 def test_a_key_that_comes_back_on_the_list_is_heard_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """ZeroMQ itself gives up for good where it is refused."""
-    monkeypatch.setattr("streamer.client._TRY_AGAIN_S", 0.3)
+    monkeypatch.setattr("streamer.client.feed._REFUSED_AGAIN_S", 0.3)
     with Subscriber(guarded.sink.endpoint, key=guarded.file("one")) as subscriber:
         guarded.until(lambda: subscriber.receive(0.01) is not None)
         entry = guarded.keys.path / "clients/one.public"

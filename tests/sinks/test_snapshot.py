@@ -6,7 +6,7 @@ import msgspec
 
 from streamer.sinks.base import Numberer
 from streamer.sinks.snapshot import Snapshot
-from streamer.sinks.wire import Message
+from streamer.sinks.wire import HeartbeatMessage, Message
 from tests import messages as make
 
 
@@ -22,7 +22,7 @@ def _held(snapshot: Snapshot, *prefixes: str) -> list[int]:
     return [message.seq for message in snapshot.matching(prefixes)]
 
 
-def test_the_newest_status_and_the_open_events_are_held() -> None:
+def test_the_newest_status_and_heartbeat_and_the_open_events_are_held() -> None:
     snapshot = _filled(
         make.status(state="connecting"),
         make.onset(event_id="a"),
@@ -32,7 +32,7 @@ def test_the_newest_status_and_the_open_events_are_held() -> None:
         make.tags(),
         make.heartbeat(),
     )
-    assert _held(snapshot, "") == [3, 4]
+    assert _held(snapshot, "") == [3, 4, 7]
     assert _held(snapshot, "event/") == [4]
     assert _held(snapshot, "event/cam/Speech/", "event/") == [4]
     assert _held(snapshot) == []
@@ -58,3 +58,13 @@ def test_an_onset_whose_offset_was_lost_is_not_held_for_ever() -> None:
     assert _held(snapshot, "") == [2]
     snapshot = _filled(make.onset(event_id="a"), make.onset("cam2", event_id="b"), make.status(epoch=1))
     assert _held(snapshot, "") == [2, 3]
+
+
+def test_a_heartbeat_says_what_was_sent_until_now() -> None:
+    snapshot, numberer = Snapshot(), make.numberer()
+    snapshot.push(msgspec.structs.replace(numberer.number(make.heartbeat()), store="s1", stored_through=4))
+    snapshot.push(msgspec.structs.replace(numberer.number(make.offset()), store="s1", stored_seq=5))
+    snapshot.push(numberer.number(make.tags()))
+    (beat,) = snapshot.matching(["heartbeat/"])
+    assert isinstance(beat, HeartbeatMessage)
+    assert (beat.replay, beat.store, beat.stored_through) == (True, "s1", 5)

@@ -64,14 +64,15 @@ class History:
             if connection is not None:
                 connection.close()
             raise store_error(self._path, error) from None
-        if not ours or not 0 < schema <= SCHEMA:
+        if not ours or schema > SCHEMA:
             connection.close()
-            if ours and schema > SCHEMA:
-                raise StoreError(
-                    "newer",
-                    f"event store {self._path} was made by a newer earwitness (schema {schema}): update this one",
-                )
-            raise StoreError("foreign", f"{self._path} is no event store of earwitness")
+            if not ours and not schema:
+                raise StoreError("other", f"event store {self._path} is empty: no daemon has used it yet")
+            if not ours:
+                raise StoreError("foreign", f"{self._path} is no event store of earwitness")
+            raise StoreError(
+                "newer", f"event store {self._path} was made by a newer earwitness (schema {schema}): update this one"
+            )
         self._connection, self._inode = connection, inode
         return connection
 

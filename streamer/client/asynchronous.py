@@ -1,0 +1,140 @@
+"""A subscriber for programs that run in asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import zmq
+
+from streamer.client.feed import Feed, Wishes, tell
+from streamer.errors import GapError, HeartbeatLostError
+from streamer.sinks.keys import ClientKey
+from streamer.sinks.wire import Message
+
+
+class AsyncSubscriber:
+    """`Subscriber` for asyncio: `async with`, `async for`, `await receive()`. All else is as there.
+
+    >>> async with AsyncSubscriber("tcp://127.0.0.1:5557", ["event/"]) as messages:
+    ...     async for message in messages:
+    ...         print(message)
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        topics: str | Sequence[str] = ("",),
+        *,
+        timeout_s: float | None = None,
+        lost_after_s: float | None = None,
+        on_lost: Callable[[HeartbeatLostError], None] | None = None,
+        queue_messages: int = 10_000,
+        key: ClientKey | str | Path | None = None,
+        since: int | Mapping[str, int] | None = None,
+        catch_up: bool | str = True,
+        patience_s: float = 15.0,
+        on_gap: Callable[[GapError], None] | None = None,
+    ) -> None:
+        """As `Subscriber`; `on_lost` and `on_gap` are plain functions.
+
+        Raises:
+            UsageError: an endpoint is invalid.
+            KeysError: the key file can't be used.
+
+        """
+        self._timeout_s = timeout_s
+        self._on_lost = on_lost
+        self._on_gap = on_gap
+        self._feed = Feed(
+            Wishes(
+                endpoints=(endpoints,) if isinstance(endpoints, str) else tuple(endpoints),
+                topics=(topics,) if isinstance(topics, str) else tuple(topics),
+                lost_after_s=lost_after_s,
+                queue_messages=queue_messages,
+                key=key,
+                since=since,
+                catch_up=catch_up,
+                patience_s=patience_s,
+            )
+        )
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        """As `Subscriber.missed`."""
+        return MappingProxyType(self._feed.inbox.missed)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """As `Subscriber.position`."""
+        return self._feed.inbox.position
+
+    async def receive(self, timeout_s: float | None = None) -> Message | None:
+        """The next message; None if none arrived within `timeout_s` seconds. Raises as `Subscriber.receive`.
+
+        It may be cancelled: no message is lost by that.
+        """
+        deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            message = self._feed.take()
+            if message is not None:
+                return message
+            if not self._feed.read():
+                wait_s = min(deadline_s, self._feed.next_s()) - time.monotonic()
+                if wait_s > 0:
+                    await self._wait(wait_s)
+            else:
+                await asyncio.sleep(0)  # a flood must not keep the others from running
+            while (error := self._feed.trouble()) is not None:
+                tell(error, self._on_lost, self._on_gap)
+            if time.monotonic() >= deadline_s:
+                return self._feed.take()
+
+    def close(self) -> None:
+        """Disconnect. A second call has no effect."""
+        self._feed.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        message = await self.receive(self._timeout_s)
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _wait(self, wait_s: float) -> None:
+        """Wait until a socket may have something to read."""
+        sockets = self._feed.sockets
+        if any(socket.poll(0) for socket in sockets):
+            return  # ZeroMQ tells of a change once, and may have told it when we asked
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        descriptors = [int(socket.get(zmq.FD)) for socket in sockets]
+        for descriptor in descriptors:
+            loop.add_reader(descriptor, _wake, woken)
+        try:
+            await asyncio.wait_for(woken, None if wait_s == math.inf else wait_s)
+        except TimeoutError:
+            pass
+        finally:
+            for descriptor in descriptors:
+                loop.remove_reader(descriptor)
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

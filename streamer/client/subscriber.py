@@ -1,0 +1,151 @@
+"""A subscriber for programs that wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import zmq
+
+from streamer.client.feed import Feed, Wishes, tell
+from streamer.errors import GapError, HeartbeatLostError
+from streamer.sinks.keys import ClientKey
+from streamer.sinks.wire import Message
+
+
+class Subscriber:
+    """An iterator over the messages of one or more daemons, in the order of sending. Not thread-safe.
+
+    ZeroMQ connects and reconnects automatically. The current statuses and open events arrive first, each once; replays
+    for other subscribers are skipped. Onsets, offsets and statuses that were missed are asked for and delivered in
+    their order, each once, also when the daemon was restarted meanwhile. `missed` counts messages that are lost all
+    the same: tags, scores and heartbeats, or all where the daemon has no store.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        topics: str | Sequence[str] = ("",),
+        *,
+        timeout_s: float | None = None,
+        lost_after_s: float | None = None,
+        on_lost: Callable[[HeartbeatLostError], None] | None = None,
+        queue_messages: int = 10_000,
+        key: ClientKey | str | Path | None = None,
+        since: int | Mapping[str, int] | None = None,
+        catch_up: bool | str = True,
+        patience_s: float = 15.0,
+        on_gap: Callable[[GapError], None] | None = None,
+    ) -> None:
+        """Subscribe to the topics that begin with one of `topics` (docs/messages.md); `""` matches all.
+
+        Iteration ends when no message arrives for `timeout_s` seconds; None: it never ends. If a publisher is silent
+        for `lost_after_s` seconds (at least twice its heartbeat interval), or no publisher is heard at the start,
+        `on_lost` is called once; without `on_lost`, `HeartbeatLostError` is raised. Receiving can continue after it.
+        At most `queue_messages` are queued here and some more in the daemon; messages beyond that are missed.
+        `key` is the file that `earwitness keys new` made, or what is in it; a daemon on another machine wants one.
+
+        Args:
+            endpoints: where daemons publish.
+            topics: prefixes.
+            timeout_s: seconds.
+            lost_after_s: seconds.
+            on_lost: see above.
+            queue_messages: see above.
+            key: see above.
+            since: begin after this `stored_seq` (0: with the oldest stored message), or where a saved `position` says.
+                None: begin with what is live.
+            catch_up: ask for what was missed; an endpoint (tcp://HOST:PORT): ask there, not where the daemon says.
+            patience_s: messages that a daemon does not give out for so long, though it is heard, are given up.
+            on_gap: called when stored messages can't be had, or a daemon begins a new store. None: that is logged.
+
+        Raises:
+            UsageError: an endpoint is invalid.
+            KeysError: the key file can't be used.
+
+        """
+        self._timeout_s = timeout_s
+        self._on_lost = on_lost
+        self._on_gap = on_gap
+        self._feed = Feed(
+            Wishes(
+                endpoints=(endpoints,) if isinstance(endpoints, str) else tuple(endpoints),
+                topics=(topics,) if isinstance(topics, str) else tuple(topics),
+                lost_after_s=lost_after_s,
+                queue_messages=queue_messages,
+                key=key,
+                since=since,
+                catch_up=catch_up,
+                patience_s=patience_s,
+            )
+        )
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        """Number of messages in the subscribed topics that were sent but never received, by publisher.
+
+        Without a subscription to everything, messages lost before the first one of their topic are not counted.
+        """
+        return MappingProxyType(self._feed.inbox.missed)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Up to which `stored_seq` everything was received, by the store's id: to be saved, and given as `since`.
+
+        Save it after a message was dealt with: then none is lost if the program is killed.
+        """
+        return self._feed.inbox.position
+
+    def receive(self, timeout_s: float | None = None) -> Message | None:
+        """The next message; None if none arrived within `timeout_s` seconds (None: wait without limit).
+
+        Raises:
+            WireError: the received data is not a message, or has a newer schema.
+            HeartbeatLostError: a publisher has fallen silent, and `on_lost` is not set.
+            RefusedError: a daemon does not let us in. Receiving can continue: it is tried again every few seconds.
+
+        """
+        deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            message = self._feed.take()
+            if message is not None:
+                return message
+            if not self._feed.read():
+                wait_s = min(deadline_s, self._feed.next_s()) - time.monotonic()
+                if wait_s > 0:
+                    self._wait(wait_s)
+            while (error := self._feed.trouble()) is not None:
+                tell(error, self._on_lost, self._on_gap)
+            if time.monotonic() >= deadline_s:
+                return self._feed.take()
+
+    def close(self) -> None:
+        """Disconnect. A second call has no effect."""
+        self._feed.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        message = self.receive(self._timeout_s)
+        if message is None:
+            raise StopIteration
+        return message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait(self, wait_s: float) -> None:
+        poller = zmq.Poller()
+        for socket in self._feed.sockets:
+            poller.register(socket, zmq.POLLIN)
+        poller.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000))
