@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -28,6 +29,7 @@ pytestmark = [
 
 IMAGE = "localhost/earwitness"
 USER = 10001
+TOKEN = "4b" * 32
 DEMO = "/opt/earwitness/lib/python3.11/site-packages/streamer/demo"
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -91,8 +93,9 @@ def keys(run: Podman, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """The image's own config, with the demo recording as a camera."""
-    fields = yaml.safe_load((ROOT / "deploy/earwitness.yaml").read_text())
+    """The config of deploy/k8s, with the demo recording as a camera."""
+    manifests = list(yaml.safe_load_all((ROOT / "deploy/k8s/earwitness.yaml").read_text()))
+    fields = yaml.safe_load(next(one for one in manifests if one["kind"] == "ConfigMap")["data"]["earwitness.yaml"])
     fields["streams"] = {"demo": {"source": f"{DEMO}/demo.mp4", "realtime": True, "loop": True}}
     path = tmp_path / "earwitness.yaml"
     path.write_text(yaml.safe_dump(fields))
@@ -102,20 +105,21 @@ def config(tmp_path: Path) -> Path:
 
 def mounts(keys: Path, config: Path) -> list[str]:
     """As deploy/k8s has them: secrets are root's and readable for the daemon's group, and nothing can be written."""
-    server = config.parent / "server.key"
-    shutil.copy(keys / "server.key", server)
-    os.chown(server, 0, USER)
-    server.chmod(0o440)
-    clients = config.parent / "clients"
-    shutil.copytree(keys / "clients", clients)
-    clients.chmod(0o1777)
-    for file in clients.iterdir():
+    folder = config.parent
+    shutil.copy(keys / "server.key", folder / "server.key")
+    shutil.copytree(keys / "clients", folder / "clients")
+    (folder / "http").mkdir()
+    (folder / "http/token").write_text(TOKEN)
+    for secrets in (folder / "clients", folder / "http"):
+        secrets.chmod(0o1777)
+    for file in (folder / "server.key", folder / "http/token", *(folder / "clients").iterdir()):
         os.chown(file, 0, USER)
         file.chmod(0o440)
     return [
         f"--volume={config}:/etc/earwitness/earwitness.yaml:ro",
-        f"--volume={server}:/etc/earwitness/keys/server.key:ro",
-        f"--volume={clients}:/etc/earwitness/keys/clients:ro",
+        f"--volume={folder}/server.key:/etc/earwitness/keys/server.key:ro",
+        f"--volume={folder}/clients:/etc/earwitness/keys/clients:ro",
+        f"--volume={folder}/http:/etc/earwitness/http:ro",
     ]
 
 
@@ -143,6 +147,8 @@ def test_a_subscriber_outside_hears_it_and_a_worker_that_hangs_is_unhealthy(
                 assert time.monotonic() < end_s, run.try_("logs", "heard")
                 time.sleep(0.5)
             assert without.messages == []
+            for headers, expected in (({"Authorization": f"Bearer {TOKEN}"}, 200), ({}, 401)):
+                assert httpx.get(f"http://{there}:9464/metrics", headers=headers).status_code == expected
             events = Path(run("volume", "inspect", "--format", "{{.Mountpoint}}", "events").strip())
             assert (events / "earwitness.sqlite3").stat().st_uid == USER
 

@@ -81,7 +81,9 @@ def test_compose(compose: dict[str, Any]) -> None:
             assert mount["type"] == "volume" or Path(mount["source"]).exists(), mount
         # Passwords are files, and the variables hold their names.
         for variable, value in service["environment"].items():
-            assert "PASSWORD" not in variable or value.startswith("/run/secrets/"), variable
+            assert ("PASSWORD" not in variable and "TOKEN" not in variable) or value.startswith("/run/secrets/"), (
+                variable
+            )
         published = {port["target"]: port.get("host_ip", "") for port in service.get("ports", [])}
         assert all(host == "127.0.0.1" or port in (5557, 5558) for port, host in published.items()), name
     assert compose["services"]["earwitness"]["read_only"]
