@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,8 +70,10 @@ class Podman:
 
     def _own_certificate(self) -> Sequence[str]:
         """For where PyPI is reached through somebody who has a certificate of his own, as in many companies."""
-        asked = [sys.executable, "-m", "pip", "config", "get", "global.cert"]
-        file = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        asked = [sys.executable, "-m", "pip", "config", "list"]
+        settings = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        found = re.search(r"^(?::env:|global|install)\.cert='(.+)'$", settings, re.M)
+        file = found[1] if found else os.environ.get("SSL_CERT_FILE", "")
         if not file:
             return ()
         (self._folder / "pip.conf").write_text("[global]\ncert = /run/certificate.pem\n")
