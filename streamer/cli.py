@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from streamer.starting import EndsAtOnce, not_loaded
 
-COMMANDS = ("run", "reload", "replay", "listen", "explain", "keys", "weights", "doctor", "health", "demo")
+COMMANDS = ("run", "reload", "replay", "listen", "events", "explain", "keys", "weights", "doctor", "health", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -54,7 +54,7 @@ def test_the_time_is_up() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [["nowhere"], ["--count", "0"], ["--count", "x"], ["--timeout", "-1"], ["--timeout", "nan"], ["--since", "1"]],
+    [["nowhere"], ["--count", "0"], ["--count", "x"], ["--timeout", "-1"], ["--timeout", "nan"], ["--until", "1"]],
 )
 def test_wrong_arguments_are_one_line(wrong: list[str]) -> None:
     done = subprocess.run([*LISTEN, *wrong], capture_output=True, text=True, cwd=ROOT, timeout=20, check=False)

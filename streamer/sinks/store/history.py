@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.errors import StoreError
 from streamer.sinks.store.opening import inode_of, read_only, store_error
 from streamer.sinks.store.tables import APPLICATION_ID, SCHEMA, get_meta, schema_of
+from streamer.sinks.wire import OffsetMessage, OnsetMessage, decode
 
 _ROWS_A_PAGE = 1000
 """Messages that one page looks at, whether they match or not."""
@@ -30,6 +31,17 @@ class Page:
     def more(self) -> bool:
         """Whether there are messages after `through`."""
         return self.through < self.newest
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events are asked for; empty or None: all."""
+
+    streams: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    since_utc_s: float | None = None  # events that began then or later, in Unix seconds
+    until_utc_s: float | None = None  # events that began before
+    min_confidence: float | None = None  # of an open event: its onset's score
 
 
 class History:
@@ -55,6 +67,8 @@ class History:
             raise StoreError(
                 "other", f"there is no event store {self._path}; name the daemon's with --store FILE or --config FILE"
             )
+        if not self._path.is_file():
+            raise StoreError("foreign", f"{self._path} is no event store of earwitness")
         connection = None
         try:
             connection = read_only(self._path)
@@ -111,11 +125,55 @@ class History:
                 through = max(since, newest)
         return Page(here, since, through, newest, max(marks, default=1), found)
 
+    def events(self, wanted: Wanted) -> Iterator[OnsetMessage | OffsetMessage]:
+        """The events that are `wanted`, by the time of their onsets: the offset of each, or the onset while it is open.
+
+        Raises `StoreError`. Each page is read for itself: a daemon that writes meanwhile is not held up.
+        """
+        connection = self.connection()
+        which, values = _condition(wanted)
+        query = (
+            f"SELECT at_utc_s, stored_seq, message FROM messages AS one WHERE {which} "
+            "AND (at_utc_s, stored_seq) > (?, ?) AND (kind = 'offset' OR NOT EXISTS (SELECT 1 FROM messages AS other "
+            "WHERE other.event_id = one.event_id AND other.kind = 'offset')) ORDER BY at_utc_s, stored_seq LIMIT ?"
+        )
+        after: tuple[float, int] = (float("-inf"), 0)
+        while True:
+            try:
+                rows = connection.execute(query, (*values, *after, _ROWS_A_PAGE)).fetchall()
+            except sqlite3.Error as error:
+                raise store_error(self._path, error) from None
+            for _, _, data in rows:
+                message = decode(data)
+                if isinstance(message, OnsetMessage | OffsetMessage):
+                    yield message
+            if len(rows) < _ROWS_A_PAGE:
+                return
+            after = rows[-1][:2]
+
     def close(self) -> None:
         """Close the file; it is opened again when it is needed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _condition(wanted: Wanted) -> tuple[str, list[str | float]]:
+    """`wanted` in SQL, and its values."""
+    parts, values = ["event_id IS NOT NULL"], list[str | float]()
+    for column, names in (("stream", wanted.streams), ("class", wanted.classes)):
+        if names:
+            parts.append(f"{column} IN ({', '.join('?' * len(names))})")
+            values += names
+    for comparison, value in (
+        ("at_utc_s >= ?", wanted.since_utc_s),
+        ("at_utc_s < ?", wanted.until_utc_s),
+        ("confidence >= ?", wanted.min_confidence),
+    ):
+        if value is not None:
+            parts.append(comparison)
+            values.append(value)
+    return " AND ".join(parts), values
 
 
 def _kinds(prefixes: Sequence[str]) -> list[str]:
