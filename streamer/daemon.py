@@ -206,6 +206,8 @@ def media_options(stream: StreamConfig) -> MediaOptions:
         format=stream.format,
         audio_track=stream.audio_track,
         channel=stream.channel,
+        verify=stream.verify,
+        ca_file=stream.ca_file,
         ffmpeg={name: value.get_secret_value() for name, value in stream.ffmpeg.items()},
     )
 

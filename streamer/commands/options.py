@@ -29,6 +29,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)")
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
     add_sound_options(parser, "for the command line's sources: ")
+    parser.add_argument("--ca-file", metavar="FILE", help="of them, who may have signed a server's certificate (PEM)")
+    parser.add_argument("--no-verify", action="store_true", help="of them, trust any server that answers (TLS)")
     parser.add_argument("--publish", metavar="ENDPOINT|off", help="ZeroMQ endpoint (default: tcp://127.0.0.1:5557)")
     parser.add_argument("--keys", metavar="FOLDER", help="who may subscribe (`earwitness keys`; default: all, locally)")
     parser.add_argument("--jsonl", metavar="FILE|-|off", help="also write each message as a line of JSON")
@@ -98,7 +100,8 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
         "log.format": args.log_format,
     }
     changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    sound = {"audio_track": args.audio_track, "channel": args.channel}
+    sound = {"audio_track": args.audio_track, "channel": args.channel, "ca_file": args.ca_file}
+    sound["verify"] = False if args.no_verify else None
     sound = {name: value for name, value in sound.items() if value is not None}
     if sound and not args.sources:
         raise UsageError(

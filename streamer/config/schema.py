@@ -73,6 +73,15 @@ class StreamConfig(_Section):
         default="mix",
         description="The channel to listen to: mix (the mean of all), left, right, or a number from 1.",
     )
+    verify: bool = Field(
+        default=True,
+        description="Verify the server's certificate (RTSPS, HTTPS, RTMPS); false trusts anybody who answers.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates (PEM) of those who may have signed it, or the server's own; null: those that this "
+        "machine trusts.",
+    )
     open_timeout_s: Positive = Field(default=10.0, description="Longest time to open the source, in seconds.")
     read_timeout_s: Positive = Field(
         default=10.0,

@@ -13,10 +13,10 @@ import av
 from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media.liveness import Carrier, descriptor_of
+from streamer.media.trust import TLS_PORTS
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 _BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-_TLS_SCHEMES = {"rtsps", "https", "rtmps", "tls"}
 
 
 def check_address(address: Address) -> None:
@@ -150,7 +150,7 @@ def _name_or_tls(address: Address) -> SourceError:
             socket.getaddrinfo(address.host, None)
         except (OSError, UnicodeError):
             return SourceError("unreachable", f"{name}: the host name {address.host} can't be resolved: check it")
-    if address.scheme in _TLS_SCHEMES:
+    if address.scheme in TLS_PORTS:
         text = f"{name}: no TLS connection: check that this port speaks TLS, and the certificate if you verify it"
         return SourceError("tls", text)
     return SourceError("unreachable", f"{name}: the connection failed: check host, port and network")

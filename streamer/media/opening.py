@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import stat
 import threading
@@ -25,7 +26,12 @@ from streamer.media.liveness import Carrier, carrier_of, descriptor_of, is_live
 from streamer.media.pace import MAX_PATIENCE_S
 from streamer.media.pipe import Pipe
 from streamer.media.tracks import Channel
+from streamer.media.trust import tls_options, tls_problem
 
+log = logging.getLogger(__name__)
+
+_UNVERIFIED_FORMATS = {"hls", "dash"}
+"""FFmpeg hands the options of TLS not on to what a playlist names (libavformat/hls.c, save_avio_options)."""
 _ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
 # How much media FFmpeg may analyse while it opens a source, in microseconds. RTSP describes its tracks in the SDP; RTMP
 # and MPEG-TS must be probed, which takes this long if there is no video.
@@ -43,6 +49,8 @@ class MediaOptions:
     hole_limit_s: float = 2.0  # a longer hole ends the epoch
     audio_track: int | str | None = None  # a number from 1, or a language; None: FFmpeg's choice
     channel: Channel = "mix"
+    verify: bool = True  # the certificate of a server that is reached by TLS
+    ca_file: Path | None = None  # who may have signed it; None: whom this machine trusts
     format: str | None = None  # FFmpeg's name, needed for devices: "alsa" or "v4l2"; None: guess
     # Further FFmpeg options; they override ours. Their values may be secrets, as in `headers` and `cookies`.
     ffmpeg: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -94,6 +102,7 @@ def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> Open
     failure = _file_problem(address) if carrier == "file" and descriptor is None else None
     if failure is not None:
         raise failure
+    ffmpeg_options = _ffmpeg_options(address, carrier, options)
     pipe = Pipe(descriptor, address, interrupt) if carrier == "pipe" else None
     # FFmpeg reads a pipe through `Pipe.read`, which has no time limit: a writer may come at any time.
     timeout = None if pipe else (options.open_timeout_s, options.read_timeout_s + MAX_PATIENCE_S)
@@ -104,12 +113,15 @@ def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> Open
                 pipe or _ffmpeg_name(address, carrier, descriptor),
                 "r",
                 format=options.format,
-                container_options=_ffmpeg_options(address, carrier, options),
+                container_options=ffmpeg_options,
                 timeout=timeout,
             )
     except Exception as error:
         timed_out = time.monotonic() - started >= options.open_timeout_s
         failure = opening_failed(error, address, carrier, timed_out=timed_out, timeout_s=options.open_timeout_s)
+        left_s = options.open_timeout_s - (time.monotonic() - started)
+        if failure.reason == "tls" and left_s > 0 and not interrupt.is_set():
+            failure = tls_problem(address, ffmpeg_options, left_s) or failure
         if interrupt.is_set():
             failure = SourceError("timeout", f"{address}: opening was interrupted")
     if failure is not None:
@@ -118,6 +130,8 @@ def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> Open
         # Raised outside `except`: the error must not carry FFmpeg's, whose text holds the password.
         raise failure
     opened = OpenContainer(container, carrier, is_live(container, carrier), time.monotonic() - started, pipe)
+    if address.scheme == "https" and options.verify and container.format.name in _UNVERIFIED_FORMATS:
+        log.warning("%s: FFmpeg verifies the playlist's certificate, and none of the pieces that it names", address)
     if container.format.name == "tty" and options.format != "tty":
         # FFmpeg takes .txt files for videos of terminal art.
         opened.close()
@@ -139,6 +153,7 @@ def _ffmpeg_options(address: Address, carrier: Carrier, options: MediaOptions) -
         ours["analyzeduration"] = _ANALYZE_US.get(scheme, _ANALYZE_NETWORK_US)
     if scheme in ("rtsp", "rtsps"):
         ours["rtsp_transport"] = options.transport
+    ours.update(tls_options(address, verify=options.verify, ca_file=options.ca_file))
     return {**ours, **options.ffmpeg}
 
 

@@ -30,7 +30,7 @@ from streamer.media.pictures import PictureChooser, Scaler
 from streamer.media.source import Interrupt, Media, MediaOptions, open_media
 from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, Floats, MediaItem, Picture, Want
 from tests.make_media import make_clip, noise_bursts, picture, tone
-from tests.rtsp import RtspServer, make_certificate, needs_rtsp
+from tests.rtsp import RtspServer, needs_rtsp
 from tests.send import http_server, live_ts, needs_ffmpeg, pushing_rtmp, rtmp_server
 
 MAIN = SAMPLE_RATE_HZ
@@ -769,21 +769,6 @@ def test_rtsp_users(clips: dict[str, Path], kind: str) -> None:
         with open_media(server.url("user", "right%20one"), ALL) as media:
             assert media.has_audio
             assert media.has_video
-
-
-@needs_rtsp
-def test_rtsps(clips: dict[str, Path], tmp_path: Path) -> None:
-    pem = make_certificate(tmp_path)
-    with RtspServer(clips["aac"], tls=pem) as server:
-        (taken,), error = take_live(server.url())
-        assert error.reason == "eof"
-        assert len(taken.audio()) > 2 * MAIN
-        assert error_of(server.url(), ALL, MediaOptions(ffmpeg={"tls_verify": "1"})).reason == "tls"
-        with open_media(server.url(), ALL, MediaOptions(ffmpeg={"tls_verify": "1", "ca_file": str(pem)})) as media:
-            assert media.has_audio
-        assert error_of(server.url().replace("rtsps", "rtsp")).reason == "invalid_data"
-    with RtspServer(clips["aac"]) as server:
-        assert error_of(server.url().replace("rtsp", "rtsps")).reason == "tls"
 
 
 @dataclass
