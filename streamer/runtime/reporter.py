@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from streamer.features.base import ExtractorFactory
 from streamer.runtime.board import StreamView
 from streamer.runtime.shedding import CELLS_PER_S
 from streamer.sinks.wire import AudioStatus, HeartbeatMessage, StatusMessage, StreamState
+
+if TYPE_CHECKING:
+    from streamer.features.base import ExtractorFactory  # not loaded with it: torch takes seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,8 @@ def test_a_big_catch_up_does_not_delay_what_is_live(tmp_path: Path) -> None:
             return sorted(late)[len(late) * 9 // 10]
 
         with Subscriber(daemons.live, ["event/"]) as live:
-            wait_for(lambda: bool(live.position), lambda: assert_none(live.receive(0.05)))
+            while live.receive(1.0) is not None:
+                pass  # what was stored is still being sent
             alone_s = slowest(live)
             command = (*LISTEN, daemons.live, "--since", "0", "--topic", "event/")
             with listening(*command), listening(*command), listening(*command):
