@@ -68,3 +68,4 @@ class Handshake:
     def close(self) -> None:
         """Before the socket is closed: ZeroMQ would wait for the reader of an event."""
         self._socket.disable_monitor()
+        self.monitor.close(linger=0)
