@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _ZAP = "inproc://zeromq.zap.01"
 _HANDSHAKE_S = 5.0
 """A connection that has not said who it is by then is closed. A handshake takes two round trips."""
+_LINGER_S = 2.0
+"""How long a socket that is closed waits for peers to take what is queued for them."""
 _LOOK_S = 0.25
 """How often it is looked whether the allow-list has changed."""
 _HANGS_S = 30.0
@@ -71,6 +73,7 @@ class Access:
             self._sockets += 1
         made = context.socket(kind)
         made.set(zmq.HANDSHAKE_IVL, round(_HANDSHAKE_S * 1000))
+        made.set(zmq.LINGER, round(_LINGER_S * 1000))  # ZeroMQ's own default is for ever
         if self._server is not None:
             made.set(zmq.CURVE_SERVER, 1)
             made.set(zmq.CURVE_PUBLICKEY, self._server.public.encode())

@@ -10,8 +10,6 @@ from streamer.sinks.door import Door
 from streamer.sinks.snapshot import Snapshot
 from streamer.sinks.wire import Message, encode, topic
 
-_LINGER_S = 2.0
-"""How long `close` waits for subscribers to receive what is queued for them."""
 _LONGEST_PREFIX = 4096
 """Bytes of a subscription. No topic is longer, and ZeroMQ disconnects a subscriber that sends more."""
 _SUBSCRIPTIONS_A_POLL = 1000
@@ -44,7 +42,6 @@ class ZmqSink:
             (zmq.SNDHWM, queue_messages),
             (zmq.RCVHWM, _SUBSCRIPTIONS_A_POLL),
             (zmq.MAXMSGSIZE, _LONGEST_PREFIX),
-            (zmq.LINGER, round(_LINGER_S * 1000)),
         )
         self._snapshot = Snapshot()
         self._door = Door(endpoint, zmq.XPUB, access or Access(), options)

@@ -342,7 +342,7 @@ def test_a_port_that_is_taken_while_connections_are_cut(guarded: Guarded, monkey
     guarded.send()
     monkeypatch.setattr(door, "_cut", cut)
     guarded.keys.revoke("two")
-    with pytest.raises(SinkError, match=r"nobody new can connect: .* is taken"):
+    with pytest.raises(SinkError, match=r"new subscribers can't connect: .* is in use"):
         guarded.until(lambda: False)
     thief.close()
     with following(guarded):
