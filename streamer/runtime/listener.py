@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from streamer.media.level import InputWatch
-from streamer.media.source import Media
 from streamer.runtime.board import Board
 from streamer.runtime.metrics import Metrics
+from streamer.runtime.sources import OpenMedia
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 class Listener:
     """Observes one connection's media, about once a second, and updates board, metrics and log."""
 
-    def __init__(self, name: str, media: Media, board: Board, metrics: Metrics) -> None:
+    def __init__(self, name: str, media: OpenMedia, board: Board, metrics: Metrics) -> None:
         self._name = name
         self._media = media
         self._board = board

@@ -12,13 +12,14 @@ from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media.liveness import carrier_of, comes_back
 from streamer.media.pace import Arrival
-from streamer.media.source import Interrupt, Media, MediaOptions, open_media
+from streamer.media.source import Interrupt, MediaOptions, open_media
 from streamer.media.tracks import AudioInput
 from streamer.runtime.backoff import Backoff
 from streamer.runtime.board import Board
 from streamer.runtime.intake import Closed, Intake, Opened
 from streamer.runtime.listener import Listener
 from streamer.runtime.metrics import Metrics
+from streamer.runtime.sources import OpenMedia, OpensMedia
 from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Want
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Reader(threading.Thread):
         *,
         connection: int = 0,
         first: Closed | None = None,
+        open_source: OpensMedia = open_media,
     ) -> None:
         """Attaches to `intake` at once, which refuses earlier readers from then on.
 
@@ -81,6 +83,7 @@ class Reader(threading.Thread):
         self._backoff = backoff
         self._crashed = crashed
         self._first = first
+        self._open_source = open_source
         self._stop_asked = threading.Event()
         self._lock = threading.Lock()
         self._interrupt: Interrupt | None = None
@@ -156,7 +159,7 @@ class Reader(threading.Thread):
                 interrupt.set()
         self._intake.when_attached(self._generation, lambda: self._board.connecting(source.name))
         try:
-            with open_media(source.address, self._want, source.options, interrupt=interrupt) as media:
+            with self._open_source(source.address, self._want, source.options, interrupt=interrupt) as media:
                 self._live = media.live
                 opened = Opened(
                     self.connection + 1, media.has_audio, media.has_video, live=media.live or source.realtime
@@ -184,14 +187,15 @@ class Reader(threading.Thread):
         log.info("%s: connected (%s; %s)", self._source.name, has, "live" if self._live else "a recording")
 
     def _lost(self, reason: str, message: str) -> Closed:
+        hung = reason == "timeout"  # that says nothing of what it is: it is tried again
         if self._cut:
             reason, message = "watchdog", "cut because nothing was processed"
-        live = self._live if self._live is not None else self._source.comes_back()
+        live = self._live if self._live is not None else self._source.comes_back() or hung
         final = not (live and self._source.reconnect)
         return Closed(reason, " ".join(message.split()), "gap", final=final, failed=True)
 
-    def _read(self, media: Media, delivered: _Delivered, listener: Listener) -> None:
-        items = _timed(iter(media), self._metrics)
+    def _read(self, media: OpenMedia, delivered: _Delivered, listener: Listener) -> None:
+        items = _timed(media, self._metrics)
         if self._source.realtime:
             items = _paced(items, self._stop_asked)
         for item in items:
@@ -237,15 +241,16 @@ class _Delivered:
         self.seconds = now_s - self._first_s
 
 
-def _timed(items: Iterator[MediaItem], metrics: Metrics) -> Iterator[MediaItem]:
-    """Yield `items` and time their decoding, in processor time because a live source mostly waits for the network."""
+def _timed(media: OpenMedia, metrics: Metrics) -> Iterator[MediaItem]:
+    """Yield the media and time its decoding, in processor time because a live source mostly waits for the network."""
+    items = iter(media)
     while True:
         began_s = time.thread_time()
         try:
             item = next(items)
         except StopIteration:
             return
-        metrics.stage("decode", time.thread_time() - began_s)
+        metrics.stage("decode", time.thread_time() - began_s + media.elsewhere_s)
         yield item
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from streamer.media.liveness import descriptor_of
+from streamer.media.source import open_media
 from streamer.pipeline import StreamPipeline
 from streamer.runtime.backoff import Backoff, BackoffLimits
 from streamer.runtime.board import Board
@@ -16,8 +18,10 @@ from streamer.runtime.lane import Lane
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.model import Model
 from streamer.runtime.plan import StreamPlan
+from streamer.runtime.processes import Processes
 from streamer.runtime.reader import Reader, Source
 from streamer.runtime.shedding import CELLS_PER_S
+from streamer.runtime.sources import OpensMedia
 from streamer.runtime.watchdog import NewReader, Watchdog
 from streamer.runtime.worker import Stopwatch
 from streamer.windows import StreamSettings
@@ -44,6 +48,7 @@ class Streams:
     wake: Callable[[], None]
     crashed: Callable[[BaseException], None]
     new_id: Callable[[], str]
+    processes: Processes
 
     def new(self, plan: StreamPlan, model: Model, settings: StreamSettings, limits: BackoffLimits) -> Stream:
         """A stream whose reader is not started yet; board and metrics know it already."""
@@ -88,7 +93,10 @@ class Streams:
         stream.watchdog.change(source, new_reader, time.monotonic())
 
     def _new_reader(self, source: Source, model: Model, intake: Intake, backoff: Backoff) -> NewReader:
-        return partial(Reader, source, model.want, intake, self.board, self.metrics, backoff, self.crashed)
+        # Another process has no part in our descriptors, as standard input; they are read so that nothing can hang.
+        opens: OpensMedia = self.processes.open if descriptor_of(source.address) is None else open_media
+        made = partial(Reader, source, model.want, intake, self.board, self.metrics, backoff, self.crashed)
+        return partial(made, open_source=opens)
 
 
 def _pictures(queue_s: float) -> int:

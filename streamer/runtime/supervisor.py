@@ -18,6 +18,7 @@ from streamer.runtime.metrics import Metrics
 from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
 from streamer.runtime.plan import Changes, Plan, StreamPlan
+from streamer.runtime.processes import Processes
 from streamer.runtime.publisher import Publisher
 from streamer.runtime.reader import Reader
 from streamer.runtime.reload import Reloads, Setup
@@ -99,7 +100,8 @@ class Supervisor:
         self.board = board = Board([_first_view(stream) for stream in plan.streams], metrics, time.monotonic)
         self._outbox = Outbox(plan.queue_messages, lambda message: metrics.message_dropped(kind(message)))
         stopwatch = Stopwatch(metrics)
-        self._maker = Streams(board, metrics, stopwatch, self._wake.set, self._crashed, new_id)
+        self._processes = Processes()
+        self._maker = Streams(board, metrics, stopwatch, self._wake.set, self._crashed, new_id, self._processes)
         # Replaced whole, never changed: other threads look at it.
         self._streams: Mapping[str, Stream] = {
             one.source.name: self._maker.new(one, model, plan.settings, plan.backoff) for one in plan.streams
@@ -150,6 +152,7 @@ class Supervisor:
             BaseException: an unexpected exception that ended a thread.
 
         """
+        self._processes.start()
         self._publisher.start()
         self._worker.start()
         for stream in self._streams.values():
@@ -339,6 +342,7 @@ class Supervisor:
         for reader in readers:
             if reader.is_alive():
                 reader.join(max(0.0, until_s - time.monotonic()))
+        self._processes.close()
         threads = [self._worker, self._publisher, *readers]
         self.left_behind = self._abandoned > 0 or any(thread.is_alive() for thread in threads)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,10 +57,16 @@ class Daemon:
     """`earwitness run` in a process of its own, with a subscriber that has connected before it begins to listen."""
 
     def __init__(
-        self, folder: Path, *arguments: str, config: dict[str, Any] | None = None, environ: Any = None
+        self,
+        folder: Path,
+        *arguments: str,
+        config: dict[str, Any] | None = None,
+        environ: Any = None,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.metrics = f"127.0.0.1:{free_port()}"
+        self._command = command
         self._log = folder / "daemon.log"
         self._arguments = [*arguments, "--publish", self.endpoint, "--metrics", self.metrics]
         if config is not None:
@@ -80,7 +86,7 @@ class Daemon:
         time.sleep(1.5)  # it waits for the daemon, and must not miss its first events
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "run", *self._arguments], stderr=log, env=self._environ, cwd=ROOT
+                [*self._command, "run", *self._arguments], stderr=log, env=self._environ, cwd=ROOT
             )
         return self
 

@@ -1,0 +1,247 @@
+"""Reads each source in a process of its own, which can be ended whatever it hangs in."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import streamer
+from streamer.address import Address
+from streamer.errors import SourceError
+from streamer.media.level import Level
+from streamer.media.liveness import carrier_of
+from streamer.media.pace import Arrival
+from streamer.media.source import Interrupt, MediaOptions
+from streamer.media.tracks import AudioInput
+from streamer.media.transfer import Beside, Ended, Opened, Said, item_of, receive
+from streamer.media.zygote import request
+from streamer.runtime.sources import Ears
+from streamer.types import MediaItem, Want
+
+_FORK_S = 60.0
+"""How long the first process may take; others take milliseconds. A loaded machine takes seconds to load PyAV."""
+_OPEN_GRACE_S = 5.0
+_FOREVER_S = float("inf")
+
+
+class Processes:
+    """The processes that read sources. `open` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._zygote: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin to load what the processes need; returns at once."""
+        with self._lock:
+            self._start()
+
+    def open(self, source: Address, want: Want, options: MediaOptions, *, interrupt: Interrupt) -> ForeignMedia:
+        """As `open_media`, in a new process. Raises `SourceError`, also if it hangs while it opens the source."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pid = self._fork(theirs)
+            except OSError as error:
+                ours.close()
+                raise SourceError("other", f"{source}: no process to read it: {error}") from None
+        media = ForeignMedia(self, pid, ours, source, options, interrupt)
+        try:
+            ours.sendall(request(source, want, options))
+            media.wait_until_open()
+        except OSError:
+            media.close()
+            raise media.gone() from None
+        except BaseException:
+            media.close()
+            raise
+        return media
+
+    def kill(self, pid: int) -> None:
+        """End a process, whatever it does."""
+        with self._lock, suppress(OSError):
+            if self._control is not None:
+                self._control.send(b"kill %d" % pid)
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self._stop()
+
+    def _fork(self, connection: socket.socket) -> int:
+        """The number of a new process that has `connection`. Raises `OSError`."""
+        with self._lock:
+            for last in (False, True):
+                self._start()
+                assert self._control is not None
+                try:
+                    socket.send_fds(self._control, [b"fork"], [connection.fileno()])
+                    if not select.select([self._control], [], [], _FORK_S)[0]:
+                        raise TimeoutError(f"nothing happened for {_FORK_S:.0f} s")
+                    answer = self._control.recv(200).decode()
+                    if answer.isdecimal():
+                        return int(answer)
+                    raise OSError(answer or "it ended")
+                except OSError:
+                    self._stop()  # it may have been killed for want of memory: once more
+                    if last:
+                        raise
+        raise AssertionError
+
+    def _start(self) -> None:
+        if self._control is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        here = str(Path(streamer.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+        with theirs:
+            self._zygote = subprocess.Popen(
+                [sys.executable, "-m", "streamer.media.zygote", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # it may be where messages go
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        self._control = ours
+
+    def _stop(self) -> None:
+        if self._control is None or self._zygote is None:
+            return
+        self._control.close()
+        self._control = None
+        try:
+            self._zygote.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._zygote.kill()
+            self._zygote.wait()
+
+
+class ForeignMedia:
+    """A source that another process has open; as `Media`. Each of its waits ends soon after `interrupt` is set."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        pid: int,
+        connection: socket.socket,
+        address: Address,
+        options: MediaOptions,
+        interrupt: Interrupt,
+    ) -> None:
+        """Use `Processes.open`."""
+        self._processes = processes
+        self._pid = pid
+        self._connection = connection
+        self._address = address
+        self._options = options
+        self._interrupt = interrupt
+        self._levels: list[Level] = []
+        self.live = False
+        self.rewinds = False
+        self.has_audio = self.has_video = False
+        self.audio: AudioInput | None = None
+        self.arrival = Arrival()
+        self.clock_fault = ""
+        self.corrupt_packets = self.overlap_samples = self.stray_pictures = 0
+        self.elsewhere_s = 0.0
+        """Processor time of the other process for the newest item."""
+
+    @property
+    def ear(self) -> Ears:
+        """Its levels."""
+        return self
+
+    @property
+    def has_levels(self) -> bool:
+        """See `Ear`."""
+        return bool(self._levels)
+
+    def take_levels(self) -> list[Level]:
+        """See `Ear`."""
+        levels, self._levels = self._levels, []
+        return levels
+
+    def wait_until_open(self) -> None:
+        """Raises `SourceError`: it can't be opened, or nothing came of it in time."""
+        limit_s = 2 * self._options.open_timeout_s + _OPEN_GRACE_S  # FFmpeg takes up to twice its timeout
+        waits = carrier_of(self._address, self._options.format) == "pipe"  # for its writer, as long as it takes
+        said, _ = self._next(_FOREVER_S if waits else time.monotonic() + limit_s)
+        if not isinstance(said, Opened):
+            raise self._failed(said)
+        self.live, self.rewinds, self.audio, self.clock_fault = said.live, said.rewinds, said.audio, said.clock_fault
+        self.has_audio, self.has_video = said.has_audio, said.has_video
+
+    def __iter__(self) -> Iterator[MediaItem]:
+        """The media of the source. Raises `SourceError`."""
+        while True:
+            said, data = self._next(_FOREVER_S)
+            if isinstance(said, Ended) and not said.reason:
+                self._note(said.beside)
+                return
+            if isinstance(said, (Opened, Ended)):
+                raise self._failed(said)
+            self._note(said.beside)
+            try:
+                item = item_of(said, data)
+            except ValueError as error:
+                raise self._nonsense(error) from None
+            yield item
+
+    def close(self) -> None:
+        """End the process and let go of it."""
+        self._connection.close()
+        self._processes.kill(self._pid)
+
+    def gone(self) -> SourceError:
+        """The error for a process that ended by itself."""
+        return SourceError("other", f"{self._address}: the process that read it was killed or crashed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next(self, until_s: float) -> tuple[Said, bytes]:
+        try:
+            return receive(self._connection, self._interrupt.is_set, until_s)
+        except TimeoutError:
+            if self._interrupt.is_set():
+                raise SourceError("timeout", f"{self._address}: reading was interrupted") from None
+            raise SourceError(
+                "timeout", f"{self._address}: opening it hung, and was broken off: check host name and server"
+            ) from None
+        except EOFError:
+            raise self.gone() from None
+        except ValueError as error:
+            raise self._nonsense(error) from None
+
+    def _failed(self, said: Said) -> SourceError:
+        if not isinstance(said, Ended):
+            return self._nonsense(ValueError(type(said).__name__))
+        self._note(said.beside)
+        return SourceError(said.reason, said.message)
+
+    def _nonsense(self, error: Exception) -> SourceError:
+        return SourceError("other", f"{self._address}: the process that read it sent nonsense: {error}")
+
+    def _note(self, beside: Beside | None) -> None:
+        if beside is None:
+            return
+        self.arrival, self.clock_fault, self.elsewhere_s = beside.arrival, beside.clock_fault, beside.cpu_s
+        self._levels += beside.levels
+        self.corrupt_packets, self.overlap_samples = beside.corrupt_packets, beside.overlap_samples
+        self.stray_pictures = beside.stray_pictures
