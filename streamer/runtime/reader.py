@@ -93,6 +93,8 @@ class Reader(threading.Thread):
         self._generation = intake.attach()
         self.connection = connection
         """Number of the latest connection that was opened."""
+        self.returns = False
+        """Whether it is retried if it was never open. Found out in this thread: a dead network drive hangs who asks."""
         self.tries = 0
         """Attempts to connect, successful or not."""
 
@@ -158,6 +160,7 @@ class Reader(threading.Thread):
             if self._stop_asked.is_set():
                 interrupt.set()
         self._intake.when_attached(self._generation, lambda: self._board.connecting(source.name))
+        self.returns = source.comes_back()
         try:
             with self._open_source(source.address, self._want, source.options, interrupt=interrupt) as media:
                 self._live = media.live
@@ -190,7 +193,7 @@ class Reader(threading.Thread):
         hung = reason == "timeout"  # that says nothing of what it is: it is tried again
         if self._cut:
             reason, message = "watchdog", "cut because nothing was processed"
-        live = self._live if self._live is not None else self._source.comes_back() or hung
+        live = self._live if self._live is not None else self.returns or hung
         final = not (live and self._source.reconnect)
         return Closed(reason, " ".join(message.split()), "gap", final=final, failed=True)
 

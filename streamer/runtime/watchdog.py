@@ -101,7 +101,7 @@ class Watchdog:
         patience_s = self.patience_s + self._intake.patience_s
         if view.opened_s is not None:
             seen_s = max(view.opened_s, view.scored_s or 0.0)
-        elif (self._source.realtime or self._source.comes_back()) and view.began_s is not None:
+        elif (self._source.realtime or reader.returns) and view.began_s is not None:
             seen_s = view.began_s
             patience_s += 2 * self._source.options.open_timeout_s  # FFmpeg takes up to twice its timeout
         else:
