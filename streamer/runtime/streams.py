@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -25,6 +26,11 @@ from streamer.runtime.sources import OpensMedia
 from streamer.runtime.watchdog import NewReader, Watchdog
 from streamer.runtime.worker import Stopwatch
 from streamer.windows import StreamSettings
+
+log = logging.getLogger(__name__)
+
+_RETIRE_S = 5.0
+"""How long the reader of a stream that is no more may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,35 @@ class Streams:
         opens: OpensMedia = self.processes.open if descriptor_of(source.address) is None else open_media
         made = partial(Reader, source, model.want, intake, self.board, self.metrics, backoff, self.crashed)
         return partial(made, open_source=opens)
+
+
+class Retired:
+    """The readers of streams that are no more, until they have ended. The supervisor's thread alone uses it."""
+
+    def __init__(self) -> None:
+        self._leaving: list[tuple[str, Reader, float]] = []  # stream, reader, until when it may take (monotonic)
+        self.stuck = 0
+        """Readers that did not end."""
+
+    @property
+    def readers(self) -> list[Reader]:
+        """Those that have yet to end."""
+        return [reader for _, reader, _ in self._leaving]
+
+    def add(self, stream: Stream, now_s: float) -> None:
+        """End the stream's readers; what they read from now on goes nowhere."""
+        stream.watchdog.reader.stop()
+        stream.intake.attach()
+        self._leaving += [(stream.name, reader, now_s + _RETIRE_S) for reader in stream.watchdog.readers]
+
+    def check(self, now_s: float) -> None:
+        """Forget those that have ended, and count those that hang."""
+        self._leaving = [one for one in self._leaving if one[1].is_alive()]
+        for name, _, until_s in self._leaving:
+            if now_s >= until_s:
+                log.error("%s: its reader hangs; it is abandoned", name)
+                self.stuck += 1
+        self._leaving = [one for one in self._leaving if now_s < one[2]]
 
 
 def _pictures(queue_s: float) -> int:

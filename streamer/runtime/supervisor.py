@@ -20,11 +20,10 @@ from streamer.runtime.outbox import Outbox
 from streamer.runtime.plan import Changes, Plan, StreamPlan
 from streamer.runtime.processes import Processes
 from streamer.runtime.publisher import Publisher
-from streamer.runtime.reader import Reader
 from streamer.runtime.reload import Reloads, Setup
 from streamer.runtime.reporter import Reporter
 from streamer.runtime.shedding import PictureStride
-from streamer.runtime.streams import Stream, Streams
+from streamer.runtime.streams import Retired, Stream, Streams
 from streamer.runtime.systemd import Notifier
 from streamer.runtime.worker import Change, Parts, Stopwatch, Worker
 from streamer.sinks.base import Numberer, Sink
@@ -36,23 +35,12 @@ log = logging.getLogger(__name__)
 _CHECK_S = 0.1
 _DEAD_S = 60.0
 """A worker or publisher without a beat for so long is unhealthy. Generous: a batch of pictures can take seconds."""
-_RETIRE_S = 5.0
-"""How long the reader of a stream that is no more may take to end."""
 _MAX_ABANDONED = 32
 """With more abandoned threads, the daemon reports itself unhealthy, to be restarted by systemd or the like."""
 _STOP_WORKER_S = 2.3
 _STOP_PUBLISHER_S = 2.2  # a slow subscriber has 2 s to receive what is queued
 _STOP_READERS_S = 0.3
 """The three together are less than 5 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Retired:
-    """The readers of a stream that is no more, until they have ended."""
-
-    name: str
-    readers: Sequence[Reader]
-    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +94,7 @@ class Supervisor:
         self._streams: Mapping[str, Stream] = {
             one.source.name: self._maker.new(one, model, plan.settings, plan.backoff) for one in plan.streams
         }
-        self._retired: list[_Retired] = []
-        self._stuck = 0  # readers of streams that are no more, and that would not end
+        self._retired = Retired()
         stride = PictureStride(plan.picture_budget) if model.picture_stages else None
         if stride is not None:
             for stream in self._streams.values():
@@ -168,7 +155,7 @@ class Supervisor:
             now_s = time.monotonic()
             for stream in self._streams.values():
                 stream.watchdog.check(now_s)
-            self._look_after_retired(now_s)
+            self._retired.check(now_s)
             if self._notifier.watchdog_s is not None and now_s - pinged_s >= self._notifier.watchdog_s:
                 pinged_s = now_s
                 if self.healthy().ok:  # systemd restarts a daemon that stops sending this
@@ -213,7 +200,7 @@ class Supervisor:
 
     @property
     def _abandoned(self) -> int:
-        return self._stuck + sum(stream.watchdog.abandoned for stream in self._streams.values())
+        return self._retired.stuck + sum(stream.watchdog.abandoned for stream in self._streams.values())
 
     def _reload(self, reloads: Reloads) -> None:
         """Do what can be done now for a reload, without waiting."""
@@ -237,10 +224,7 @@ class Supervisor:
         plan, model = setup.plan, setup.model
         changes = Changes.between(self.plan, plan)
         for name in changes.removed:
-            stream = self._streams[name]
-            stream.watchdog.reader.stop()
-            stream.intake.attach()  # it puts no more
-            self._retired.append(_Retired(name, stream.watchdog.readers, time.monotonic()))
+            self._retired.add(self._streams[name], time.monotonic())
         staying = {name: one for name, one in self._streams.items() if name not in changes.removed}
         self._streams = staying
         for one in changes.limited:
@@ -299,19 +283,6 @@ class Supervisor:
         change.setup.taken()
         return change.changes.told(model.bundle.name if new_model else None, change.setup.also)
 
-    def _look_after_retired(self, now_s: float) -> None:
-        """Forget the readers of streams that are no more as they end; one that hangs is counted as left behind."""
-        staying = []
-        for one in self._retired:
-            alive = sum(reader.is_alive() for reader in one.readers)
-            if alive and now_s - one.since_s < _RETIRE_S:
-                staying.append(one)
-                continue
-            if alive:
-                log.error("%s: its reader hangs and is left behind", one.name)
-                self._stuck += alive
-        self._retired = staying
-
     def _all_finished(self) -> bool:
         if self.plan.stay:
             return False
@@ -338,7 +309,7 @@ class Supervisor:
             self._health.close()
         until_s = time.monotonic() + _STOP_READERS_S
         readers = [reader for stream in self._streams.values() for reader in stream.watchdog.readers]
-        readers += [reader for one in self._retired for reader in one.readers]
+        readers += self._retired.readers
         for reader in readers:
             if reader.is_alive():
                 reader.join(max(0.0, until_s - time.monotonic()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Reloadable(Daemon):
         self.fault: Exception | None = None
         self._setup: Setup | None = None
         self.taken = threading.Event()
+
+    def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
+        super().until(condition, seconds)
 
     def prepared(self) -> Setup:
         if self.fault is not None:
@@ -119,7 +122,8 @@ def test_streams_come_and_go_and_those_that_stay_lose_no_cell(tmp_path: Path, cl
         assert daemon.reload(stays, comes, goes).text == "added: goes"
         daemon.until(lambda: daemon.last("goes", "state") == "streaming")
     assert daemon.code == 0
-    assert not daemon.supervisor.left_behind
+    names = {f"reader-{one}" for one in ("stays", "goes", "comes")}
+    daemon.until(lambda: not names & {thread.name for thread in threading.enumerate()})
 
 
 def test_a_changed_source_reconnects_alone_and_limits_do_not(tmp_path: Path, clip: Path) -> None:
