@@ -50,7 +50,7 @@ def folders(environ: Mapping[str, str], user_id: int) -> list[Path]:
     """Where a daemon's socket may be, best first: systemd's folder for the unit, the user's, a temporary one."""
     found = [Path(one) for one in environ.get("RUNTIME_DIRECTORY", "").split(":") if one]
     for runtime in (environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user_id}"):
-        if runtime and Path(runtime).is_dir():
+        if runtime and os.path.isdir(runtime):  # not Path.is_dir: it raises where the service may not look
             found.append(Path(runtime) / "earwitness")
     return list(dict.fromkeys([*found, Path(tempfile.gettempdir()) / f"earwitness-{user_id}"]))
 

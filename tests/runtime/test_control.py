@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -86,3 +87,18 @@ def test_where_sockets_are_looked_for(tmp_path: Path) -> None:
     found = folders(environ, 12_345)
     assert found[:3] == [Path("/run/a"), Path("/run/b"), tmp_path / "earwitness"]
     assert found[-1].name == "earwitness-12345"
+
+
+def test_a_runtime_folder_that_may_not_be_looked_into(tmp_path: Path) -> None:
+    """As in the systemd unit: ProtectHome= closes /run/user."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)  # nothing is closed to root
+    try:
+        found = folders({"XDG_RUNTIME_DIR": str(closed / "999")}, 12_345)
+    finally:
+        if root:
+            os.seteuid(0)
+    assert found == [Path(tempfile.gettempdir()) / "earwitness-12345"]
