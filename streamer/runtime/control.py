@@ -52,6 +52,7 @@ def folders(environ: Mapping[str, str], user_id: int) -> list[Path]:
     for runtime in (environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user_id}"):
         if runtime and os.path.isdir(runtime):  # not Path.is_dir: it raises where the service may not look
             found.append(Path(runtime) / "earwitness")
+    found.append(Path("/run/earwitness"))  # of a unit, for who asks from outside; root's, where there is no other
     return list(dict.fromkeys([*found, Path(tempfile.gettempdir()) / f"earwitness-{user_id}"]))
 
 

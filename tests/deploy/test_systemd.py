@@ -85,6 +85,7 @@ def test_the_service_starts_lives_reloads_and_stops(installed: Path) -> None:
             )
         ),
         "NOTIFY_SOCKET": str(address),
+        "RUNTIME_DIRECTORY": str(installed / "run"),
         "WATCHDOG_USEC": "2000000",
         "PYTHONPATH": str(ROOT),
     }
@@ -102,7 +103,8 @@ def test_the_service_starts_lives_reloads_and_stops(installed: Path) -> None:
 
             until("READY=1")
             until("WATCHDOG=1")
-            subprocess.run(shlex.split(reload.replace("$MAINPID", str(process.pid))), check=True)
+            asked = shlex.split(reload.replace("$MAINPID", str(process.pid)))
+            subprocess.run(in_place(installed, *asked), env=environ, check=True)
             for _ in range(3):
                 until("WATCHDOG=1")
             assert process.poll() is None
