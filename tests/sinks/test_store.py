@@ -14,11 +14,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.errors import StoreError
+from streamer.events import ClassDecoding, Decoding
+from streamer.evidence import Evidence
 from streamer.sinks.base import Numberer
 from streamer.sinks.store import tables
 from streamer.sinks.store.recovery import crash_offset
@@ -319,6 +322,28 @@ def test_statuses_do_not_push_events_out(tmp_path: Path) -> None:
     kept = content(path)
     assert 0.3 < sum(isinstance(one, StatusMessage) for one in kept) / len(kept) < 0.7
     assert path.stat().st_size < 800_000
+
+
+def test_evidence_goes_before_the_events_that_it_explains(tmp_path: Path) -> None:
+    path, numberer = tmp_path / "store.sqlite3", make.numberer()
+    decoding = Decoding(("Dog",), (ClassDecoding(0.5, 0.4, 1),))
+    scores = np.random.default_rng(1).random((800, 1), np.float32)  # what can not be packed well
+    one = Evidence(decoding, 0, scores, np.ones(800, np.bool_))
+    limits = Limits(10_000, 800_000)
+    for _ in range(2):  # what is held is counted anew when the store is opened
+        with opened(path, limits) as store:
+            for number in range(100):
+                kept = store.append(event(numberer, f"e{number}"))
+                store.explain([(message.stored_seq, one) for message in kept])
+                store.alive(0.0)
+            while store.alive(0.0)[0]:
+                pass
+            assert store.content().bytes <= limits.keep_bytes
+    with closing(sqlite3.connect(path)) as connection:
+        explained = [row[0] for row in connection.execute("SELECT stored_seq FROM evidence ORDER BY 1")]
+    assert explained == list(range(explained[0], 401))  # the newest
+    assert 20 < len(explained) < 300
+    assert len(content(path)) == 400
 
 
 def test_a_file_that_is_removed_is_noticed(tmp_path: Path) -> None:

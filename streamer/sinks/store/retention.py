@@ -24,12 +24,14 @@ class Limits:
 
 @dataclass(slots=True)
 class Tally:
-    """How much a store holds: messages and their bytes of JSON."""
+    """How much a store holds: messages and their bytes of JSON, and what explains them."""
 
     events: int = 0
     events_bytes: int = 0
     statuses: int = 0
     statuses_bytes: int = 0
+    evidence: int = 0
+    evidence_bytes: int = 0
 
     def add(self, kind: str, rows: int, size: int) -> None:
         """So many more (or fewer, below 0) messages of `kind`."""
@@ -46,6 +48,9 @@ def tally(connection: sqlite3.Connection) -> Tally:
     found = Tally()
     for kind, rows, size in connection.execute("SELECT kind, COUNT(*), SUM(LENGTH(message)) FROM messages GROUP BY 1"):
         found.add(kind, rows, size)
+    found.evidence, found.evidence_bytes = connection.execute(
+        "SELECT COUNT(*), COALESCE(SUM(LENGTH(evidence)), 0) FROM evidence"
+    ).fetchone()
     return found
 
 
@@ -63,8 +68,7 @@ def remove_some(connection: sqlite3.Connection, held: Tally, limits: Limits, now
     Age: from the first message up to the first that is young enough. A message's time may be wrong, as it is before a
     machine without a battery has asked for the time; what follows on a young message is young.
 
-    Size: the oldest statuses if these take more than half of the room, else the oldest events. So neither can push the
-    other out.
+    Size: the oldest evidence, statuses or events, whichever take most of the room. So none can push out another.
 
     Returns:
         Why messages were removed (`age`, `size`, or empty: none were), and how many.
@@ -86,6 +90,10 @@ def remove_some(connection: sqlite3.Connection, held: Tally, limits: Limits, now
         return "age", removed
     if used_bytes(connection) <= limits.keep_bytes or not oldest:
         return "", 0
+    if held.evidence_bytes > max(held.statuses_bytes, held.events_bytes):
+        oldest_evidence = "SELECT stored_seq FROM evidence ORDER BY stored_seq LIMIT ?"
+        _remove_evidence(connection, held, oldest_evidence, (_step(held.evidence),))
+        return "size", 0
     statuses = held.statuses_bytes > held.events_bytes
     kind = "kind = 'status'" if statuses else "kind <> 'status'"
     mark = "statuses_from" if statuses else "events_from"
@@ -93,7 +101,7 @@ def remove_some(connection: sqlite3.Connection, held: Tally, limits: Limits, now
     (last,) = connection.execute(
         "SELECT MAX(stored_seq) FROM (SELECT stored_seq FROM messages "
         f"WHERE stored_seq >= ? AND {kind} ORDER BY stored_seq LIMIT ?)",
-        (begin, max(1, min(_ROWS_A_STEP, (held.statuses if statuses else held.events) // 10))),
+        (begin, _step(held.statuses if statuses else held.events)),
     ).fetchone()
     if last is None:
         return "", 0
@@ -115,10 +123,23 @@ def _removed(connection: sqlite3.Connection, held: Tally, which: str, values: tu
     for kind, rows, size in connection.execute(query, values).fetchall():
         held.add(kind, -rows, -size)
         gone += rows
-    explained = f"DELETE FROM evidence WHERE stored_seq IN (SELECT stored_seq FROM messages WHERE {which})"
-    connection.execute(explained, values)
+    _remove_evidence(connection, held, f"SELECT stored_seq FROM messages WHERE {which}", values)
     connection.execute(f"DELETE FROM messages WHERE {which}", values)
     return gone
+
+
+def _remove_evidence(connection: sqlite3.Connection, held: Tally, numbers: str, values: tuple[int, ...]) -> None:
+    where = f"FROM evidence WHERE stored_seq IN ({numbers})"
+    query = f"SELECT COUNT(*), COALESCE(SUM(LENGTH(evidence)), 0) {where}"
+    rows, size = connection.execute(query, values).fetchone()
+    held.evidence -= rows
+    held.evidence_bytes -= size
+    connection.execute(f"DELETE {where}", values)
+
+
+def _step(rows: int) -> int:
+    """How many of `rows` rows are removed at a time."""
+    return max(1, min(_ROWS_A_STEP, rows // 10))
 
 
 def _mark(connection: sqlite3.Connection, name: str, first: int) -> None:

@@ -94,10 +94,11 @@ class Store:
 
     def explain(self, evidence: Sequence[tuple[int, Evidence]]) -> None:
         """Keep what explains stored onsets and offsets, by their `stored_seq`. Raises `StoreError`."""
+        rows = [(stored_seq, packed(one)) for stored_seq, one in evidence]
         with self._transaction():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO evidence VALUES (?, ?)", [(seq, packed(one)) for seq, one in evidence]
-            )
+            self._connection.executemany("INSERT OR REPLACE INTO evidence VALUES (?, ?)", rows)
+        self._tally.evidence += len(rows)
+        self._tally.evidence_bytes += sum(len(data) for _, data in rows)
 
     def alive(self, utc_s: float) -> tuple[str, int]:
         """Note that the daemon runs at `utc_s`, and remove some of what is too old or too much.
