@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import sys
 import uuid
 from functools import partial
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOST_FILES = 65_536
+
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `run`."""
@@ -58,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the daemon; returns 0 if it was stopped or all sources ended, 1 if it gave up a source or its last sink."""
     signals = Signals()
     with EndsAtOnce("earwitness"):
+        _allow_many_files()
         config = config_of(args)
         if not config.streams:
             raise ConfigError(
@@ -142,6 +146,14 @@ def _control(config: DaemonConfig, reloads: Reloads) -> Control | None:
     except UsageError as error:
         log.warning("`earwitness reload` will not find this daemon (SIGHUP reloads it all the same): %s", error)
         return None
+
+
+def _allow_many_files() -> None:
+    """Take all file descriptors that the system allows: many open connections must not keep cameras out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def where(config: DaemonConfig) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from streamer.sinks.keys import ClientKey, KeyFolder
 from streamer.sinks.refusals import ZMQ_REASONS, Refusals
 from streamer.sinks.zmq import ZmqSink
 from tests import messages as make
+from tests.garbage import garbage
 from tests.listeners import LISTEN, NODE, Listener, listening, needs_node, wait_for
 
 
@@ -244,25 +244,6 @@ def _fall(*arguments: object) -> None:
     raise ZeroDivisionError(arguments)
 
 
-def _garbage(port: int) -> None:
-    """A port scan, and 1 MB of everything that is no subscriber."""
-    for _ in range(100):
-        socket.create_connection(("127.0.0.1", port)).close()
-    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
-    kinds = [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 40_000,
-        bytes.fromhex("160301020001000001fc0303") + bytes(1_000_000),
-        greeting + os.urandom(1_000_000),
-        greeting + b"\x04\xc8\x05HELLO\x01\x00" + os.urandom(1_000_000),
-        greeting + b"\x06" + b"\xff" * 8 + os.urandom(1_000_000),  # a command of 2^64 bytes
-        *(os.urandom(1_000_000) for _ in range(4)),
-    ]
-    for data in kinds:
-        with socket.create_connection(("127.0.0.1", port)) as one, suppress(OSError):
-            one.settimeout(5)
-            one.sendall(data)
-
-
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("kind", [zmq.XPUB, zmq.ROUTER], ids=["XPUB", "ROUTER"])
 def test_a_port_scan_and_garbage_change_nothing_but_a_counter(tmp_path: Path, keyed: bool, kind: int) -> None:
@@ -275,10 +256,10 @@ def test_a_port_scan_and_garbage_change_nothing_but_a_counter(tmp_path: Path, ke
     try:
         with listening(*guarded.listener(*key)) as good, _half_open(port, 50):
             guarded.until(lambda: len(good.lines) >= 2)
-            _garbage(port)  # the first time libraries take memory for good
+            garbage(port)  # the first time libraries take memory for good
             before_bytes, files = process.memory_info().rss, process.num_fds()
             for _ in range(3):
-                _garbage(port)
+                garbage(port)
                 for _ in range(20):
                     guarded.send()
             refused = door.access.refusals.counts if door else guarded.sink.refused
