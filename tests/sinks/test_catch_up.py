@@ -12,15 +12,20 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zmq
 
+from streamer.client import Subscriber
 from streamer.errors import SinkError
+from streamer.sinks.access import Access
 from streamer.sinks.catch_up import LIMIT, LIMIT_BYTES, CatchUp
+from streamer.sinks.keys import ClientKey, KeyFolder
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.store.tables import Kept
 from streamer.sinks.store.writing import Store
-from streamer.sinks.wire import decode, topic
+from streamer.sinks.wire import Message, decode, topic
+from streamer.sinks.zmq import ZmqSink
 from tests import messages as make
 from tests.listeners import wait_for
 from tests.sinks.test_store import AMPLE, event, numbered
@@ -54,9 +59,9 @@ def asking(catch_up: CatchUp, kind: int = zmq.DEALER) -> Iterator[Callable[..., 
     socket = context.socket(kind)
     socket.connect(catch_up.endpoint)
 
-    def ask(data: bytes | None = None, **fields: object) -> tuple[dict[str, Any], list[bytes]]:
+    def ask(data: bytes | None = None, wait_ms: int = 10_000, **fields: object) -> tuple[dict[str, Any], list[bytes]]:
         socket.send(json.dumps(fields).encode() if data is None else data)
-        assert socket.poll(10_000)
+        assert socket.poll(wait_ms)
         head, *messages = socket.recv_multipart()
         return json.loads(head), messages
 
@@ -268,7 +273,54 @@ def test_a_store_that_is_written_to_meanwhile_is_read_whole(tmp_path: Path) -> N
 
 def test_where_it_can_not_listen_is_told_as_of_the_live_socket(tmp_path: Path) -> None:
     with answering(tmp_path / "s") as catch_up:
-        with pytest.raises(SinkError, match="is taken"):
+        with pytest.raises(SinkError, match="is in use"):
             CatchUp(catch_up.endpoint, tmp_path / "s", "earwitness")
         with pytest.raises(SinkError, match="need keys"):
             CatchUp("tcp://0.0.0.0:0", tmp_path / "s", "earwitness")
+
+
+def test_with_keys_those_alone_catch_up_who_have_one_until_it_is_revoked(tmp_path: Path) -> None:
+    """Both sockets ask one `Access`; a key that is revoked cuts off both."""
+    path, keys = tmp_path / "s", KeyFolder(tmp_path / "keys")
+    keys.new("kitchen", tmp_path / "kitchen.key")
+    key = ClientKey.load(tmp_path / "kitchen.key")
+    kept = filled(path)
+    access = Access(keys)
+    sink = ZmqSink("tcp://127.0.0.1:0", access=access)
+    catch_up = CatchUp("tcp://127.0.0.1:0", path, "earwitness", access)
+    catch_up.start()
+    beat = msgspec.structs.replace(
+        make.numberer().number(make.heartbeat()),
+        store=kept[0].store,
+        stored_through=30,
+        catch_up=catch_up.endpoint,
+    )
+    got: list[Message] = []
+
+    def receive(messages: Subscriber) -> None:
+        sink.send(beat)
+        sink.poll(0.01)
+        message = messages.receive(0.05)
+        got.extend([message] if message is not None else [])
+
+    context = zmq.Context()
+    keyless = context.socket(zmq.DEALER)
+    try:
+        with Subscriber(sink.endpoint, ["event/"], key=key, since=0) as messages:
+            wait_for(lambda: len(got) == 20, lambda: receive(messages))
+            assert got == [one for one in kept if topic(one).startswith("event/")]
+            before = access.refusals.counts.total()
+            keyless.connect(catch_up.endpoint)
+            keyless.send(b"{}")
+            wait_for(lambda: access.refusals.counts.total() > before, lambda: time.sleep(0.02))
+            assert not keyless.poll(200)
+            keys.revoke("kitchen")
+            revoked = access.refusals.counts["revoked_key"]
+            wait_for(lambda: access.refusals.counts["revoked_key"] > revoked, lambda: sink.poll(0.05))
+        with asking(catch_up) as ask, pytest.raises(AssertionError):
+            ask(wait_ms=500)
+    finally:
+        context.destroy(linger=0)
+        catch_up.close()
+        sink.close()
+    catch_up.check()
