@@ -42,11 +42,12 @@ def hang_beside(tmp_path: Path, bundle: Path, good: int, hangs: int) -> None:
     names = [f"good{number}" for number in range(good)]
     with NameServer() as names_server, RtspServer(film) as camera:
         hung = f"rtsp://camera.test:{camera.port}{camera.path}"
-        streams = {name: {"source": str(clip), "realtime": True} for name in names}
+        streams = {name: {"source": str(clip), "realtime": True, "queue_s": 20.0} for name in names}
         config = {
             "model": str(bundle),
             "publish": {"scores": True, "tags": False},
             "streams": {**streams, "hung": {"source": hung, "open_timeout_s": 1.0}},
+            "windows": {"hop_cells": 32},  # two cores, shared with other tests, must keep up with ten streams
         }
         with Daemon(tmp_path, config=config, command=asking_it(tmp_path, COMMAND)) as daemon:
             daemon.until(lambda: names_server.queries > 0, 60.0)

@@ -28,8 +28,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(sources: dict[str, str], bundle: Path, **more: Any) -> dict[str, Any]:
-    streams = {name: {"source": one, "realtime": "://" not in one, "loop": True} for name, one in sources.items()}
-    return {"model": str(bundle), "publish": {"scores": True, "tags": False}, "streams": streams, **more}
+    streams = {
+        name: {"source": one, "realtime": "://" not in one, "loop": True, "queue_s": 20.0}
+        for name, one in sources.items()
+    }
+    # A hop at which two cores, shared with other tests, keep up with ten streams.
+    windows = {"hop_cells": 32}
+    publish = {"scores": True, "tags": False}
+    return {"model": str(bundle), "publish": publish, "streams": streams, "windows": windows, **more}
 
 
 class Reloads:
@@ -81,9 +87,9 @@ def stay_while_others_change(tmp_path: Path, clip: Path, bundle: Path, stay: dic
         daemon.until(lambda: all(scored(daemon, name) > 30 for name in [*stay, "other"]), 90.0)
         for number in range(rounds):
             config = config_of({**stay, f"new{number}": str(clip)}, bundle)
-            config["windows"] = {"hop_cells": 8 + number, "max_event_s": 60.0 + number}
+            config["windows"] = {"hop_cells": 32 + number, "max_event_s": 60.0 + number}
             for name in stay:
-                config["streams"][name]["queue_s"] = 10.0 + number
+                config["streams"][name]["queue_s"] = 21.0 + number
             reloads.write(config)
             done = reloads.ask()
             assert done.returncode == 0, done.stderr
