@@ -9,7 +9,7 @@ from streamer.sinks.wire import Head, Message
 
 _RUNS = 64
 """Publisher runs that are tracked at a time; beyond this, the one that was silent longest is dropped."""
-_MOST_UNSTORED = 100_000
+_MOST_UNSTORED = 20_000
 """Messages that are remembered because they may be stored later."""
 
 
