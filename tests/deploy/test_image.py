@@ -165,7 +165,11 @@ def test_a_subscriber_outside_hears_it_and_a_worker_that_hangs_is_unhealthy(
             while open_ := {one["event_id"] for one in with_key.of("onset")} - {
                 one["event_id"] for one in with_key.of("offset")
             }:
-                assert time.monotonic() < end_s, (open_, with_key.messages, run.try_("logs", "heard"))
+                if time.monotonic() > end_s:
+                    came = [one for one in with_key.messages if one["type"] in ("onset", "offset", "status")]
+                    pytest.fail(
+                        f"no offset for {open_}; what came:\n" + "\n".join(map(str, [*came, run("logs", "heard")]))
+                    )
                 time.sleep(0.5)
         finally:
             with_key.close()
