@@ -18,6 +18,7 @@ from streamer.runtime.reporter import Reporter
 from streamer.sinks.base import Fanout, Numberer, Sink
 from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.store.recorder import Recorder, StorePlan
+from streamer.sinks.store.recovery import assumed_offset
 from streamer.sinks.wire import OffsetMessage, OnsetMessage
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ class Publisher(threading.Thread):
         self._reported: dict[str, tuple[int, float]] = {}
         """Stream -> its changes at the last status, and when that was (monotonic)."""
         self._sent_beat_s = self._measured_s = float("-inf")
+        self._open_events: dict[tuple[str, str], tuple[OnsetMessage, float]] = {}
+        """Stream and class -> the onset that has no offset yet, and when it was sent (monotonic)."""
         self.beat_s = time.monotonic()
         """When the thread last did any work (monotonic seconds)."""
 
@@ -125,6 +128,7 @@ class Publisher(threading.Thread):
                 self._fanout.poll(0.0)
                 self._count_losses(time.monotonic())
             self._by_the_clock(time.monotonic())
+            self._end_events(time.monotonic())
             for view in self._board.views():
                 if view.state not in ("ended", "failed"):
                     self._send(Outgoing(self.reporter.status(view, stopped=True)))
@@ -136,6 +140,16 @@ class Publisher(threading.Thread):
             if self._catch_up is not None:
                 self._catch_up.close()
             self._fanout.close()
+
+    def _end_events(self, now_s: float) -> None:
+        """Send the offsets that are missing because the worker did not end its events in time at shutdown."""
+        if self._open_events:
+            log.warning(
+                "the model did not finish in time; closing its open events (%d) without it", len(self._open_events)
+            )
+        for onset, sent_s in list(self._open_events.values()):
+            offset = assumed_offset(onset, onset.sent_utc_s + now_s - sent_s, float("inf"), "shutdown")
+            self._send(Outgoing(offset))
 
     def _open_store(self) -> None:
         """Open the store if it is not open, and close the events that an earlier run left open."""
@@ -226,7 +240,10 @@ class Publisher(threading.Thread):
         self.beat_s = time.monotonic()
         for one, message in zip(outgoing, sent, strict=True):
             self._metrics.stage("publish", took_s / len(outgoing))
+            if isinstance(message, OffsetMessage):
+                self._open_events.pop((message.stream, message.label), None)
             if isinstance(message, OnsetMessage):
+                self._open_events[message.stream, message.label] = message, self.beat_s
                 arrived_s = one.onset_arrival_utc_s
                 latency_s = None if arrived_s is None else message.sent_utc_s - arrived_s
                 self._metrics.onset(message.stream, message.label, latency_s)

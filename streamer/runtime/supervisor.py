@@ -37,7 +37,7 @@ _DEAD_S = 60.0
 """A worker or publisher without a beat for so long is unhealthy. Generous: a batch of pictures can take seconds."""
 _MAX_ABANDONED = 32
 """With more abandoned threads, the daemon reports itself unhealthy, to be restarted by systemd or the like."""
-_STOP_WORKER_S = 2.3
+_STOP_WORKER_S = 5.0  # with the two below less than the 10 s after which Docker kills a container
 _STOP_PUBLISHER_S = 2.2  # a slow subscriber has 2 s to receive what is queued
 _STOP_READERS_S = 0.3
 """The three together are less than 5 s."""

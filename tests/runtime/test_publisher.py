@@ -213,7 +213,8 @@ def test_losing_one_of_two_sinks_is_logged_and_the_publisher_continues(
         running.until(lambda: caplog.messages)
         for _ in range(3):
             running.outbox.put(make.onset())
-        running.until(lambda: sum(one["type"] == "onset" for one in lines(path)) == 3)
+            running.outbox.put(make.offset())
+        running.until(lambda: sum(one["type"] == "offset" for one in lines(path)) == 3)
         assert not running.publisher.nobody_left
     assert caplog.messages == [
         "jsonl: the reader of standard output is gone; it gets no more messages; still publishing to jsonl"
@@ -283,3 +284,27 @@ def test_an_unexpected_exception_is_passed_on() -> None:
     running.publisher.start()
     running.publisher.join(5.0)
     assert [type(error) for error in running.crashes] == [ZeroDivisionError]
+
+
+def test_an_onset_whose_offset_never_comes_gets_one_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker has a few seconds to end its events at shutdown; on a machine that is too slow that is not enough."""
+    path = tmp_path / "said.jsonl"
+    with publishing(JsonLinesSink(str(path))) as running:
+        running.outbox.put(make.onset(event_id="ended"))
+        running.outbox.put(make.offset(event_id="ended"))
+        running.outbox.put(make.onset(event_id="open"))
+        running.until(lambda: path.read_text().count('"onset"') == 2)
+        time.sleep(0.3)
+        running.end()
+    events = [one for one in map(json.loads, path.read_text().splitlines()) if one["type"] in ("onset", "offset")]
+    assert [(one["type"], one["event_id"]) for one in events] == [
+        ("onset", "ended"),
+        ("offset", "ended"),
+        ("onset", "open"),
+        ("offset", "open"),
+    ]
+    assert events[-1]["end_reason"] == "shutdown"
+    assert 0.3 <= events[-1]["duration_s"] < 10
+    assert "closing its open events (1) without it" in caplog.text

@@ -24,7 +24,7 @@ from streamer.events import ClassDecoding, Decoding
 from streamer.evidence import Evidence
 from streamer.sinks.base import Numberer
 from streamer.sinks.store import tables
-from streamer.sinks.store.recovery import crash_offset
+from streamer.sinks.store.recovery import assumed_offset
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.store.writing import Store
 from streamer.sinks.wire import Message, OnsetMessage, StatusMessage, decode, topic
@@ -366,7 +366,7 @@ def test_what_was_open_when_a_run_was_killed_is_known_to_the_next(tmp_path: Path
         assert alive_utc_s == 1_790_000_000.0  # of the newest message
         assert store.newest_seq("r2") == 1
         assert store.newest_seq("r1") == 0
-        store.append([numbered(second, crash_offset(onset, 0.0, 1.0)) for onset in onsets])
+        store.append([numbered(second, assumed_offset(onset, 0.0, 1.0, "crash")) for onset in onsets])
         assert store.unfinished("r2")[0] == []
         assert [one.event_id for one in store.unfinished("r3")[0]] == ["d"]
 
@@ -384,7 +384,7 @@ def test_a_crash_offset_claims_no_more_than_is_known(
         make.numberer().number(make.onset()), sent_utc_s=sent_utc_s, onset_utc_s=onset_utc_s, score=score
     )
     assert isinstance(onset, OnsetMessage)
-    offset = crash_offset(onset, alive_utc_s, 600.0)
+    offset = assumed_offset(onset, alive_utc_s, 600.0, "crash")
     assert 0.0 <= offset.duration_s <= 600.0
     assert offset.duration_s <= max(0.0, alive_utc_s - sent_utc_s) + 1e-5
     assert offset.offset_s == pytest.approx(onset.onset_s + offset.duration_s)

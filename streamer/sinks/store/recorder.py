@@ -12,7 +12,7 @@ import msgspec
 
 from streamer.errors import StoreError
 from streamer.evidence import Evidence
-from streamer.sinks.store.recovery import crash_offset
+from streamer.sinks.store.recovery import assumed_offset
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.store.tables import Kept
 from streamer.sinks.store.writing import Content, Store
@@ -121,7 +121,7 @@ class Recorder:
             self._store.through,
             f"; {len(onsets)} events were open in a run that was killed" if onsets else "",
         )
-        return [crash_offset(onset, alive_utc_s, self.plan.longest_event_s) for onset in onsets]
+        return [assumed_offset(onset, alive_utc_s, self.plan.longest_event_s, "crash") for onset in onsets]
 
     def record(self, messages: Sequence[Message]) -> list[Message]:
         """Store what is to be stored of some numbered messages; returns all as they are to be sent.
