@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from streamer.arguments import number_from_1
 from streamer.bundle import Bundle
@@ -77,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     features.add_argument("corpus", type=Path, help="folder of the corpus")
     features.add_argument("out", type=Path, help="folder for features; missing ones are added")
-    features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
+    features.add_argument("--config", type=Path, help="YAML of `fit`: its modalities, and how they are computed")
+    _add_modalities(features)
     _add_weights(features)
     _add_workers(features)
     features.set_defaults(run=_features)
@@ -98,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BUNDLE",
         help="start a new run from this bundle's network and step count; no group of recordings may have changed parts",
     )
+    _add_modalities(fit)
     fit.add_argument("--threads", type=number_from_1, metavar="N", help="torch threads; overrides the configuration's")
     fit.set_defaults(run=_fit)
 
@@ -122,8 +125,20 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("fit", type=Path, help="folder of `fit`")
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
-    pack.add_argument(
+    thresholds = pack.add_mutually_exclusive_group()
+    thresholds.add_argument(
         "--decoding", type=Path, metavar="BUNDLE", help="use this bundle's thresholds instead of tuning them"
+    )
+    thresholds.add_argument(
+        "--tune",
+        action=argparse.BooleanOptionalAction,
+        help="tune thresholds, or keep one threshold and one median filter for all classes; default: as the run's "
+        "settings say",
+    )
+    pack.add_argument(
+        "--network",
+        choices=get_args(config.NetworkName),
+        help="whose weights to export; default: as the run's settings say",
     )
     _add_weights(pack)
     _add_workers(pack)
@@ -152,6 +167,10 @@ def _command(
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", type=Path, help="folder of the corpus")
     parser.add_argument("features", type=Path, help="folder of its features")
+
+
+def _add_modalities(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--modalities", nargs="+", choices=list(EXTRACTORS), help="overrides the configuration's")
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +206,9 @@ def _corpus(args: argparse.Namespace) -> None:
 
 def _features(args: argparse.Namespace) -> None:
     media = Corpus.read(args.corpus).media()
-    computed = cache.add(args.out, media, args.modalities, args.weights, args.workers)
+    settings = config.load(args.config, config.FitConfig)
+    modalities = args.modalities or settings.modalities
+    computed = cache.add(args.out, media, modalities, args.weights, args.workers, settings.features)
     _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
 
 
@@ -197,6 +218,8 @@ def _fit(args: argparse.Namespace) -> None:
     settings = config.load(args.config, config.FitConfig)
     if args.threads is not None:
         settings = settings.model_copy(update={"threads": args.threads})
+    if args.modalities is not None:
+        settings = settings.model_copy(update={"modalities": tuple(args.modalities)})
     begin = None if args.begin is None else Bundle.load(args.begin)
     loop.fit(Corpus.read(args.corpus), args.features, args.out, settings, begin)
 
@@ -219,8 +242,9 @@ def _export(args: argparse.Namespace) -> None:
     from train import export
 
     tuned = None if args.decoding is None else Bundle.load(args.decoding)
+    corpus = Corpus.read(args.corpus)
     made = export.make(
-        Corpus.read(args.corpus), args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned
+        corpus, args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned, args.network, args.tune
     )
     _print(made)
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer.errors import EarwitnessError, SourceError
+from streamer.errors import ConfigError, EarwitnessError, SourceError
 from streamer.features import EXTRACTORS
 from streamer.features.base import FEATURES_VERSION, ExtractorFactory, want_of
 from streamer.features.extraction import Extraction
@@ -29,6 +29,9 @@ from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, 
 from train.data.store import Entry, Key, Stored, Writer, read_store, shown
 from train.lock import only_writer
 from train.workers import pool
+
+Specs: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Modality -> fields of its extractor's spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Features:
     """The stored features of some clips, in their order."""
 
     cells: NDArray[np.int64]  # (clips,)
-    specs: Mapping[str, Mapping[str, Any]]  # modality -> its extractor's spec
+    specs: Specs  # modality -> its extractor's spec
     _stores: Mapping[str, Stored]
     _entries: Mapping[str, Sequence[Entry]]  # modality -> one entry per clip
 
@@ -120,7 +123,14 @@ def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCel
     )
 
 
-def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weights: Path, workers: int) -> int:
+def add(
+    folder: Path,
+    clips: Mapping[Path, str],
+    modalities: Sequence[str],
+    weights: Path,
+    workers: int,
+    specs: Specs | None = None,
+) -> int:
     """Compute and store the clips' features that `folder` lacks; returns the number of clips computed.
 
     Each clip is stored as soon as it is done, so an interrupted or killed command can be resumed.
@@ -131,15 +141,18 @@ def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weig
         modalities: some of `EXTRACTORS`.
         weights: folder of pretrained networks.
         workers: number of processes.
+        specs: fields of a modality's spec that differ from the default, by modality.
 
     Raises:
-        EarwitnessError: the folder holds features of another spec, or a clip has jumping timestamps.
+        EarwitnessError: the folder holds features of another spec, a field of `specs` is wrong, or a clip has jumping
+            timestamps.
         SourceError: a clip can't be read.
         WeightsError: a pretrained network's weights are missing.
 
     """
+    chosen = {name: dict((specs or {}).get(name, {})) for name in in_order(modalities)}
     with only_writer(folder), ExitStack() as stack:
-        keys = {name: _key(factory) for name, factory in _factories(modalities, weights).items()}
+        keys = {name: _key(factory) for name, factory in _factories(chosen, weights).items()}
         stores = {name: stack.enter_context(Writer(folder / name, keys[name])) for name in keys}
         jobs: list[tuple[Path, str, tuple[str, ...]]] = []
         begun: set[str] = set()
@@ -150,7 +163,7 @@ def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weig
             begun.add(sha256)
         if not jobs:
             return 0
-        processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (tuple(modalities), weights)))
+        processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (chosen, weights)))
         made = processes.map(_clip_job, *zip(*jobs, strict=True))
         bar = tqdm(made, total=len(jobs), desc="features", unit="clip")
         for (_, sha256, missing), clip in zip(jobs, bar, strict=True):
@@ -184,7 +197,7 @@ def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> 
     return Features(cells, {name: store.key.spec for name, store in stores.items()}, stores, entries)
 
 
-def check_specs(features: Features, specs: Mapping[str, Mapping[str, Any]], whose: str) -> None:
+def check_specs(features: Features, specs: Specs, whose: str) -> None:
     """Check that the features have the spec and weights that a model needs.
 
     Raises:
@@ -213,8 +226,8 @@ _worker_factories: dict[str, ExtractorFactory] = {}
 """State of a worker process: networks are loaded once per process, not once per clip."""
 
 
-def _begin(modalities: Sequence[str], weights: Path) -> None:
-    _worker_factories.update(_factories(modalities, weights))
+def _begin(specs: Specs, weights: Path) -> None:
+    _worker_factories.update(_factories(specs, weights))
 
 
 def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
@@ -224,8 +237,14 @@ def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
     return cells
 
 
-def _factories(modalities: Sequence[str], weights: Path) -> dict[str, ExtractorFactory]:
-    return {name: EXTRACTORS[name]({}, WeightsStore(weights, {})) for name in in_order(modalities)}
+def _factories(specs: Specs, weights: Path) -> dict[str, ExtractorFactory]:
+    made: dict[str, ExtractorFactory] = {}
+    for name, spec in specs.items():
+        try:
+            made[name] = EXTRACTORS[name](spec, WeightsStore(weights, {}))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"features: {name}: {error}: correct it in the configuration") from None
+    return made
 
 
 def _key(factory: ExtractorFactory) -> Key:
