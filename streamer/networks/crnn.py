@@ -21,7 +21,7 @@ from streamer.types import FRAMES_PER_CELL
 
 MELS = 128
 """Mel bins of a spectral cell: seven poolings by two leave one value."""
-_WIDTHS: Mapping[str, tuple[int, int]] = {"vggish": (16, 64), "vgg16": (4, 16)}
+_WIDTHS: Mapping[str, tuple[int, int]] = {"vggish": (16, 64), "vgg16": (4, 16), "efficientnet_lite0": (4, 16)}
 _OTHER_WIDTHS = (16, 64)
 """The widths of a projection, with spectral input and without."""
 _FILTERS = (16, 32, 64, 128, 128, 128, 128)

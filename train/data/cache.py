@@ -238,10 +238,11 @@ def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
 
 
 def _factories(specs: Specs, weights: Path) -> dict[str, ExtractorFactory]:
+    store = WeightsStore(weights, {})
     made: dict[str, ExtractorFactory] = {}
     for name, spec in specs.items():
         try:
-            made[name] = EXTRACTORS[name](spec, WeightsStore(weights, {}))
+            made[name] = EXTRACTORS[name](spec, store)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"features: {name}: {error}: correct it in the configuration") from None
     return made
