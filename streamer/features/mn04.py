@@ -64,19 +64,23 @@ class Mapped:
 
 
 def default_classes() -> dict[str, Mapped]:
-    """DCASE 2018 task 4's ten classes."""
+    """DCASE 2018 task 4's ten classes.
+
+    Scales and offsets: logistic regression on the 22,650 cells of 150 mixed clips of training recordings. On 90 clips
+    of other recordings the mean log loss fell from .331 to .174; the classes' frequencies alone have .264.
+    """
     return {
         # Alarm, telephone bell, ringtone, alarm clock, siren, buzzer, smoke detector, fire alarm, doorbell, church bell
-        "Alarm_bell_ringing": Mapped([388, 390, 391, 395, 396, 398, 399, 400, 355, 201]),
-        "Blender": Mapped([369]),
-        "Cat": Mapped([81, 82, 83, 85]),  # cat, purr, meow, caterwaul
-        "Dishes": Mapped([364, 365]),  # dishes, cutlery
-        "Dog": Mapped([74, 75, 76, 77, 78, 79, 80]),  # dog, bark, yip, howl, bow-wow, growling, whimper
-        "Electric_shaver_toothbrush": Mapped([375, 376, 382]),  # toothbrush, electric toothbrush, electric shaver
-        "Frying": Mapped([367, 490]),  # frying, sizzle
-        "Running_water": Mapped([370, 371, 372]),  # tap, sink, bathtub
-        "Speech": Mapped([0, 1, 2, 3, 4, 5]),  # speech, man, woman, child, conversation, narration
-        "Vacuum_cleaner": Mapped([377]),
+        "Alarm_bell_ringing": Mapped([388, 390, 391, 395, 396, 398, 399, 400, 355, 201], 0.605, 0.53),
+        "Blender": Mapped([369], 0.624, 3.08),
+        "Cat": Mapped([81, 82, 83, 85], 0.699, 1.07),  # cat, purr, meow, caterwaul
+        "Dishes": Mapped([364, 365, 442], 0.649, 2.48),  # dishes, cutlery, chink
+        "Dog": Mapped([74, 75, 76, 77, 78, 79, 80], 0.839, 1.03),  # dog, bark, yip, howl, bow-wow, growling, whimper
+        "Electric_shaver_toothbrush": Mapped([376, 382], 0.929, 2.85),  # electric toothbrush, electric shaver
+        "Frying": Mapped([367, 490], 0.703, 2.37),  # frying, sizzle
+        "Running_water": Mapped([370, 371, 372, 288], 0.62, 0.62),  # tap, sink, bathtub, water
+        "Speech": Mapped([0, 1, 2, 3, 4, 5], 1.06, 0.39),  # speech, man, woman, child, conversation, narration
+        "Vacuum_cleaner": Mapped([377], 0.341, 0.24),
     }
 
 
@@ -93,7 +97,10 @@ class Mn04ScoresSpec:
 
 
 class Mn04:
-    """The front end and the network, with the newest results, so that two modalities cost one run of it."""
+    """The front end and the network, with the newest results, so that two modalities cost one run of it.
+
+    Times of stages count the run for the modality that comes first.
+    """
 
     def __init__(self, network: Network) -> None:
         """`network`: (B, 128, 96) log-mel frames to (B, 384) values and (B, 527) log-odds."""
