@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 cells: 1280 pooled values of the picture at the cell, at a fortieth of VGG16's cost.
+"""EfficientNet-Lite0 cells: 1280 pooled values of the picture at the cell, from a network lighter than VGG16.
 
 Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks" (ICML 2019), in the "lite"
 form of tensorflow/tpu, models/official/efficientnet/lite.
