@@ -54,6 +54,7 @@ CITED = {
         ("projected embeddings", "3"),
         ("0.46 s", "2.2"),
     ],
+    "train/data/dcase.py": [("validates on DCASE's test set", "4.1")],
     "train/evaluate.py": [("one median filter for every class", "2.2")],
     "train/mean_teacher.py": [("mean teacher", "2.3")],
 }

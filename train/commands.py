@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.run is not _fit:  # `fit` has its own setting
             use_threads(1)
-        args.run(args)
+        return args.run(args) or 0
     except EarwitnessError as error:
         return _failed(" ".join(str(error).split()), error.exit_code)
     except ImportError as error:
@@ -45,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         return _failed("interrupted; finished work is kept", 130)
-    return 0
 
 
 def _failed(text: str, code: int) -> int:
@@ -83,6 +82,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_weights(features)
     _add_workers(features)
     features.set_defaults(run=_features)
+
+    data = _command(
+        commands, "data", "look after real data", "earwitness-train data check DCASE --report findings.tsv"
+    ).add_subparsers(required=True, metavar="COMMAND")
+    look = _command(
+        data,
+        "check",
+        "check the annotations and media of DCASE 2018 task 4 or DESED",
+        "earwitness-train data check DCASE --report findings.tsv",
+    )
+    look.add_argument("root", type=Path, help="folder with `metadata` and, in any folders, the clips")
+    look.add_argument("--rows-only", action="store_true", help="only look whether media are there; do not open them")
+    look.add_argument("--report", type=Path, metavar="FILE", help="write all findings into this file, tab-separated")
+    _add_workers(look)
+    look.set_defaults(run=_check)
 
     fit = _command(
         commands,
@@ -205,11 +219,24 @@ def _corpus(args: argparse.Namespace) -> None:
 
 
 def _features(args: argparse.Namespace) -> None:
-    media = Corpus.read(args.corpus).media()
+    corpus = Corpus.read(args.corpus)
+    media = corpus.media()
     settings = config.load(args.config, config.FitConfig)
     modalities = args.modalities or settings.modalities
-    computed = cache.add(args.out, media, modalities, args.weights, args.workers, settings.features)
+    computed = cache.add(
+        args.out, media, modalities, args.weights, args.workers, settings.features, tolerant=corpus.partial
+    )
     _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from train.data import check, check_report
+
+    found = check.check(args.root, args.workers, rows_only=args.rows_only)
+    if args.report is not None:
+        check_report.write(args.report, found)
+    print(check_report.text(args.root, found, args.report))  # noqa: T201
+    return 0 if found.well else 1
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -259,4 +286,4 @@ def _card(args: argparse.Namespace) -> None:
 
 
 def _print(report: Report) -> None:
-    print(report.table())  # noqa: T201
+    print(f"{report.table()}\n{report.subset()}")  # noqa: T201

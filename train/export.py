@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +12,7 @@ import msgspec
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.crnn import Crnn, inputs_of
-from streamer.provenance import Provenance, Source
+from streamer.provenance import Provenance
 from streamer.replay.scoring import Report
 from train import evaluate
 from train.checkpoint import BEST, reading
@@ -137,16 +135,7 @@ def _part(corpus: Corpus, part: Literal["validation", "test"], features: Path, r
 
 def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Provenance:
     """The provenance of a model: its recordings by source and licence, and all settings."""
-    try:
-        with (corpus.folder / "metadata" / "sources.tsv").open(newline="") as file:
-            rows = [
-                row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")
-            ]
-        groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
-    except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{corpus.folder}: is incomplete: {error}") from None
     summary = corpus.summary
-    sources = Counter((source, licence, use) for source, licence, use, _ in groups)
     return Provenance(
         steps=step,
         phases=tuple(one for one in run.phases if one.from_step < step),
@@ -155,7 +144,7 @@ def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Proven
             part: {label: len(names) for label, names in groups.items() if "/" not in label}
             for part, groups in summary.groups.items()
         },
-        trained_on=tuple(Source(*key, count) for key, count in sorted(sources.items())),
+        trained_on=corpus.sources(),
         split=None if run.split is None else run.split.json(),
         split_unchecked=run.split_unchecked or not certain,
     )

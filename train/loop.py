@@ -205,6 +205,7 @@ def _train(
                 "learning_rate": learning_rate(step - 1, config),  # of the step just done, as are the costs
                 "cost": float(cost),
                 "costs": {name: float(part.detach()) for name, part in parts.items()},
+                "subset_sha256": report.subset_sha256,
                 **figures,
             }
             with (out / checkpoint.LOG).open("a") as file:

@@ -8,12 +8,14 @@ trained on exactly the values that the daemon computes.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ from train.data.store import Entry, Key, Stored, Writer, read_store, shown
 from train.lock import only_writer
 from train.workers import pool
 
+_log = logging.getLogger(__name__)
+_BROKEN = "broken.json"
+"""The media that could not be read, by SHA-256."""
 Specs: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Modality -> fields of its extractor's spec."""
 
@@ -130,6 +135,8 @@ def add(
     weights: Path,
     workers: int,
     specs: Specs | None = None,
+    *,
+    tolerant: bool = False,
 ) -> int:
     """Compute and store the clips' features that `folder` lacks; returns the number of clips computed.
 
@@ -142,6 +149,7 @@ def add(
         weights: folder of pretrained networks.
         workers: number of processes.
         specs: fields of a modality's spec that differ from the default, by modality.
+        tolerant: leave out clips that can't be read; they are counted, and `broken` has them.
 
     Raises:
         EarwitnessError: the folder holds features of another spec, a field of `specs` is wrong, or a clip has jumping
@@ -164,12 +172,37 @@ def add(
         if not jobs:
             return 0
         processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (chosen, weights)))
-        made = processes.map(_clip_job, *zip(*jobs, strict=True))
+        made = processes.map(_tolerant_job if tolerant else _clip_job, *zip(*jobs, strict=True))
         bar = tqdm(made, total=len(jobs), desc="features", unit="clip")
-        for (_, sha256, missing), clip in zip(jobs, bar, strict=True):
+        faults: dict[str, str] = {}
+        for (path, sha256, missing), clip in zip(jobs, bar, strict=True):
+            if isinstance(clip, str):
+                _log.warning("left out: %s", clip)
+                faults[sha256] = f"{path.name}: {clip}"
+                continue
             for name in missing:
                 stores[name].add(sha256, clip.values[name], clip.valid[name], clip.picture_cells)
-    return len(jobs)
+        if tolerant:
+            known = {sha256: what for sha256, what in broken(folder).items() if sha256 not in begun}
+            part = folder / (_BROKEN + ".part")
+            part.write_bytes(msgspec.json.format(msgspec.json.encode({**known, **faults}), indent=1) + b"\n")
+            part.replace(folder / _BROKEN)
+    return len(jobs) - len(faults)
+
+
+def broken(folder: Path) -> dict[str, str]:
+    """The media that a tolerant `add` could not read: SHA-256 -> what is wrong.
+
+    Raises:
+        EarwitnessError: the list is damaged.
+
+    """
+    try:
+        return msgspec.json.decode((folder / _BROKEN).read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as error:
+        raise EarwitnessError(f"{folder / _BROKEN}: is damaged ({error}): run `earwitness-train features`") from None
 
 
 def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> Features:
@@ -235,6 +268,13 @@ def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
     if media_sha256(path) != sha256:
         raise EarwitnessError(f"{path}: changed while it was being read: run the command again")
     return cells
+
+
+def _tolerant_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells | str:
+    try:
+        return _clip_job(path, sha256, modalities)
+    except EarwitnessError as error:
+        return str(error)
 
 
 def _factories(specs: Specs, weights: Path) -> dict[str, ExtractorFactory]:
