@@ -14,16 +14,12 @@ import yaml
 from torch import Tensor, nn
 
 from streamer.bundle import Bundle
-from streamer.features.vggish import VggishSpec
 from streamer.networks.crnn import Crnn, Dropout, default_widths
-from tests.make_media import make_clip
 from tests.train.test_cache import features, make_corpus
 from tests.train.test_corpus import CLASSES
 from tests.train.test_resume import log
-from tests.weights import vggish_tensors
 from train import cli, config, loop, manifest
 from train.config import FitConfig
-from train.data import cache
 from train.data.dataset import Corpus
 
 PATH = Path(__file__).parents[2] / "configs" / "train" / "paper.yaml"
@@ -335,33 +331,6 @@ def test_without_the_profile_the_gradient_is_clipped_and_the_bias_begins_with_th
     weak = clips_and_labels(Corpus.read(source), source, stored)[1].mean(dim=0).clamp(1e-3, 0.5)
     assert torch.allclose(runs["priors"]["student"]["classify.bias"], torch.logit(weak), atol=1e-6)
     assert runs["paper"]["student"]["classify.bias"].abs().max() < 0.1  # torch's own
-
-
-def test_the_papers_alignment_and_vggishs_last_relu_are_reached(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save(vggish_tensors(1), tmp_path / "vggish.pth")
-    clip = make_clip(tmp_path / "one.wav", seconds=1, audio="pcm")
-    media = {clip: cache.media_sha256(clip)}
-    values = {}
-    for alignment, last_relu in (("centered", False), ("paper", False), ("paper", True)):
-        spec: dict[str, dict[str, object]] = {"vggish": {"alignment": alignment, "last_relu": last_relu}}
-        folder = tmp_path / f"{alignment} {last_relu}"
-        assert cache.add(folder, media, ["vggish"], tmp_path, 1, spec) == 1
-        made = cache.read(folder, media, ["vggish"])
-        assert made.specs["vggish"]["alignment"] == alignment
-        assert VggishSpec(**made.specs["vggish"]).last_relu == last_relu
-        values[alignment, last_relu] = made.batch([0], 15)[0]["vggish"]
-    assert not torch.allclose(values["centered", False], values["paper", False])
-    assert (values["paper", False] < 0).any()
-    assert torch.equal(values["paper", True], values["paper", False].clamp_min(0))
-    path = tmp_path / "wrong.yaml"
-    source = make_corpus(tmp_path)
-    for wrong, says in {"{alignment: left}": "alignment is 'left'", "{hop: 3}": "unexpected keyword"}.items():
-        path.write_text(f"modalities: [vggish]\nfeatures: {{vggish: {wrong}}}\n")
-        command = ["features", str(source), str(tmp_path / "new"), "--config", str(path), "--weights", str(tmp_path)]
-        assert cli.main(command) == 2
-        assert says in capsys.readouterr().err
 
 
 def test_features_of_another_spec_than_the_configurations_are_refused(
