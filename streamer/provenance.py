@@ -7,7 +7,7 @@ that are not known here are kept in `more` and written back, so that a bundle th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -68,6 +68,8 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     trained_on: tuple[Source, ...] = ()
     split: dict[str, list[str]] | None = None  # part -> groups, of all corpora; None: groups were not recorded
     split_unchecked: bool = False  # it started from a model whose groups are not recorded
+    network: Literal["teacher", "student"] = "teacher"  # whose weights these are
+    decoding: Literal["tuned", "untuned"] = "tuned"  # untuned: one fixed threshold and median filter for all classes
     more: dict[str, Any] = {}  # fields that are not known here
 
     def json(self) -> dict[str, Any]:

@@ -67,11 +67,12 @@ def card(bundle: Bundle) -> str:
             "",
             f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
             f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
-            "`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are the teacher's.",
+            f"`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are "
+            f"the {provenance.network}'s.",
             "",
             "## Scores",
-            "F1 in percent, on clips mixed from recordings that the model never saw. Thresholds were tuned on other "
-            f"recordings, {_tuned(provenance)}. {F1_EXPLAINED}",
+            "F1 in percent, on clips mixed from recordings that the model never saw. "
+            f"{_thresholds(provenance)} {F1_EXPLAINED}",
             "",
             *_scores(bundle.scores),
             "## What it was trained on",
@@ -103,10 +104,13 @@ def card(bundle: Bundle) -> str:
     )
 
 
-def _tuned(provenance: Provenance) -> str:
+def _thresholds(provenance: Provenance) -> str:
+    if provenance.decoding == "untuned":
+        return "Thresholds and median filter were not tuned: they are the same for every class."
+    tuned = "Thresholds were tuned on other recordings, which"
     if provenance.corpus.get("train_on_validation", False):
-        return "which were then added to the training data of the last phase"
-    return "which it was not trained on either"
+        return f"{tuned} were then added to the training data of the last phase."
+    return f"{tuned} it was not trained on either."
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

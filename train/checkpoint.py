@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The teacher with the best validation scores so far; with `keep: last`, the last one."""
+    """The networks with the best validation scores so far; with `keep: last`, the last ones."""
 
     merit: float = -1.0  # mean of the validation's F1 scores
-    state: Mapping[str, Any] | None = None  # teacher, step and validation, as in `best.pt`; None: none yet
+    state: Mapping[str, Any] | None = None  # teacher, student, step, validation, as in `best.pt`; None: none yet
 
     def save(self, out: Path) -> None:
         """Write `best.pt`, or remove it if the run has no best teacher (not yet, or not at the restored checkpoint)."""
@@ -94,6 +94,7 @@ class Learner:
         """Continue with settings that differ from the checkpoint's."""
         for group in self.optimiser.param_groups:  # restored from the checkpoint
             group["weight_decay"] = config.weight_decay
+            group["decoupled_weight_decay"] = config.optimiser == "adamw"  # all that tells torch's two apart
         if reseed:
             self.rng = np.random.default_rng(config.seed)
             torch.manual_seed(config.seed)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from streamer.arguments import number_from_1
 from streamer.bundle import Bundle
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.run is not _fit:  # `fit` has its own setting
             use_threads(1)
-        args.run(args)
+        return args.run(args) or 0
     except EarwitnessError as error:
         return _failed(" ".join(str(error).split()), error.exit_code)
     except ImportError as error:
@@ -44,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         return _failed("interrupted; finished work is kept", 130)
-    return 0
 
 
 def _failed(text: str, code: int) -> int:
@@ -77,10 +77,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     features.add_argument("corpus", type=Path, help="folder of the corpus")
     features.add_argument("out", type=Path, help="folder for features; missing ones are added")
-    features.add_argument("--modalities", nargs="+", default=["spectral"], choices=list(EXTRACTORS))
+    features.add_argument("--config", type=Path, help="YAML of `fit`: its modalities, and how they are computed")
+    _add_modalities(features)
     _add_weights(features)
     _add_workers(features)
     features.set_defaults(run=_features)
+
+    data = _command(
+        commands, "data", "look after real data", "earwitness-train data check DCASE --report findings.tsv"
+    ).add_subparsers(required=True, metavar="COMMAND")
+    look = _command(
+        data,
+        "check",
+        "check the annotations and media of DCASE 2018 task 4 or DESED",
+        "earwitness-train data check DCASE --report findings.tsv",
+    )
+    look.add_argument("root", type=Path, help="folder with `metadata` and, in any folders, the clips")
+    look.add_argument("--rows-only", action="store_true", help="only look whether media are there; do not open them")
+    look.add_argument("--report", type=Path, metavar="FILE", help="write all findings into this file, tab-separated")
+    _add_workers(look)
+    look.set_defaults(run=_check)
 
     fit = _command(
         commands,
@@ -98,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BUNDLE",
         help="start a new run from this bundle's network and step count; no group of recordings may have changed parts",
     )
+    _add_modalities(fit)
     fit.add_argument("--threads", type=number_from_1, metavar="N", help="torch threads; overrides the configuration's")
     fit.set_defaults(run=_fit)
 
@@ -122,8 +139,20 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("fit", type=Path, help="folder of `fit`")
     pack.add_argument("out", type=Path, help="folder of the bundle to write")
     pack.add_argument("--name", default="earwitness")
-    pack.add_argument(
+    thresholds = pack.add_mutually_exclusive_group()
+    thresholds.add_argument(
         "--decoding", type=Path, metavar="BUNDLE", help="use this bundle's thresholds instead of tuning them"
+    )
+    thresholds.add_argument(
+        "--tune",
+        action=argparse.BooleanOptionalAction,
+        help="tune thresholds, or keep one threshold and one median filter for all classes; default: as the run's "
+        "settings say",
+    )
+    pack.add_argument(
+        "--network",
+        choices=get_args(config.NetworkName),
+        help="whose weights to export; default: as the run's settings say",
     )
     _add_weights(pack)
     _add_workers(pack)
@@ -152,6 +181,10 @@ def _command(
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", type=Path, help="folder of the corpus")
     parser.add_argument("features", type=Path, help="folder of its features")
+
+
+def _add_modalities(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--modalities", nargs="+", choices=list(EXTRACTORS), help="overrides the configuration's")
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -186,9 +219,24 @@ def _corpus(args: argparse.Namespace) -> None:
 
 
 def _features(args: argparse.Namespace) -> None:
-    media = Corpus.read(args.corpus).media()
-    computed = cache.add(args.out, media, args.modalities, args.weights, args.workers)
+    corpus = Corpus.read(args.corpus)
+    media = corpus.media()
+    settings = config.load(args.config, config.FitConfig)
+    modalities = args.modalities or settings.modalities
+    computed = cache.add(
+        args.out, media, modalities, args.weights, args.workers, settings.features, tolerant=corpus.partial
+    )
     _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from train.data import check, check_report
+
+    found = check.check(args.root, args.workers, rows_only=args.rows_only)
+    if args.report is not None:
+        check_report.write(args.report, found)
+    print(check_report.text(args.root, found, args.report))  # noqa: T201
+    return 0 if found.well else 1
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -197,6 +245,8 @@ def _fit(args: argparse.Namespace) -> None:
     settings = config.load(args.config, config.FitConfig)
     if args.threads is not None:
         settings = settings.model_copy(update={"threads": args.threads})
+    if args.modalities is not None:
+        settings = settings.model_copy(update={"modalities": tuple(args.modalities)})
     begin = None if args.begin is None else Bundle.load(args.begin)
     loop.fit(Corpus.read(args.corpus), args.features, args.out, settings, begin)
 
@@ -219,8 +269,9 @@ def _export(args: argparse.Namespace) -> None:
     from train import export
 
     tuned = None if args.decoding is None else Bundle.load(args.decoding)
+    corpus = Corpus.read(args.corpus)
     made = export.make(
-        Corpus.read(args.corpus), args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned
+        corpus, args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned, args.network, args.tune
     )
     _print(made)
 
@@ -235,4 +286,4 @@ def _card(args: argparse.Namespace) -> None:
 
 
 def _print(report: Report) -> None:
-    print(report.table())  # noqa: T201
+    print(f"{report.table()}\n{report.subset()}")  # noqa: T201

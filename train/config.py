@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from streamer.errors import ConfigError
+from streamer.networks.crnn import Dropout
 
 Part = Literal["train", "weak", "unlabeled", "validation", "test"]
 """A part of a corpus's clips. Those of weak and unlabeled are mixed from the groups of recordings of train."""
@@ -16,6 +17,7 @@ GroupPart = Literal["train", "validation", "test"]
 GROUP_PARTS: tuple[GroupPart, ...] = get_args(GroupPart)
 """The parts that groups of recordings are split into."""
 Kind = Literal["strong", "weak", "unlabeled"]
+NetworkName = Literal["teacher", "student"]
 CLASSES = (
     "Alarm_bell_ringing",
     "Blender",
@@ -94,7 +96,14 @@ class FitConfig(_Strict):
     widths: dict[str, PositiveInt] = Field(
         {}, description="widths of the embeddings' projections, by modality; default: paper section 3"
     )
-    steps: int = Field(12_500, ge=1, description="optimiser steps")
+    features: dict[str, dict[str, Any]] = Field(
+        {},
+        description="how features are computed, by modality: fields of its spec that differ from the default, such as "
+        "`vggish: {alignment: paper, last_relu: true}`; `features --config` and `fit` must have the same",
+    )
+    steps: int = Field(12_500, ge=1, description="optimiser steps; follows from `epochs` if that is set")
+    epochs: int = Field(0, ge=0, description="epochs of `epoch_steps` steps; 0: `steps` alone counts")
+    epoch_steps: int = Field(250, ge=1, description="steps of an epoch (paper section 4.3.1)")
     batch: dict[Kind, int] = Field(
         {"strong": 18, "weak": 3, "unlabeled": 3},
         description="number of clips of each kind in a batch; some must be labelled",
@@ -104,11 +113,22 @@ class FitConfig(_Strict):
         12_500, ge=1, description="steps of the ramp exp(-5 (1 - t / ramp)^2) (paper section 4.3.1)"
     )
     decay: float = Field(0.99995, gt=0, le=1, description="factor on the learning rate per step after the ramp")
+    optimiser: Literal["adam", "adamw"] = Field(
+        "adamw", description="they differ in how `weight_decay` works: adam adds it to the gradient"
+    )
+    clip_gradient: float = Field(5.0, ge=0, description="highest norm of the gradient; 0: it is not clipped")
+    bias_priors: bool = Field(
+        True, description="begin with each class's share in the labels as the classifier's bias, which saves steps"
+    )
     anneal_steps: int = Field(
         0, ge=0, description="number of last steps in which the learning rate falls linearly to 0"
     )
     weight_decay: float = Field(0.0, ge=0)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1, description="after each ReLU of the convolutions (paper section 2.1)")
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="on projected embeddings (paper section 3)")
+    classifier_dropout: float | None = Field(
+        None, ge=0, lt=1, description="before the classifier; null: the same as `dropout`"
+    )
     ema: float = Field(0.999, gt=0, lt=1, description="share of its weights that the teacher keeps per step")
     ema_warmup: bool = Field(False, description="min(1 - 1 / (step + 1), ema) instead of ema from the start")
     consistency_frames: float = Field(2.0, ge=0, description="weight of the frame-level consistency cost")
@@ -133,11 +153,29 @@ class FitConfig(_Strict):
     reduced_precision: bool = Field(False, description="run convolutions in bfloat16 during training")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="which teacher is saved as best.pt: the one with the best validation scores, or the last one",
+        description="which networks are saved as best.pt: those with the best validation scores, or the last ones",
+    )
+    network: NetworkName = Field("teacher", description="the network that is validated, and that `export` takes")
+    threshold: float = Field(0.5, gt=0, lt=1, description="of untuned decoding, for events and tags")
+    median_cells: int = Field(7, ge=1, description="median filter of untuned decoding, 0.46 s (paper section 2.2)")
+    tune: bool = Field(
+        True, description="`export` tunes thresholds and filters on the validation clips; otherwise they stay untuned"
     )
     validate_every: int = Field(250, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")
     threads: int = Field(0, ge=0, description="torch threads; 0: torch chooses")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_epochs(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not isinstance(epochs := raw.get("epochs", 0), int) or epochs < 1:
+            return raw
+        epoch_steps = raw.get("epoch_steps", cls.model_fields["epoch_steps"].default)
+        if not isinstance(epoch_steps, int):
+            return raw  # its own error follows
+        if raw.get("steps", epochs * epoch_steps) != epochs * epoch_steps:
+            raise ValueError(f"steps is not epochs x epoch_steps ({epochs * epoch_steps}): leave out one of them")
+        return {**raw, "steps": epochs * epoch_steps}
 
     @model_validator(mode="after")
     def _can_learn(self) -> FitConfig:
@@ -145,7 +183,15 @@ class FitConfig(_Strict):
             self.batch.get(kind, 0) for kind in ("strong", "weak")
         ):
             raise ValueError("batch: strong or weak must be at least 1, or there is nothing to learn from")
+        if self.median_cells % 2 == 0:
+            raise ValueError("median_cells must be odd")
         return self
+
+    @property
+    def dropouts(self) -> Dropout:
+        """The network's dropout."""
+        before = self.dropout if self.classifier_dropout is None else self.classifier_dropout
+        return Dropout(self.dropout, self.embedding_dropout, before)
 
 
 C = TypeVar("C", bound=BaseModel)

@@ -19,11 +19,10 @@ from streamer.replay.scoring import ClipPrediction, Report, evaluate
 from streamer.replay.truth import Truth, labelled
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats
+from train.config import FitConfig
 from train.data.dataset import PartData
 from train.workers import pool
 
-MEDIAN_CELLS = 7
-"""0.46 s (paper section 2.2)."""
 _MEDIANS = (1, 3, 5, 7, 9, 13)
 _ONSET_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.1), 2).tolist())
 _OFFSET_SHARES = (0.4, 0.7, 1.0)
@@ -46,9 +45,10 @@ class ClipPosteriors:
         return seconds(CELL * len(self.cells))
 
 
-def default_decoding(classes: Sequence[str]) -> Decoding:
-    """The paper's (paper section 2.2): a threshold of 0.5 and a median filter of 7 cells for every class."""
-    return Decoding(tuple(classes), tuple(ClassDecoding(0.5, 0.5, MEDIAN_CELLS) for _ in classes))
+def untuned(classes: Sequence[str], config: FitConfig) -> Decoding:
+    """One threshold and one median filter for every class (paper section 2.2: 0.5 and 7 cells)."""
+    one = ClassDecoding(config.threshold, config.threshold, config.median_cells, config.threshold)
+    return Decoding(tuple(classes), tuple(one for _ in classes))
 
 
 @torch.inference_mode()

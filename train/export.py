@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import msgspec
+
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.crnn import Crnn, inputs_of
-from streamer.provenance import Provenance, Source
+from streamer.provenance import Provenance
 from streamer.replay.scoring import Report
 from train import evaluate
 from train.checkpoint import BEST, reading
+from train.config import NetworkName
 from train.data import cache
 from train.data.dataset import Corpus, PartData
 from train.provenance import known_of
@@ -23,28 +24,50 @@ from train.run import FILE, Run
 from train.split import check_split
 
 
-def load_network(path: Path, classes: int, modalities: tuple[str, ...]) -> tuple[Crnn, int]:
-    """The teacher in a `best.pt`, in evaluation mode, and its step.
+def load_network(path: Path, classes: int, modalities: tuple[str, ...], which: NetworkName) -> tuple[Crnn, int]:
+    """The teacher or the student in a `best.pt`, in evaluation mode, and its step.
 
     Raises:
-        EarwitnessError: the file is missing, damaged, or was not written by `fit`.
+        EarwitnessError: the file is missing, damaged, was not written by `fit`, or has no student.
 
     """
     if not path.exists():
         raise EarwitnessError(f"{path}: there is no such file: run `earwitness-train fit` first")
     with reading(path) as state:
-        shapes, widths = inputs_of(state["teacher"], modalities)
+        if which not in state and "teacher" in state:
+            raise EarwitnessError(
+                f"{path}: was written by a version that kept the teacher alone: export that one, with --network teacher"
+            )
+        shapes, widths = inputs_of(state[which], modalities)
         network = Crnn(shapes, classes, widths)
-        network.load_state_dict(state["teacher"])
+        network.load_state_dict(state[which])
         return network.eval().requires_grad_(False), int(state["step"])
 
 
 def make(
-    corpus: Corpus, features: Path, fit: Path, out: Path, name: str, weights: Path, workers: int, tuned: Bundle | None
+    corpus: Corpus,
+    features: Path,
+    fit: Path,
+    out: Path,
+    name: str,
+    weights: Path,
+    workers: int,
+    tuned: Bundle | None,
+    network: NetworkName | None = None,
+    tune: bool | None = None,
 ) -> Report:
-    """Write the best teacher of `fit` as the bundle `out`, with thresholds and scores; returns its test scores.
+    """Write the teacher or student of `fit` as the bundle `out`, with thresholds and scores; returns its test scores.
 
-    The thresholds are tuned on the validation clips, processed whole and as streams, or taken from the bundle `tuned`.
+    The thresholds are tuned on the validation clips, processed whole and as streams, or taken from the bundle `tuned`,
+    or stay untuned: one threshold and one median filter for all classes.
+
+    Args:
+        corpus, features, fit: what `fit` was run with, and its folder.
+        out, name: the bundle's folder and name.
+        weights, workers: the folder of pretrained networks, and the number of processes.
+        tuned: the bundle whose thresholds are taken.
+        network: whose weights are exported; None: as the run's settings say.
+        tune: whether to tune; None: as the run's settings say. Means nothing with `tuned`.
 
     Raises:
         EarwitnessError: the run, the corpus or its features are incomplete; the validation recordings were
@@ -55,17 +78,20 @@ def make(
     summary, classes = corpus.summary, corpus.classes
     if tuned is not None and tuned.classes != classes:
         raise EarwitnessError(f"{tuned.name} has other classes than {corpus.folder}: its thresholds can't be used")
-    if tuned is None and summary.trains_on_validation:
-        raise EarwitnessError(
-            f"{corpus.folder}: its validation recordings were trained on, so thresholds can't be tuned on them: use "
-            "those of a bundle that was tuned before, with --decoding BUNDLE"
-        )
     run = Run.read(fit)
     if run is None:
         raise EarwitnessError(f"{fit / FILE}: there is no such file: run `earwitness-train fit` first")
+    settings = run.settings()
+    tune = tuned is None and (settings.tune if tune is None else tune)
+    if tune and summary.trains_on_validation:
+        raise EarwitnessError(
+            f"{corpus.folder}: its validation recordings were trained on, so thresholds can't be tuned on them: use "
+            "those of a bundle that was tuned before, with --decoding BUNDLE, or --no-tune"
+        )
     if run.classes != classes:
         raise EarwitnessError(f"{fit}: was trained on other classes than those of {corpus.folder}")
-    network, step = load_network(fit / BEST, len(classes), run.modalities)
+    which = network or settings.network
+    trained, step = load_network(fit / BEST, len(classes), run.modalities, which)
     certain = run.check_corpus(summary)
     if tuned is not None:
         check_split(known_of(tuned), summary)
@@ -73,15 +99,19 @@ def make(
     made = Bundle(
         name,
         {modality: test.features.specs[modality] for modality in run.modalities},
-        evaluate.default_decoding(classes) if tuned is None else tuned.decoding,
-        network.state_dict(),
-        provenance=_provenance(corpus, run, step, certain=certain),
+        evaluate.untuned(classes, settings) if tuned is None else tuned.decoding,
+        trained.state_dict(),
+        provenance=msgspec.structs.replace(
+            _provenance(corpus, run, step, certain=certain),
+            network=which,
+            decoding="tuned" if tune else "untuned" if tuned is None else tuned.provenance.decoding,
+        ),
     )
     scores: dict[str, Any] = {}
-    if tuned is None:
+    if tune:
         validation = _part(corpus, "validation", features, run)
         assert validation.truth is not None
-        whole = evaluate.posteriors(network, validation, progress=True)
+        whole = evaluate.posteriors(trained, validation, progress=True)
         with TemporaryDirectory() as folder:  # `out` must never hold an untuned bundle
             made.save(Path(folder))
             streamed = evaluate.streamed_posteriors(Path(folder), weights, validation, workers)
@@ -89,7 +119,7 @@ def make(
         made = replace(made, decoding=evaluate.tune([whole, streamed], validation.truth, classes, groups))
         scores["validation_clip"] = evaluate.score(whole, validation.truth, made.decoding).json()
         scores["validation_stream"] = evaluate.score(streamed, validation.truth, made.decoding).json()
-    clips = evaluate.posteriors(network, test, progress=True)
+    clips = evaluate.posteriors(trained, test, progress=True)
     assert test.truth is not None
     report = evaluate.score(clips, test.truth, made.decoding)
     scores["test_clip"] = {"command": "earwitness-train evaluate --part test", **report.json()}
@@ -105,16 +135,7 @@ def _part(corpus: Corpus, part: Literal["validation", "test"], features: Path, r
 
 def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Provenance:
     """The provenance of a model: its recordings by source and licence, and all settings."""
-    try:
-        with (corpus.folder / "metadata" / "sources.tsv").open(newline="") as file:
-            rows = [
-                row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")
-            ]
-        groups = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
-    except (OSError, ValueError, KeyError) as error:
-        raise EarwitnessError(f"{corpus.folder}: is incomplete: {error}") from None
     summary = corpus.summary
-    sources = Counter((source, licence, use) for source, licence, use, _ in groups)
     return Provenance(
         steps=step,
         phases=tuple(one for one in run.phases if one.from_step < step),
@@ -123,7 +144,7 @@ def _provenance(corpus: Corpus, run: Run, step: int, *, certain: bool) -> Proven
             part: {label: len(names) for label, names in groups.items() if "/" not in label}
             for part, groups in summary.groups.items()
         },
-        trained_on=tuple(Source(*key, count) for key, count in sorted(sources.items())),
+        trained_on=corpus.sources(),
         split=None if run.split is None else run.split.json(),
         split_unchecked=run.split_unchecked or not certain,
     )

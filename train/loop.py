@@ -24,13 +24,13 @@ from streamer.networks.inputs import EmbeddingInput, SpectralInput
 from streamer.provenance import Phase
 from streamer.replay.scoring import KINDS
 from streamer.types import Floats
-from train import checkpoint
+from train import checkpoint, manifest
 from train.augment import Batch, augment, blanked, unused
 from train.checkpoint import Best, Learner
 from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
 from train.data.dataset import Corpus, PartData
-from train.evaluate import default_decoding, posteriors, score
+from train.evaluate import posteriors, score, untuned
 from train.lock import only_writer
 from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
 from train.provenance import environment
@@ -49,10 +49,11 @@ class _Labelled:
 
 
 def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bundle | None = None) -> None:
-    """Train a student and its mean teacher; `out/best.pt` is the teacher with the best validation scores.
+    """Train a student and its mean teacher; `out/best.pt` has both, as of the best validation scores or the last step.
 
     Resumes from `out/checkpoint.pt` if it exists, else starts from the bundle `begin`, else from random weights.
-    Also writes TensorBoard events, `log.jsonl` (one line per validation) and `fit.json` (the run and its phases).
+    Also writes TensorBoard events, `log.jsonl` (one line per validation), `fit.json` (the run and its phases) and
+    `manifest.tsv` (every hyperparameter, with its section of the paper).
 
     Raises:
         EarwitnessError: features or annotations are missing or do not match the clips; or the run to resume is
@@ -77,13 +78,17 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
         raise EarwitnessError(f"widths: {', '.join(strange)} are not among this run's embeddings")
     for name in unused(shapes, config):
         _log.warning("%s has no effect here: it needs%s spectral cells", name, " only" if name == "mixup" else "")
-    student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, dropout=config.dropout).to(
+    specs = {name: config.features[name] for name in shapes if name in config.features}
+    cache.check_specs(labelled.part.features, specs, "the configuration")
+    student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, config.dropouts).to(
         memory_format=torch.channels_last
     )
     student.reduced_precision = config.reduced_precision
     _standardise(student, labelled.part.features)
-    _expect_priors(student, labelled.target)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    if config.bias_priors:
+        _expect_priors(student, labelled.target)
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimiser]
+    optimiser = make(student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     learner = Learner(student, new_teacher(student), optimiser, np.random.default_rng(config.seed))
     with only_writer(out):
         if _take_up(out, learner, corpus, [*(one.part for one in data.values()), validation], config, begin):
@@ -123,6 +128,9 @@ def _take_up(
         _log.info("%s: already has %d steps; the configuration asks for %d", out, learner.step, config.steps)
         return False
     now.write(out)
+    rows = manifest.rows_of(config, learner.student, learner.optimiser, specs)
+    manifest.write(out, rows)
+    _log.info("%s: every hyperparameter, with its section of the paper:\n%s", out, manifest.table(rows))
     learner.best.save(out)
     checkpoint.trim_log(out, learner.step if resumed else -1)
     if not resumed:
@@ -164,7 +172,8 @@ def _train(
         )
         optimiser.zero_grad()
         cost.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        if config.clip_gradient:
+            torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_gradient)
         optimiser.step()
         cost = cost.detach()
         follow(teacher, student, step, config)
@@ -181,26 +190,39 @@ def _train(
             for name, part in {**parts, "total": cost}.items():
                 board.add_scalar(f"cost/{name}", float(part.detach()), step)
         if step % config.validate_every == 0 or step == config.steps:
-            teacher.reduced_precision = False
-            report = score(posteriors(teacher, validation), validation.truth, default_decoding(classes))
-            teacher.reduced_precision = config.reduced_precision
+            judged = (teacher if config.network == "teacher" else student).eval()
+            judged.reduced_precision = False
+            report = score(posteriors(judged, validation), validation.truth, untuned(classes, config))
+            judged.reduced_precision = config.reduced_precision
             macro = {f"{kind}_f1_macro": report.macro_f1(kind) or 0.0 for kind in KINDS}
             figures = {**macro, **{f"{kind}_f1_micro": report.micro_f1(kind) or 0.0 for kind in KINDS}}
             for name, value in figures.items():
                 board.add_scalar(f"validation/{name}", value, step)
             merit = sum(macro.values()) / 3
-            row = {"step": step, "seconds": round(time.monotonic() - started), "cost": float(cost), **figures}
+            row = {
+                "step": step,
+                "seconds": round(time.monotonic() - started),
+                "learning_rate": learning_rate(step - 1, config),  # of the step just done, as are the costs
+                "cost": float(cost),
+                "costs": {name: float(part.detach()) for name, part in parts.items()},
+                "subset_sha256": report.subset_sha256,
+                **figures,
+            }
             with (out / checkpoint.LOG).open("a") as file:
                 file.write(json.dumps(row) + "\n")
             tqdm.write(f"step {step}: " + ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items()))
             if merit > learner.best.merit or config.keep == "last":
-                weights = {name: value.clone() for name, value in teacher.state_dict().items()}
-                learner.best = Best(merit, {"teacher": weights, "step": step, "validation": figures})
+                networks = {"teacher": _copied(teacher), "student": _copied(student)}
+                learner.best = Best(merit, {**networks, "step": step, "validation": figures})
                 learner.best.save(out)
         if step % config.checkpoint_every == 0 or step == config.steps:
             learner.save(out)
     bar.close()
     board.close()
+
+
+def _copied(network: Crnn) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def _read(corpus: Corpus, features: Path, part: Part, modalities: tuple[str, ...]) -> _Labelled:

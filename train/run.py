@@ -13,6 +13,7 @@ import msgspec
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.provenance import Phase
+from train.config import FitConfig
 from train.data.summary import Summary
 from train.provenance import exported_steps, known_of, pin_of_provenance
 from train.split import Known, Pin, check_split, pin_of
@@ -91,6 +92,11 @@ class Run:
         part = folder / (FILE + ".part")
         part.write_text(json.dumps(raw, indent=1) + "\n")
         part.replace(folder / FILE)
+
+    def settings(self) -> FitConfig:
+        """The settings of its last phase; those that an older version did not have are the defaults."""
+        last = self.phases[-1].settings if self.phases else {}
+        return FitConfig.model_validate({name: last[name] for name in FitConfig.model_fields if name in last})
 
     def check_corpus(self, corpus: Summary) -> bool:
         """Check that a corpus can evaluate the run; returns and raises as `check_split`."""

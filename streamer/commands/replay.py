@@ -124,7 +124,7 @@ def main(args: argparse.Namespace) -> int:
         if folder is not None:
             folder.close()
     if report is not None:
-        _print(f"\n{report.table()}", sys.stderr if args.format == "jsonl" else sys.stdout)
+        _print(f"\n{report.table()}\n{report.subset()}", sys.stderr if args.format == "jsonl" else sys.stdout)
     if ends.signal:
         where = f"; their report is in {args.report}, and --resume replays the others" if folder else ""
         _note(f"interrupted: {len(found.entries)} of {len(clips)} clips are done{where}")

@@ -1,4 +1,4 @@
-"""`earwitness weights`: gets the pretrained networks that models with VGGish or VGG16 need, and checks them."""
+"""`earwitness weights`: gets the pretrained networks that some models need, and checks them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from streamer.errors import UsageError, WeightsError
 from streamer.escapes import printable
 from streamer.features import EXTRACTORS
-from streamer.networks.weights import KNOWN, WeightsFile, WeightsStore, default_weights_folder, known_weights
+from streamer.networks.published import KNOWN
+from streamer.networks.weights import WeightsFile, WeightsStore, default_weights_folder, known_weights
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -23,8 +24,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "weights",
         help="get and check the weights of pretrained networks",
-        description="Gets and checks the pretrained networks that models with VGGish or VGG16 need. The model that is "
-        "shipped needs none.",
+        description="Gets and checks the pretrained networks that models with more than spectral input need. The model "
+        "that is shipped needs none.",
         epilog="example: earwitness weights fetch vggish",
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
@@ -70,11 +71,11 @@ def _list(args: argparse.Namespace) -> int:
     _say(f"weights in {store.folder}")
     for known in KNOWN.values():
         _say(f"{known.name}: {known.what}, {known.licence}")
-        _say(f"  published  {known.url} ({_size(known.about_bytes)}, SHA-256 {known.sha256})")
+        _say(f"  published  {known.url or known.package} ({_size(known.about_bytes)}, SHA-256 {known.sha256})")
         for path in store.here(known.name):
             _say(f"  installed  {path} ({_size(path.stat().st_size)})")
         if not store.here(known.name):
-            _say(f"  missing    get it with: earwitness weights fetch {known.name}")
+            _say(f"  missing    get it with: {known.command}")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from streamer.features import spectral, vgg16, vggish
+from streamer.features import efficientnet_lite0, mn04, spectral, vgg16, vggish
 from streamer.features.base import ExtractorFactory
 from streamer.networks.weights import WeightsStore
 
@@ -13,5 +13,8 @@ EXTRACTORS: dict[str, Callable[[Mapping[str, Any], WeightsStore], ExtractorFacto
     "spectral": spectral.factory,
     "vggish": vggish.factory,
     "vgg16": vgg16.factory,
+    "mn04": mn04.factory,
+    "mn04_scores": mn04.scores_factory,
+    "efficientnet_lite0": efficientnet_lite0.factory,
 }
 """Modality -> the function that makes its factory from a bundle's spec and the weights."""

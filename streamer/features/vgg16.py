@@ -7,164 +7,16 @@ torchvision. The paper takes the "last feedforward layer" of 4096 values (paper 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamer.networks.backends import Network, TorchNetwork
+from streamer.features.pictures import Pictures, PictureSpec
+from streamer.networks.backends import TorchNetwork
 from streamer.networks.vgg16 import SIZE, network_of
 from streamer.networks.weights import WeightsStore
-from streamer.types import CELL, PICTURE_SIDE, SAMPLE_RATE_HZ, Bools, Cells, Chunk, Floats, Picture, Want
-
-BATCH = 8
-"""Cells that are computed together, starting at multiples of it: reading the weights limits the dense layers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vgg16Spec:
-    """The parameters of VGG16 cells, as a bundle stores them."""
-
-    hold_s: float = 1.0  # a cell without a picture has the last one, unless it is older
-    weights_sha256: str | None = None  # None: any weights
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hold_s <= 60:
-            raise ValueError(f"hold_s is {self.hold_s}, must be from 0 to 60")
-
-
-class Vgg16:
-    """Makes VGG16 extractors; holds the network that they share."""
-
-    name = "vgg16"
-    shape: tuple[int, ...] = (SIZE,)
-    want = Want(pictures=True)
-
-    def __init__(self, spec: Vgg16Spec, network: Network) -> None:
-        """`network`: (B, 224, 224, 3) RGB bytes to (B, 4096)."""
-        self._spec = spec
-        self._network = network
-        self.hold = round(spec.hold_s * SAMPLE_RATE_HZ)
-
-    def spec(self) -> Mapping[str, Any]:
-        """See `ExtractorFactory`."""
-        return asdict(self._spec)
-
-    def new(self) -> Vgg16Extractor:
-        """An extractor at the start of an epoch."""
-        return Vgg16Extractor(self)
-
-    def embed(self, pixels: NDArray[np.uint8]) -> Floats:
-        """(B, 224, 224, 3) RGB bytes to (B, 4096)."""
-        (fc7,) = self._network(pixels)
-        return fc7
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """The network's output for a picture."""
-
-    at: int
-    fc7: Floats
-
-
-class Vgg16Extractor:
-    """VGG16 cells of one epoch.
-
-    A cell has the picture within it that is nearest to its centre. Without one it has the last picture before, if that
-    is no older than `hold_s` at the cell's centre; else the cell is not valid. A picture that several cells have is
-    computed once.
-
-    `stride` sheds work and may change at any time; its value when a batch of cells is complete applies to the batch.
-    Only cells at multiples of it are computed, and the others repeat the cell before them. With 0 no cell is computed,
-    and none is valid.
-    """
-
-    def __init__(self, factory: Vgg16) -> None:
-        self.stride = 1
-        self._factory = factory
-        self._next = 0  # the next cell to be returned; a multiple of BATCH until the end
-        self._chosen: list[
-            Picture | None
-        ] = []  # the pictures of the cells from there on; fewer than BATCH between calls
-        self._last: Picture | None = None  # the newest picture
-        self._kept: _Value | None = None  # the value of the last returned cell
-
-    def push(self, item: Chunk | Picture) -> Cells:
-        """Process a picture and return the batches of cells for which no nearer one can come.
-
-        Raises:
-            ValueError: the item is audio, or a picture that is not later than the one before.
-
-        """
-        if not isinstance(item, Picture) or item.pixels.shape != (PICTURE_SIDE, PICTURE_SIDE, 3):
-            raise ValueError(f"vgg16 cells are made from pictures of {PICTURE_SIDE} x {PICTURE_SIDE} RGB pixels")
-        if self._last is not None and item.at <= self._last.at:
-            raise ValueError(f"a picture at {item.at} does not follow one at {self._last.at}")
-        self._choose((item.at + CELL // 2) // CELL, item)  # cells whose centre is not later than this picture
-        self._last = item
-        return self._give(len(self._chosen) - len(self._chosen) % BATCH)
-
-    def flush(self, cells: int) -> Cells:
-        """End the pictures and return all remaining cells below `cells`."""
-        self._choose(cells, None)
-        return self._give(max(min(len(self._chosen), cells - self._next), 0))
-
-    def _choose(self, stop: int, coming: Picture | None) -> None:
-        """Decide which picture the cells below `stop` have, now that `coming` follows the last one."""
-        decided = range(self._next + len(self._chosen), stop)
-        self._chosen.extend(self._nearest(cell, coming) for cell in decided)
-
-    def _nearest(self, cell: int, coming: Picture | None) -> Picture | None:
-        start, middle = cell * CELL, cell * CELL + CELL // 2
-        before = self._last
-        inside = [one for one in (before, coming) if one is not None and start <= one.at < start + CELL]
-        if inside:
-            return min(inside, key=lambda one: abs(one.at - middle))
-        if before is not None and before.at < start and middle - before.at <= self._factory.hold:
-            return before
-        return None
-
-    def _give(self, count: int) -> Cells:
-        """Compute and return `count` of the cells whose pictures are chosen."""
-        start = self._next
-        # Rows that are never written take no memory, however long there were no pictures.
-        values = np.zeros((count, SIZE), np.float32)
-        valid = np.zeros(count, np.bool_)
-        for first in range(0, count, BATCH):
-            batch = slice(first, min(first + BATCH, count))
-            self._compute(start + first, self._chosen[batch], values[batch], valid[batch])
-        del self._chosen[:count]
-        self._next += count
-        return Cells(start, values, valid)
-
-    def _compute(self, start: int, chosen: list[Picture | None], values: Floats, valid: Bools) -> None:
-        """Fill `values` and `valid` of the cells from `start`."""
-        # What each cell has: the index of a picture in `pictures`, or a value that an earlier batch computed.
-        pictures: list[Picture] = []
-        places: list[int | _Value | None] = []
-        place: int | _Value | None = self._kept
-        for cell, picture in enumerate(chosen, start):
-            if self.stride == 0 or (cell % self.stride == 0 and picture is None):
-                place = None
-            elif cell % self.stride == 0 and picture is not None and picture.at != self._place_at(place, pictures):
-                place = len(pictures)
-                pictures.append(picture)
-            places.append(place)
-        fc7 = self._factory.embed(np.stack([one.pixels for one in pictures])) if pictures else values[:0]
-        for row, place in enumerate(places):
-            if place is not None:
-                values[row] = place.fc7 if isinstance(place, _Value) else fc7[place]
-                valid[row] = True
-        self._kept = _Value(pictures[place].at, fc7[place].copy()) if isinstance(place, int) else place
-
-    @staticmethod
-    def _place_at(place: int | _Value | None, pictures: list[Picture]) -> int | None:
-        return pictures[place].at if isinstance(place, int) else place.at if place is not None else None
-
-
-def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vgg16:
+def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Pictures:
     """The VGG16 modality of a bundle's spec, with its network.
 
     Raises:
@@ -172,6 +24,7 @@ def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vgg16:
         WeightsError: the weights are missing, not those of the spec, or not VGG16's.
 
     """
-    wanted = Vgg16Spec(**spec)
+    wanted = PictureSpec(**spec)
     found = weights.find("vgg16", wanted.weights_sha256)
-    return Vgg16(replace(wanted, weights_sha256=found.sha256), TorchNetwork(network_of(found.tensors(), found.path)))
+    network = TorchNetwork(network_of(found.tensors(), found.path))
+    return Pictures("vgg16", SIZE, replace(wanted, weights_sha256=found.sha256), network)

@@ -15,19 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamer.features.patches import PatchExtractor, at_rate, centre
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.vggish import FRAMES, MELS, SIZE, network_of
 from streamer.networks.weights import WeightsStore
-from streamer.types import CELL, SAMPLE_RATE_HZ, WINDOW_CELLS, Cells, Chunk, Floats, Picture, Want
+from streamer.types import CELL, WINDOW_CELLS, Floats, Want
 
 RATE_HZ = 16_000
 WINDOW, HOP, FFT = 400, 160, 512
 """In samples: a frame, the distance between frames, and the FFT (the frame is zero-padded at its end)."""
 PATCH = (FRAMES - 1) * HOP + WINDOW
 """Samples of one embedding: 975 ms."""
-BATCH = 8
-"""Cells that go through the network together, starting at multiples of it. The rounding of a matrix product depends on
-its number of rows: with the same cells in the same batches, every chunking gives the same bits."""
 
 _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
@@ -76,6 +74,8 @@ class Vggish:
     name = "vggish"
     shape: tuple[int, ...] = (SIZE,)
     want = Want(rates_hz=frozenset({RATE_HZ}))
+    rate_hz = RATE_HZ
+    patch = PATCH
 
     def __init__(self, spec: VggishSpec, network: Network) -> None:
         """`network`: (B, 96, 64) log-mel frames to (B, 128), before the last ReLU."""
@@ -88,18 +88,18 @@ class Vggish:
         """See `ExtractorFactory`."""
         return asdict(self._spec)
 
-    def new(self) -> VggishExtractor:
+    def new(self) -> PatchExtractor:
         """An extractor at the start of an epoch."""
-        return VggishExtractor(self)
+        return PatchExtractor(self)
 
     def patch_start(self, cell: int) -> int:
         """Position of the first of the `PATCH` samples of a cell, at 16 kHz; negative at the start."""
         if self._spec.alignment == "centered":
-            return centre(cell) - PATCH // 2
+            return centre(cell, RATE_HZ) - PATCH // 2
         # The paper counts chunks within its 10 s. In a longer stream the count restarts with every window's worth of
         # cells; otherwise the chunks would fall behind without limit.
         window, chunk = divmod(cell, WINDOW_CELLS)
-        return _at_rate(window * WINDOW_CELLS * CELL) + _PAPER_HOP * chunk
+        return at_rate(window * WINDOW_CELLS * CELL, RATE_HZ) + _PAPER_HOP * chunk
 
     def log_mel(self, patches: Tensor) -> Tensor:
         """(B, 15600) samples to (B, 96, 64): natural logarithms of mel magnitudes + 0.01."""
@@ -110,91 +110,6 @@ class Vggish:
         """(8, 15600) samples to (8, 128) embeddings."""
         (embeddings,) = self._network(self.log_mel(torch.from_numpy(patches)).numpy())
         return np.maximum(embeddings, 0) if self._spec.last_relu else embeddings
-
-
-class VggishExtractor:
-    """VGGish cells of one epoch.
-
-    The epoch is zero-padded at both ends. A cell is not valid if its patch touches a hole in the audio, or if its
-    centre lies after the end of the audio.
-    """
-
-    def __init__(self, factory: Vggish) -> None:
-        self._factory = factory
-        self._runs: list[tuple[int, Floats]] = []  # contiguous audio that is still needed: (position, samples)
-        self._end = 0  # position after the last sample
-        self._next = 0  # the next cell to be returned; a multiple of BATCH until the end
-
-    def push(self, item: Chunk | Picture) -> Cells:
-        """Process audio at 16 kHz and return the batches of cells that it completes.
-
-        Raises:
-            ValueError: the item is a picture, has another rate, or overlaps the previous one.
-
-        """
-        if not isinstance(item, Chunk) or item.rate_hz != RATE_HZ:
-            raise ValueError(f"vggish cells are made from audio at {RATE_HZ} Hz")
-        if item.start < self._end:
-            raise ValueError(f"audio from {item.start} overlaps audio up to {self._end}")
-        if len(item.samples):
-            if self._runs and item.start == self._end:
-                start, samples = self._runs.pop()
-                self._runs.append((start, np.concatenate([samples, item.samples])))
-            else:
-                self._runs.append((item.start, item.samples))
-            self._end = item.end
-        stop = self._next
-        while self._factory.patch_start(stop + BATCH - 1) + PATCH <= self._end:
-            stop += BATCH
-        return self._give(stop)
-
-    def flush(self, cells: int) -> Cells:
-        """Pad the end with zeros and return all remaining cells below `cells`; those after the audio are not valid."""
-        return self._give(max(cells, self._next))
-
-    def _give(self, stop: int) -> Cells:
-        start = self._next
-        values = np.zeros((stop - start, SIZE), np.float32)
-        valid = np.zeros(stop - start, np.bool_)
-        for first in range(start, stop, BATCH):
-            # The last batch of an epoch is as large as the others: its cells must have the same bits.
-            patches = np.zeros((BATCH, PATCH), np.float32)
-            count = min(BATCH, stop - first)
-            known = np.array([self._cut(first + row, patches[row]) for row in range(count)])
-            if known.any():
-                done = slice(first - start, first - start + count)
-                valid[done] = known
-                values[done][known] = self._factory.embed(patches)[:count][known]
-        self._next = stop
-        needed = self._factory.patch_start(stop)
-        self._runs = [
-            (begin, samples) if begin >= needed else (needed, samples[needed - begin :].copy())
-            for begin, samples in self._runs
-            if begin + len(samples) > needed
-        ]
-        return Cells(start, values, valid)
-
-    def _cut(self, cell: int, patch: Floats) -> bool:
-        """Fill `patch` with the cell's samples; False if some are missing."""
-        start = self._factory.patch_start(cell)
-        first, last = max(start, 0), min(start + PATCH, self._end)  # the padding outside the epoch stays zero
-        if centre(cell) >= self._end:
-            return False
-        for begin, samples in self._runs:
-            if begin <= first and last <= begin + len(samples):
-                patch[first - start : last - start] = samples[first - begin : last - begin]
-                return True
-        return False
-
-
-def centre(cell: int) -> int:
-    """Position of a cell's centre at 16 kHz, to the nearest sample."""
-    return _at_rate(cell * CELL + CELL // 2)
-
-
-def _at_rate(sample: int) -> int:
-    """A master-clock position at 16 kHz, to the nearest sample; in integers, so that nothing drifts."""
-    return (2 * sample * RATE_HZ + SAMPLE_RATE_HZ) // (2 * SAMPLE_RATE_HZ)
 
 
 def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Vggish:

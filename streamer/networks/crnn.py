@@ -9,17 +9,19 @@ cells come from their extractors, the widths of the dense layers from the bundle
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from streamer.networks.dropout import ByteDropout
 from streamer.networks.inputs import EmbeddingInput, SpectralInput
 from streamer.types import FRAMES_PER_CELL
 
 MELS = 128
 """Mel bins of a spectral cell: seven poolings by two leave one value."""
-_WIDTHS: Mapping[str, tuple[int, int]] = {"vggish": (16, 64), "vgg16": (4, 16)}
+_WIDTHS: Mapping[str, tuple[int, int]] = {"vggish": (16, 64), "vgg16": (4, 16), "efficientnet_lite0": (4, 16)}
 _OTHER_WIDTHS = (16, 64)
 """The widths of a projection, with spectral input and without."""
 _FILTERS = (16, 32, 64, 128, 128, 128, 128)
@@ -33,6 +35,15 @@ class Posteriors(NamedTuple):
     logits: Tensor  # (B, T, classes), before the sigmoid
     cells: Tensor  # (B, T, classes), 0 to 1; zero where no modality is valid
     clip: Tensor  # (B, classes), 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """Shares of values that are dropped in training."""
+
+    convolutions: float  # after the ReLU of each convolution (paper section 2.1)
+    embeddings: float  # after the ReLU of each projected embedding (paper section 3)
+    classifier: float  # before the classifier; the paper has none
 
 
 class Crnn(nn.Module):
@@ -50,9 +61,10 @@ class Crnn(nn.Module):
         shapes: Mapping[str, tuple[int, ...]],
         classes: int,
         widths: Mapping[str, int] | None = None,
-        dropout: float = 0.5,
+        dropout: Dropout | None = None,
     ) -> None:
         """`shapes`: modality -> shape of a cell's values; `widths`: vector -> width of its projection."""
+        dropout = dropout or Dropout(0.0, 0.0, 0.0)
         super().__init__()
         spectral = [name for name, shape in shapes.items() if len(shape) > 1]
         vectors = [name for name, shape in shapes.items() if len(shape) == 1]
@@ -66,11 +78,13 @@ class Crnn(nn.Module):
         self.spectral = next(iter(spectral), None)
         """The modality that passes the convolutions, if there is one."""
         self.spectral_input = SpectralInput(MELS) if spectral else None
-        self.convolutions = _convolutions(dropout) if spectral else None
-        self.embeddings = nn.ModuleDict({name: EmbeddingInput(shapes[name][0], widths[name]) for name in vectors})
+        self.convolutions = _convolutions(dropout.convolutions) if spectral else None
+        self.embeddings = nn.ModuleDict(
+            {name: EmbeddingInput(shapes[name][0], widths[name], dropout.embeddings) for name in vectors}
+        )
         fused = (_FILTERS[-1] if spectral else 0) + sum(widths[name] for name in vectors)
         self.gru = nn.GRU(fused, _GRU_SIZE, num_layers=2, batch_first=True, bidirectional=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout.classifier)
         self.classify = nn.Linear(2 * _GRU_SIZE, classes)
 
     def forward(self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Posteriors:
@@ -115,32 +129,6 @@ class PositionalCrnn(nn.Module):
         features, valid = tensors[: len(names)], tensors[len(names) :]
         out = self.network(dict(zip(names, features, strict=True)), dict(zip(names, valid, strict=True)))
         return out.cells, out.clip
-
-
-class ByteDropout(nn.Module):
-    """Dropout with a probability that is rounded to 1/256, so that one random byte decides about one value.
-
-    `nn.Dropout` draws a float for each value, which took a third of a training step on a CPU.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-        self._dropped = round(probability * 256)  # of the 256 values of a byte
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Drop some of `values`, of any shape, in training, and scale up the others to keep the mean."""
-        if not self.training or self._dropped == 0:
-            return values
-        words = torch.empty(-(-values.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-        kept = (words.view(torch.uint8)[: values.numel()] >= self._dropped).to(values.dtype)
-        # In the memory order of `values`, so that the product is one pass over both.
-        mask = torch.as_strided(kept, values.shape, values.stride()) if _is_dense(values) else kept.view(values.shape)
-        return values * mask.mul_(256 / (256 - self._dropped))
-
-
-def _is_dense(values: Tensor) -> bool:
-    return values.is_contiguous() or values.is_contiguous(memory_format=torch.channels_last)
 
 
 def linear_pooling(cells: Tensor) -> Tensor:

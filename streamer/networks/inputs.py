@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from streamer.networks.dropout import ByteDropout
+
 _LOG_FLOOR = 1e-5
 """Added to the magnitudes of a window that peaks at 1: a range of 100 dB."""
 _PEAK_FLOOR = 0.5
@@ -51,13 +53,14 @@ class EmbeddingInput(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, size: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         self.project = nn.Linear(size, width)
+        self.dropout = ByteDropout(dropout)
 
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
         """See the class."""
-        projected = torch.relu(self.project((vectors - self.mean) / self.std))
-        return projected * valid[:, :, None]
+        projected = self.dropout(torch.relu(self.project((vectors - self.mean) / self.std)))
+        return projected * valid[:, :, None]  # type: ignore[no-any-return]

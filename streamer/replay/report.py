@@ -275,6 +275,8 @@ def _markdown(summary: Summary, report: Report | None, asked: int) -> str:
             "",
             report.table(),
             "",
+            f"{report.subset()}.",
+            "",
             f"The three figures that Boes & Van hamme (2021) give: {report.paper()}.",
         ]
     lines += ["", f"A cell of `{SCORES}` is {CELL / SAMPLE_RATE_HZ * 1000:.2f} ms.", ""]

@@ -81,6 +81,8 @@ class Report:
     classes: tuple[ClassReport, ...]
     clips: int
     strong: bool  # False: the truth has no times, so segment and event scores mean nothing
+    annotated: int = 0  # clips in the truth; 0: an older version did not record it
+    subset_sha256: str = ""  # `Truth.subset_sha256` of the scored clips; "": likewise
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -125,8 +127,10 @@ class Report:
         added.
         """
         means = {"clip": self.clip_f1, "segment": self.segment_f1, "event": self.event_f1}
+        subset = {"annotated": self.annotated, "subset_sha256": self.subset_sha256} if self.subset_sha256 else {}
         return {
             "clips": self.clips,
+            **subset,
             **{f"{kind}_f1": means[kind] for kind in self.kinds},
             **{f"{kind}_f1_micro": self.micro_f1(kind) for kind in self.kinds},
             **{f"{kind}_f1_macro": self.macro_f1(kind) for kind in self.kinds},
@@ -157,6 +161,8 @@ class Report:
             ),
             figures["clips"],
             strong,
+            figures.get("annotated", 0),
+            figures.get("subset_sha256", ""),
         )
 
     def table(self) -> str:
@@ -173,6 +179,10 @@ class Report:
     def _row(self, name: str, clips: int, events: int, f1: Sequence[float | None]) -> list[str]:
         times = [percent(one) for one in f1[1:]] if self.strong else ["", ""]
         return [name, str(clips), str(events) if self.strong else "", percent(f1[0]), *times]
+
+    def subset(self) -> str:
+        """Which of the annotated clips these scores are of, in words."""
+        return f"{self.clips} of {self.annotated} annotated clips; sha256 of this subset: {self.subset_sha256}"
 
     def paper(self) -> str:
         """The three figures that Boes & Van hamme give (section 4.3.2), in words and percent."""
@@ -232,6 +242,8 @@ def evaluate(
         ),
         clips=len(predictions),
         strong=truth.strong,
+        annotated=len(truth.tags),
+        subset_sha256=truth.subset_sha256(predictions),
     )
 
 

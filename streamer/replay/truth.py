@@ -7,6 +7,7 @@ a clip without events) or `filename event_labels` (weak; labels are separated by
 
 from __future__ import annotations
 
+import hashlib
 import math
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,14 +98,51 @@ class Truth:
             for label in sorted(labels - set(classes)):
                 raise TruthError(
                     f"{self.source}: class '{label}' of {name} is not one of the model's: {', '.join(classes)}"
-                    f"{_nearest(label, classes)}"
+                    f"{nearest(label, classes)}"
                 )
+
+    def subset_sha256(self, names: Iterable[str]) -> str:
+        """The hash of these clips' annotations: the same for everybody who has the same clips and annotations."""
+        rows = (
+            strong_rows(name, sorted(self.events[name], key=lambda one: (one.onset_s, one.offset_s, one.label)))
+            if self.strong
+            else weak_row(name, self.tags[name])
+            for name in sorted(names)
+        )
+        return hashlib.sha256("".join(rows).encode(errors="surrogateescape")).hexdigest()
 
 
 def labelled(events: Iterable[Offset]) -> tuple[LabelledEvent, ...]:
     """Events as annotations, sorted by onset."""
     found = (LabelledEvent(seconds(event.onset), seconds(event.offset), event.label) for event in events)
     return tuple(sorted(found, key=lambda event: (event.onset_s, event.label)))
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRow:
+    """One row of a truth file."""
+
+    line: int
+    name: str
+    event: LabelledEvent | None  # of a strong truth; None: a clip without events
+    labels: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RowFault:
+    """A row that can't be read, and why."""
+
+    line: int
+    kind: str  # fields, times, label
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class TruthTable:
+    """A truth file row by row; unlike `read_truth`, it goes on after a row that can't be read."""
+
+    header: tuple[str, ...]
+    rows: tuple[TruthRow | RowFault, ...]
 
 
 def read_truth(path: Path, *, labels: bool = True) -> Truth:
@@ -114,50 +152,68 @@ def read_truth(path: Path, *, labels: bool = True) -> Truth:
         TruthError: it can't be read; the error names the line.
 
     """
+    table = read_table(path)
+    if labels and table.header == UNLABELLED_HEADER:
+        raise TruthError(f"{path}: lists clips, but has no annotations")
+    events: dict[str, list[LabelledEvent]] = {}
+    tags: dict[str, set[str]] = {}
+    for row in table.rows:
+        if isinstance(row, RowFault):
+            raise TruthError(f"{path}, line {row.line}: {row.what}")
+        tags.setdefault(row.name, set()).update(row.labels)
+        if table.header == STRONG_HEADER:
+            events.setdefault(row.name, []).extend([row.event] if row.event else [])
+    return Truth(
+        source=str(path),
+        events={name: tuple(row) for name, row in events.items()},
+        tags={name: frozenset(labels) for name, labels in tags.items()},
+        strong=table.header == STRONG_HEADER,
+    )
+
+
+def read_table(path: Path) -> TruthTable:
+    """Read every row of a truth file, strong, weak or unlabelled.
+
+    Raises:
+        TruthError: it is not a truth file.
+
+    """
     try:
         lines = lines_of(path)
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise TruthError(f"{path}: can't read the truth: {what}") from None
     header = tuple(field.strip() for field in lines[0].split("\t")) if lines else ()
-    if labels and header == UNLABELLED_HEADER:
-        raise TruthError(f"{path}: lists clips, but has no annotations")
     if header not in (STRONG_HEADER, WEAK_HEADER, UNLABELLED_HEADER):
         raise TruthError(
             f"{path}: the first line must be the tab-separated header '{' '.join(STRONG_HEADER)}' "
             f"or '{' '.join(WEAK_HEADER)}', not {lines[0][:80] if lines else ''!r}"
         )
-    events: dict[str, list[LabelledEvent]] = {}
-    tags: dict[str, set[str]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        first, *rest = line.split("\t")
-        fields = [name_in(first), *(field.strip() for field in rest)]
-        fields += [""] * (len(header) - len(fields))
-        where = f"{path}, line {number}"
-        name = fields[0]
-        if not name or len(fields) > len(header):
-            raise TruthError(
-                f"{where}: expected {len(header)} tab-separated fields, a file name first, not {line[:80]!r}"
-            )
-        found = tags.setdefault(name, set())
-        if header == UNLABELLED_HEADER:
-            continue
-        if header == WEAK_HEADER:
-            found.update(label.strip() for label in fields[1].split(",") if label.strip())
-            continue
-        row = events.setdefault(name, [])
-        if any(fields[1:]):
-            event = _event(fields, where)
-            row.append(event)
-            found.add(event.label)
-    return Truth(
-        source=str(path),
-        events={name: tuple(row) for name, row in events.items()},
-        tags={name: frozenset(labels) for name, labels in tags.items()},
-        strong=header == STRONG_HEADER,
+    return TruthTable(
+        header, tuple(_row(number, line, header) for number, line in enumerate(lines[1:], start=2) if line.strip())
     )
+
+
+def _row(number: int, line: str, header: tuple[str, ...]) -> TruthRow | RowFault:
+    first, *rest = line.split("\t")
+    fields = [name_in(first), *(field.strip() for field in rest)]
+    fields += [""] * (len(header) - len(fields))
+    name = fields[0]
+    if not name or len(fields) > len(header):
+        return RowFault(
+            number, "fields", f"expected {len(header)} tab-separated fields, a file name first, not {line[:80]!r}"
+        )
+    if header == UNLABELLED_HEADER:
+        return TruthRow(number, name, None, frozenset())
+    if header == WEAK_HEADER:
+        labels = frozenset(label.strip() for label in fields[1].split(",") if label.strip())
+        return TruthRow(number, name, None, labels)
+    if not any(fields[1:]):
+        return TruthRow(number, name, None, frozenset())
+    event = _event(fields)
+    if isinstance(event, LabelledEvent):
+        return TruthRow(number, name, event, frozenset((event.label,)))
+    return RowFault(number, *event)
 
 
 def lines_of(path: Path) -> list[str]:
@@ -211,18 +267,20 @@ def weak_row(name: str, labels: Iterable[str]) -> str:
     return f"{escaped(name)}\t{','.join(sorted(labels))}\n"
 
 
-def _event(fields: Sequence[str], where: str) -> LabelledEvent:
+def _event(fields: Sequence[str]) -> LabelledEvent | tuple[str, str]:
+    """The event of a row, or the kind of fault and what is wrong."""
     try:
         onset_s, offset_s = float(fields[1]), float(fields[2])
     except ValueError:
-        raise TruthError(f"{where}: onset and offset must be seconds, not {fields[1]!r} and {fields[2]!r}") from None
+        return "times", f"onset and offset must be seconds, not {fields[1]!r} and {fields[2]!r}"
     if not 0 <= onset_s < offset_s < math.inf:
-        raise TruthError(f"{where}: an event must have 0 <= onset < offset, not {fields[1]} and {fields[2]}")
+        return "times", f"an event must have 0 <= onset < offset, not {fields[1]} and {fields[2]}"
     if not fields[3]:
-        raise TruthError(f"{where}: the event has no event_label")
+        return "label", "the event has no event_label"
     return LabelledEvent(onset_s, offset_s, fields[3])
 
 
-def _nearest(label: str, classes: Sequence[str]) -> str:
+def nearest(label: str, classes: Sequence[str]) -> str:
+    """A hint at the class that a misspelt label may mean, or nothing."""
     close = get_close_matches(label, classes, n=1)
     return f"; did you mean {close[0]}?" if close else ""

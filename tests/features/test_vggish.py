@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from streamer.errors import WeightsError
 from streamer.features import EXTRACTORS
-from streamer.features.vggish import BATCH, PATCH, RATE_HZ, Vggish, VggishSpec, centre, mel_filters
+from streamer.features.patches import BATCH, centre
+from streamer.features.vggish import PATCH, RATE_HZ, Vggish, VggishSpec, mel_filters
 from streamer.networks.backends import TorchNetwork
 from streamer.networks.vggish import network_of
 from streamer.networks.weights import WeightsStore
@@ -157,7 +158,7 @@ def test_the_papers_alignment_is_its_chunks_of_ten_seconds() -> None:
     paper = light(VggishSpec(alignment="paper"))
     assert [paper.patch_start(k) for k in range(151)] == [960 * k for k in range(151)]
     assert paper.patch_start(150) + PATCH <= 160_000  # no padding in 10 s
-    off_ms = [(paper.patch_start(k) + PATCH // 2 - centre(k)) / 16 for k in range(10_000)]
+    off_ms = [(paper.patch_start(k) + PATCH // 2 - centre(k, RATE_HZ)) / 16 for k in range(10_000)]
     assert 450 < max(off_ms) < 490  # field of the paper, and bounded in a longer stream
     assert -490 < min(off_ms) < -450
     assert paper.patch_start(151) == round(Fraction(151 * CELL * RATE_HZ, SAMPLE_RATE_HZ))

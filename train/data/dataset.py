@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.errors import EarwitnessError, TruthError
+from streamer.provenance import Source
 from streamer.replay.names import MEDIA_SUFFIXES
 from streamer.replay.truth import Truth, read_truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
 from train.config import Part
-from train.data import cache
-from train.data.summary import Summary, read_summary
+from train.data import cache, dcase
+from train.data.summary import FILE, Summary, read_summary
 
 _log = logging.getLogger(__name__)
 _ANNOTATIONS: Mapping[Part, tuple[str, ...]] = {"unlabeled": ("unlabeled.tsv", "unlabel_in_domain.tsv")}
@@ -40,14 +43,17 @@ class PartData:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A folder written by `earwitness-train corpus`, or one with the same layout."""
+    """A folder written by `earwitness-train corpus` or with the same layout, or the files of DCASE 2018 or DESED."""
 
     folder: Path
     summary: Summary
+    partial: bool = False  # DCASE's files, of which some clips can no longer be had: what is there is used
 
     @classmethod
     def read(cls, folder: Path) -> Corpus:
         """The corpus in `folder`. Raises `EarwitnessError` if there is none, or it is incomplete."""
+        if not (folder / FILE).exists() and dcase.is_root(folder):
+            return cls(folder, dcase.summary_of(folder), partial=True)
         return cls(folder, read_summary(folder))
 
     @property
@@ -62,6 +68,8 @@ class Corpus:
             EarwitnessError: there are none, or one can't be read.
 
         """
+        if self.partial:
+            return {clip: cache.media_sha256(clip) for clip in dcase.media_of(self.folder)}
         folders = sorted(path for path in (self.folder / "audio").glob("*") if path.is_dir())
         clips = [clip for folder in folders for clip in _clips_in(folder)]
         if not clips:
@@ -78,13 +86,17 @@ class Corpus:
             TruthError: the annotations can't be read, have the wrong kind for the part, or have an unknown class.
 
         """
-        folder = self.folder / "audio" / part
-        clips = _clips_in(folder)
+        folder = self.folder if self.partial else self.folder / "audio" / part
+        path, truth = self._truth(part)
+        clips = dcase.media_in(folder) if self.partial else _clips_in(folder)
         if not clips:
             raise EarwitnessError(f"{folder}: has no clips ({', '.join(sorted(MEDIA_SUFFIXES))})")
-        path, truth = self._truth(part)
-        rows = {clip: clip.name for clip in clips} if truth is None else _matched(truth, clips, folder)
+        others = self.partial  # the clips of all parts are in one folder
+        rows = {clip: clip.name for clip in clips} if truth is None else _matched(truth, clips, folder, others=others)
         media = {clip: cache.media_sha256(clip) for clip in rows}
+        if self.partial:
+            media = _readable(media, features, self.folder)
+            rows = {clip: rows[clip] for clip in media}
         stored = cache.read(features, media, modalities)
         data = PartData(
             part, tuple(rows), tuple(rows.values()), truth, stored, _sha256(part, media, path, stored.specs)
@@ -93,7 +105,26 @@ class Corpus:
         _warn_of_late_events(data)
         return data
 
+    def sources(self) -> tuple[Source, ...]:
+        """Where the training clips come from. Raises `EarwitnessError` if that is not recorded."""
+        if self.partial:
+            groups = self.summary.split["train"] if self.summary.split else ()
+            rights = "of the videos' owners; annotations: see the dataset"
+            return (Source("YouTube, DCASE 2018 task 4", rights, "train", len(groups)),)
+        try:
+            with (self.folder / "metadata" / "sources.tsv").open(newline="") as file:
+                rows = [
+                    row for row in csv.DictReader(file, delimiter="\t") if row["part"] in ("train", "weak", "unlabeled")
+                ]
+            recordings = {(row["source"], row["licence"], row["use"], row["group"]) for row in rows}
+        except (OSError, ValueError, KeyError) as error:
+            raise EarwitnessError(f"{self.folder}: is incomplete: {error}") from None
+        counts = Counter((source, licence, use) for source, licence, use, _ in recordings)
+        return tuple(Source(*key, count) for key, count in sorted(counts.items()))
+
     def _truth(self, part: Part) -> tuple[Path | None, Truth | None]:
+        if self.partial:
+            return self._table(part)
         names = _ANNOTATIONS.get(part, (f"{part}.tsv",))
         paths = [self.folder / "metadata" / name for name in names]
         path = next((one for one in paths if one.exists()), None)
@@ -107,6 +138,36 @@ class Corpus:
             raise TruthError(f"{path}: has no onsets and offsets, which the part {part} needs")
         return path, truth
 
+    def _table(self, part: Part) -> tuple[Path, Truth]:
+        table = dcase.table_of(part)
+        if table is None:
+            raise EarwitnessError(
+                f"{self.folder}: DCASE 2018 has no strongly labelled training clips: set `batch` to weak and unlabeled "
+                "clips, as configs/train/paper.yaml does"
+            )
+        path = dcase.path_of(self.folder, table)
+        if path is None:
+            stems = " or ".join(f"metadata/{stem}.tsv" for stem in table.stems)
+            raise TruthError(f"{self.folder}: has no {stems}, which the part {part} needs")
+        truth = read_truth(path, labels=table.labels)
+        truth.check_classes(self.classes)
+        if table.strong and not truth.strong:
+            raise TruthError(f"{path}: has no onsets and offsets, which the part {part} needs")
+        return path, truth
+
+
+def _readable(media: Mapping[Path, str], features: Path, root: Path) -> dict[Path, str]:
+    """The clips without those that `features` could not read, which are counted."""
+    broken = cache.broken(features)
+    left = {clip: sha256 for clip, sha256 in media.items() if sha256 not in broken}
+    if len(left) < len(media):
+        first = next(clip for clip in media if clip not in left)
+        _log.warning(
+            "%d of %d clips can't be read and are left out; the first is %s; `earwitness-train data check %s` says why",
+            len(media) - len(left), len(media), first.name, root,
+        )  # fmt: skip
+    return left
+
 
 def _clips_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
@@ -114,15 +175,15 @@ def _clips_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in MEDIA_SUFFIXES)
 
 
-def _matched(truth: Truth, clips: Sequence[Path], folder: Path) -> dict[Path, str]:
-    """The annotated clips with their names in the truth."""
+def _matched(truth: Truth, clips: Sequence[Path], folder: Path, *, others: bool) -> dict[Path, str]:
+    """The annotated clips with their names in the truth; `others`: clips of other parts are expected there too."""
     rows = truth.names_of([str(clip.absolute()) for clip in clips])
     if not rows:
         raise TruthError(
             f"{truth.source}: annotates none of the {len(clips)} clips in {folder}: its file names look like "
             f"{next(iter(truth.tags), 'none')}, those of the clips like {clips[0].name}"
         )
-    if len(rows) < len(clips):
+    if len(rows) < len(clips) and not others:
         unknown = next(clip for clip in clips if str(clip.absolute()) not in rows)
         _log.warning(
             "%d of %d clips in %s have no row in %s and are left out; the first is %s",

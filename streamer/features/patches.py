@@ -1,0 +1,116 @@
+"""Cells of an audio network that takes a patch of samples around each cell."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Floats, Picture
+
+BATCH = 8
+"""Cells that go through the network together, starting at multiples of it. The rounding of a matrix product depends on
+its number of rows: with the same cells in the same batches, every chunking gives the same bits."""
+
+
+class PatchFactory(Protocol):
+    """What an extractor of patches needs of its factory."""
+
+    name: str
+    shape: tuple[int, ...]
+    rate_hz: int
+    patch: int  # samples of one patch
+
+    def patch_start(self, cell: int) -> int:
+        """Position of the first of a cell's samples at `rate_hz`; negative at the start."""
+
+    def embed(self, patches: Floats) -> Floats:
+        """(8, patch) samples to (8, *shape)."""
+
+
+class PatchExtractor:
+    """Patch cells of one epoch.
+
+    The epoch is zero-padded at both ends. A cell is not valid if its patch touches a hole in the audio, or if its
+    centre lies after the end of the audio.
+    """
+
+    def __init__(self, factory: PatchFactory) -> None:
+        self._factory = factory
+        self._runs: list[tuple[int, Floats]] = []  # contiguous audio that is still needed: (position, samples)
+        self._end = 0  # position after the last sample
+        self._next = 0  # the next cell to be returned; a multiple of BATCH until the end
+
+    def push(self, item: Chunk | Picture) -> Cells:
+        """Process audio at the factory's rate and return the batches of cells that it completes.
+
+        Raises:
+            ValueError: the item is a picture, has another rate, or overlaps the previous one.
+
+        """
+        if not isinstance(item, Chunk) or item.rate_hz != self._factory.rate_hz:
+            raise ValueError(f"{self._factory.name} cells are made from audio at {self._factory.rate_hz} Hz")
+        if item.start < self._end:
+            raise ValueError(f"audio from {item.start} overlaps audio up to {self._end}")
+        if len(item.samples):
+            if self._runs and item.start == self._end:
+                start, samples = self._runs.pop()
+                self._runs.append((start, np.concatenate([samples, item.samples])))
+            else:
+                self._runs.append((item.start, item.samples))
+            self._end = item.end
+        stop = self._next
+        while self._factory.patch_start(stop + BATCH - 1) + self._factory.patch <= self._end:
+            stop += BATCH
+        return self._give(stop)
+
+    def flush(self, cells: int) -> Cells:
+        """Pad the end with zeros and return all remaining cells below `cells`; those after the audio are not valid."""
+        return self._give(max(cells, self._next))
+
+    def _give(self, stop: int) -> Cells:
+        start = self._next
+        values = np.zeros((stop - start, *self._factory.shape), np.float32)
+        valid = np.zeros(stop - start, np.bool_)
+        for first in range(start, stop, BATCH):
+            # The last batch of an epoch is as large as the others: its cells must have the same bits.
+            patches = np.zeros((BATCH, self._factory.patch), np.float32)
+            count = min(BATCH, stop - first)
+            known = np.array([self._cut(first + row, patches[row]) for row in range(count)])
+            if known.any():
+                done = slice(first - start, first - start + count)
+                valid[done] = known
+                values[done][known] = self._factory.embed(patches)[:count][known]
+        self._next = stop
+        needed = self._factory.patch_start(stop)
+        self._runs = [
+            (begin, samples) if begin >= needed else (needed, samples[needed - begin :].copy())
+            for begin, samples in self._runs
+            if begin + len(samples) > needed
+        ]
+        return Cells(start, values, valid)
+
+    def _cut(self, cell: int, patch: Floats) -> bool:
+        """Fill `patch` with the cell's samples; False if some are missing."""
+        start = self._factory.patch_start(cell)
+        first, last = (
+            max(start, 0),
+            min(start + self._factory.patch, self._end),
+        )  # the padding outside the epoch stays zero
+        if centre(cell, self._factory.rate_hz) >= self._end:
+            return False
+        for begin, samples in self._runs:
+            if begin <= first and last <= begin + len(samples):
+                patch[first - start : last - start] = samples[first - begin : last - begin]
+                return True
+        return False
+
+
+def centre(cell: int, rate_hz: int) -> int:
+    """Position of a cell's centre at `rate_hz`, to the nearest sample."""
+    return at_rate(cell * CELL + CELL // 2, rate_hz)
+
+
+def at_rate(sample: int, rate_hz: int) -> int:
+    """A master-clock position at `rate_hz`, to the nearest sample; in integers, so that nothing drifts."""
+    return (2 * sample * rate_hz + SAMPLE_RATE_HZ) // (2 * SAMPLE_RATE_HZ)
