@@ -31,7 +31,7 @@ class ZmqSink:
     def __init__(self, endpoint: str, queue_messages: int = 10_000, access: Access | None = None) -> None:
         """Bind to `endpoint`, `tcp://HOST:PORT` or `ipc://PATH`; with port 0 the system chooses one.
 
-        `access` decides who may subscribe; without it everybody may, on this machine.
+        `access` decides who may subscribe; without it every local program may.
 
         Raises:
             SinkError: the endpoint is malformed, in use or can't be bound, or reaches beyond this machine without keys.
@@ -60,10 +60,12 @@ class ZmqSink:
             SinkError: the socket is broken, or new subscribers can't connect.
 
         """
-        self._answer(0.0)  # new subscribers receive the earlier state before this message
-        self._snapshot.push(message)
-        self._send(message)
-        self._door.keep()
+        try:
+            self._door.keep()  # first, so that a revoked subscriber does not receive this message
+        finally:  # subscribers that are already connected receive it even if new ones can't connect
+            self._answer(0.0)  # new subscribers receive the earlier state before this message
+            self._snapshot.push(message)
+            self._send(message)
 
     def poll(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` seconds for new subscriptions and send them the state. Raises `SinkError`."""
