@@ -108,7 +108,7 @@ def http_guard(config: DaemonConfig) -> HttpGuard:
 
 
 def access_of(config: DaemonConfig) -> Access:
-    """Who may come in at the config's sockets. Raises `KeysError` if its keys can't be used."""
+    """Access control of the config's sockets. Raises `KeysError` if its keys can't be used."""
     keys = config.publish.keys
     return Access(KeyFolder(keys.expanduser()) if keys is not None else None)
 

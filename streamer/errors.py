@@ -60,7 +60,7 @@ class KeysError(EarwitnessError):
 
 
 class RefusedError(EarwitnessError):
-    """A daemon does not let this subscriber in."""
+    """A daemon refused this subscriber."""
 
 
 class StoreError(EarwitnessError):

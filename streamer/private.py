@@ -1,4 +1,4 @@
-"""Files that must be nobody else's: keys and tokens. A loose one is refused, with the command that mends it."""
+"""Reads keys and tokens. A file with unsafe permissions is refused; the error names the command that fixes them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _LONGEST_FILE = 65_536
 
 
 def read_text(path: Path, *, secret: bool = True) -> str:
-    """What is in a small file.
+    """The content of a small file.
 
     Raises:
-        KeysError: it can't be read, or is `secret` and others can get at it.
+        KeysError: it can't be read, or is `secret` and accessible to other users.
 
     """
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise KeysError(f"{path} is no file")
+                raise KeysError(f"{path} is not a regular file")
             if secret:
                 _check_secret(path, status)
             return file.read(_LONGEST_FILE).decode(errors="replace")
@@ -32,7 +32,7 @@ def read_text(path: Path, *, secret: bool = True) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `KeysError` if somebody else may write to it: who can add a file to a list can let himself in."""
+    """Raise `KeysError` if another user can write to it: whoever can add a file to the allow-list has access."""
     try:
         status = folder.stat()
         read_only = os.statvfs(folder).f_flag & os.ST_RDONLY  # as Kubernetes mounts secrets, with mode 1777
@@ -41,13 +41,13 @@ def check_folder(folder: Path) -> None:
     if not read_only and status.st_uid not in (0, os.geteuid()):
         raise KeysError(f"{folder} belongs to another user: `sudo chown {os.geteuid()} {quote(str(folder))}`")
     if not read_only and stat.S_IMODE(status.st_mode) & 0o022:
-        raise KeysError(f"{folder} can be written to by other users: `chmod 700 {quote(str(folder))}`")
+        raise KeysError(f"{folder} is writable by other users: `chmod 700 {quote(str(folder))}`")
 
 
 def _check_secret(path: Path, status: os.stat_result) -> None:
-    """A secret is its owner's alone; one that root mounted (Kubernetes, Docker) may also be for a group to read."""
+    """Only its owner may read a secret; one mounted by root (Kubernetes, Docker) may also be readable by its group."""
     if status.st_uid not in (0, os.geteuid()):
         raise KeysError(f"{path} belongs to another user: `sudo chown {os.geteuid()} {quote(str(path))}`")
     mounted = status.st_uid == 0 and os.geteuid() != 0
     if stat.S_IMODE(status.st_mode) & (0o037 if mounted else 0o077):
-        raise KeysError(f"{path} is a secret that other users can get at: `chmod 600 {quote(str(path))}`")
+        raise KeysError(f"{path} is secret, but accessible to other users: `chmod 600 {quote(str(path))}`")

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _HEARTBEAT = "heartbeat/"
 _REFUSED_AGAIN_S = 5.0
-"""How long after a refusal it is tried again; a key may be put on the list again."""
+"""How long after a refusal a connection is retried: the key may have been allowed in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Subscriber:
         for `lost_after_s` seconds (at least twice its heartbeat interval), or no publisher is heard at the start,
         `on_lost` is called once; without `on_lost`, `HeartbeatLostError` is raised. Receiving can continue after it.
         At most `queue_messages` are queued here and some more in the daemon; messages beyond that are missed.
-        `key` is the file that `earwitness keys new` made, or what is in it; a daemon on another machine wants one.
+        `key` is a key file from `earwitness keys new`, or its loaded content; a daemon on another machine requires one.
 
         Args:
             endpoints: where daemons publish.
@@ -106,7 +106,7 @@ class Subscriber:
         Raises:
             WireError: the received data is not a message, or has a newer schema.
             HeartbeatLostError: a publisher has fallen silent, and `on_lost` is not set.
-            RefusedError: a daemon does not let us in. Receiving can continue: it is tried again every few seconds.
+            RefusedError: a daemon refused the connection. You can receive on: it is retried every few seconds.
 
         """
         deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s

@@ -1,4 +1,4 @@
-"""`earwitness keys`: who may subscribe from other machines."""
+"""`earwitness keys`: manages the keys of subscribers."""
 
 from __future__ import annotations
 
@@ -15,41 +15,47 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "keys",
-        help="who may subscribe: make, list and revoke keys",
-        description="Make, list and revoke the keys of subscribers. A running daemon notices at once.",
+        help="create, list and revoke the keys of subscribers",
+        description="Create, list and revoke subscribers' keys. A running daemon applies changes at once.",
         epilog="example: earwitness keys new kitchen",
     )
     commands = parser.add_subparsers(metavar="new|list|revoke", required=True)
     new = commands.add_parser(
         "new",
-        help="let a subscriber in, and write its key file",
-        description="Let a subscriber in, and write the key file that it needs. The first time, the daemon's own key "
-        "is made too.",
+        help="allow a subscriber, and write its key file",
+        description="Allow a subscriber, and write the key file that it needs. The first call creates the daemon's key "
+        "pair too.",
         epilog="example: earwitness keys new kitchen --to /media/stick/kitchen.key",
     )
-    new.add_argument("name", metavar="NAME", help="what to call the subscriber: letters, digits, '_', '.' and '-'")
+    new.add_argument("name", metavar="NAME", help="a name for the subscriber: letters, digits, '_', '.' and '-'")
     made = new.add_mutually_exclusive_group()
-    made.add_argument("--to", type=Path, metavar="FILE", help="where its key file goes (default: NAME.key here)")
-    made.add_argument("--public", metavar="KEY", help="it has a pair of keys of its own, with this public key (Z85)")
+    made.add_argument(
+        "--to", type=Path, metavar="FILE", help="the key file to write (default: NAME.key in this folder)"
+    )
+    made.add_argument(
+        "--public", metavar="KEY", help="the subscriber's public key (Z85), if it has a key pair of its own"
+    )
     new.set_defaults(main=_new)
     show = commands.add_parser(
         "list",
-        help="print who may subscribe",
-        description="Print the daemon's public key, then who may subscribe and who may not any more.",
+        help="list allowed and revoked subscribers",
+        description="Print the public keys of the daemon, and of allowed and revoked subscribers.",
         epilog="example: earwitness keys list",
     )
     show.set_defaults(main=_list)
     revoke = commands.add_parser(
         "revoke",
-        help="let a subscriber in no more",
-        description="Let a subscriber in no more. A running daemon cuts its connections off.",
+        help="revoke a subscriber's key",
+        description="Revoke a subscriber's key. A running daemon closes its connections at once.",
         epilog="example: earwitness keys revoke kitchen",
     )
-    revoke.add_argument("name", metavar="NAME", help="the subscriber, as `earwitness keys list` calls it")
+    revoke.add_argument("name", metavar="NAME", help="the subscriber's name in `earwitness keys list`")
     revoke.set_defaults(main=_revoke)
     default = default_key_folder(os.environ)
     for one in (new, show, revoke):
-        one.add_argument("--keys", type=Path, metavar="FOLDER", default=default, help=f"default: {default}")
+        one.add_argument(
+            "--keys", type=Path, metavar="FOLDER", default=default, help=f"the key folder (default: {default})"
+        )
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -57,22 +63,22 @@ def _new(args: argparse.Namespace) -> int:
     to: Path = args.to or Path(f"{args.name}.key")
     made = folder.new(args.name, to, args.public)
     if made:
-        _say(f"made the daemon's own key; start it with --keys {args.keys.absolute()} (publish.keys in a config)")
+        _print(f"created the daemon's key pair; run it with --keys {args.keys.absolute()} (publish.keys in a config)")
     if args.public is not None:
-        _say(f"{args.name} may subscribe; the daemon's public key, which it needs: {folder.server().public}")
+        _print(f"{args.name} is allowed; it also needs the daemon's public key: {folder.server().public}")
         return 0
-    _say(f"{args.name} may subscribe with the key in {to}: move it there, for whoever has it can read all messages")
-    _say(f"there: earwitness listen --key {to.name} tcp://HOST:5557")
+    _print(f"{args.name} is allowed; move {to} to its machine: anyone who has this file can read all messages")
+    _print(f"on that machine: earwitness listen --key {to.name} tcp://HOST:5557")
     return 0
 
 
 def _list(args: argparse.Namespace) -> int:
     folder = KeyFolder(args.keys)
-    _say(f"{folder.server().public}  the daemon, at {args.keys}")
+    _print(f"{folder.server().public}  the daemon ({args.keys})")
     found = folder.allow_list()
-    for state, keys in (("may subscribe", found.allowed), ("revoked", found.revoked)):
+    for state, keys in (("allowed", found.allowed), ("revoked", found.revoked)):
         for key, name in sorted(keys.items(), key=lambda item: item[1]):
-            _say(f"{key}  {name}: {state}")
+            _print(f"{key}  {name}: {state}")
     if found.faults:
         raise KeysError("; ".join(found.faults))
     return 0
@@ -80,9 +86,9 @@ def _list(args: argparse.Namespace) -> int:
 
 def _revoke(args: argparse.Namespace) -> int:
     KeyFolder(args.keys).revoke(args.name)
-    _say(f"{args.name} may subscribe no more")
+    _print(f"revoked {args.name}")
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")

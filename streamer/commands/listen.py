@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="S",
         help="end after S seconds, with an error if fewer than --count messages arrived",
     )
-    parser.add_argument("--key", metavar="FILE", help="the key file that `earwitness keys new` made at the daemon")
+    parser.add_argument("--key", metavar="FILE", help="key file, from `earwitness keys new` on the daemon's machine")
     parser.add_argument(
         "--since",
         type=number_from_0,

@@ -75,12 +75,12 @@ class StreamConfig(_Section):
     )
     verify: bool = Field(
         default=True,
-        description="Verify the server's certificate (RTSPS, HTTPS, RTMPS); false trusts anybody who answers.",
+        description="Verify the server's certificate (RTSPS, HTTPS, RTMPS); false accepts any certificate.",
     )
     ca_file: Path | None = Field(
         default=None,
-        description="Certificates (PEM) of those who may have signed it, or the server's own; null: those that this "
-        "machine trusts.",
+        description="File of trusted CA certificates, or of the server's own (PEM); null: the CAs that this machine "
+        "trusts.",
     )
     open_timeout_s: Positive = Field(default=10.0, description="Longest time to open the source, in seconds.")
     read_timeout_s: Positive = Field(
@@ -128,8 +128,8 @@ class PublishConfig(_Section):
     )
     keys: Path | None = Field(
         default=None,
-        description="Folder of keys (`earwitness keys new NAME`): only subscribers whose key is in it may connect, and "
-        "all is encrypted; null: anybody may connect, which is refused beyond this machine.",
+        description="Key folder (`earwitness keys new NAME`): only subscribers with a key in it can connect, and all "
+        "messages are encrypted; null: no keys, which is allowed on this machine only.",
     )
     jsonl: Annotated[str | None, OrOff] = Field(
         default=None,
@@ -231,11 +231,11 @@ class LogConfig(_Section):
 
 
 class HttpConfig(_Section):
-    """Who may read /metrics, /healthz and /readyz."""
+    """Access to /metrics, /healthz and /readyz."""
 
     token: Path | None = Field(
         default=None,
-        description="File with the token that each request must bring (`Authorization: Bearer TOKEN`); required if "
+        description="File with a token that every request must contain (`Authorization: Bearer TOKEN`); required if "
         "`metrics` reaches beyond this machine.",
     )
     cert: Path | None = Field(default=None, description="TLS certificate (PEM), for https instead of http.")
@@ -268,7 +268,7 @@ class DaemonConfig(_Section):
         default_factory=StoreConfig,
         description="Keeps every onset, offset and status, so that a subscriber that was away misses nothing.",
     )
-    http: HttpConfig = Field(default_factory=HttpConfig, description="Who may read /metrics, /healthz and /readyz.")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="Access to /metrics, /healthz and /readyz.")
     windows: WindowsConfig = Field(
         default_factory=WindowsConfig, description="How often the model runs, in cells of 66.24 ms."
     )

@@ -151,7 +151,7 @@ def _name_or_tls(address: Address) -> SourceError:
         except (OSError, UnicodeError):
             return SourceError("unreachable", f"{name}: the host name {address.host} can't be resolved: check it")
     if address.scheme in TLS_PORTS:
-        text = f"{name}: no TLS connection: check that this port speaks TLS, and the certificate if you verify it"
+        text = f"{name}: the TLS handshake failed: check that this port uses TLS, and the certificate if you verify it"
         return SourceError("tls", text)
     return SourceError("unreachable", f"{name}: the connection failed: check host, port and network")
 

@@ -31,7 +31,7 @@ from streamer.media.trust import tls_options, tls_problem
 log = logging.getLogger(__name__)
 
 _UNVERIFIED_FORMATS = {"hls", "dash"}
-"""FFmpeg hands the options of TLS not on to what a playlist names (libavformat/hls.c, save_avio_options)."""
+"""FFmpeg does not apply TLS options to the segments of a playlist (libavformat/hls.c, save_avio_options)."""
 _ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
 # How much media FFmpeg may analyse while it opens a source, in microseconds. RTSP describes its tracks in the SDP; RTMP
 # and MPEG-TS must be probed, which takes this long if there is no video.
@@ -49,8 +49,8 @@ class MediaOptions:
     hole_limit_s: float = 2.0  # a longer hole ends the epoch
     audio_track: int | str | None = None  # a number from 1, or a language; None: FFmpeg's choice
     channel: Channel = "mix"
-    verify: bool = True  # the certificate of a server that is reached by TLS
-    ca_file: Path | None = None  # who may have signed it; None: whom this machine trusts
+    verify: bool = True  # the server's TLS certificate
+    ca_file: Path | None = None  # trusted CA certificates; None: this machine's
     format: str | None = None  # FFmpeg's name, needed for devices: "alsa" or "v4l2"; None: guess
     # Further FFmpeg options; they override ours. Their values may be secrets, as in `headers` and `cookies`.
     ffmpeg: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -131,7 +131,9 @@ def _open(address: Address, options: MediaOptions, interrupt: Interrupt) -> Open
         raise failure
     opened = OpenContainer(container, carrier, is_live(container, carrier), time.monotonic() - started, pipe)
     if address.scheme == "https" and options.verify and container.format.name in _UNVERIFIED_FORMATS:
-        log.warning("%s: FFmpeg verifies the playlist's certificate, and none of the pieces that it names", address)
+        log.warning(
+            "%s: FFmpeg verifies the certificate of the playlist's server, but not of its segments' servers", address
+        )
     if container.format.name == "tty" and options.format != "tty":
         # FFmpeg takes .txt files for videos of terminal art.
         opened.close()

@@ -1,4 +1,4 @@
-"""Those who are connected to the HTTP port: how many, for how long, and with which right."""
+"""The connections to the HTTP port: limits their number and duration, and authenticates requests."""
 
 from __future__ import annotations
 
@@ -16,92 +16,92 @@ from streamer.errors import KeysError
 from streamer.private import read_text
 from streamer.sinks.refusals import Refusals
 
-_MOST = 32
-"""Connections at a time, each of which has a thread. Prometheus, a probe and a person with a browser need three."""
-_ASK_S = 10.0
-"""How long a client may take from when it has connected until it has said what it wants."""
-_SHORTEST_TOKEN = 16
+_MAX_CONNECTIONS = 32
+"""Simultaneous connections, each with a thread. Prometheus, a health probe and a browser need three."""
+_REQUEST_S = 10.0
+"""How long after connecting a client may take to send its request."""
+_MIN_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
 class HttpGuard:
-    """What a request must bring, and how the connection is protected."""
+    """The token that requests must contain, and the TLS settings."""
 
     token: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = field(default=None, compare=False)
     certificate: bytes = b""
-    """What `tls` was made of, by which a new one is told from the old."""
+    """The content of `tls`'s certificate file; comparing it detects a renewed certificate."""
 
     @classmethod
     def load(cls, token: Path | None, cert: Path | None, key: Path | None) -> HttpGuard:
-        """Read the files. Raises `KeysError` if one can't be used, or others can read what is secret."""
+        """Read the files. Raises `KeysError` if one is invalid, or a secret one is accessible to other users."""
         word = None
         if token is not None:
             word = read_text(token).strip()
-            if len(word) < _SHORTEST_TOKEN or not word.isascii() or not word.isprintable():
+            if len(word) < _MIN_TOKEN or not word.isascii() or not word.isprintable():
                 how = f"`openssl rand -hex 32 > {token}`"
-                raise KeysError(f"{token}: a token is one line of at least {_SHORTEST_TOKEN} ASCII characters: {how}")
+                raise KeysError(f"{token}: a token must be one line of at least {_MIN_TOKEN} ASCII characters: {how}")
         if cert is None or key is None:
             if cert is not key:
-                raise KeysError("http.cert and http.key belong together: give both, or none")
+                raise KeysError("http.cert and http.key belong together: set both or neither")
             return cls(word)
         read_text(key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(cert, key, password="")  # without one, OpenSSL would ask for it on the terminal
+            context.load_cert_chain(cert, key, password="")  # without one, OpenSSL prompts for it on the terminal
         except (OSError, ValueError) as error:
             why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-            raise KeysError(f"{cert} and {key} are no certificate with its key (PEM): {why}") from None
+            raise KeysError(f"{cert} and {key} are not a certificate and its private key (PEM): {why}") from None
         return cls(word, context, cert.read_bytes())
 
 
 @dataclass(slots=True)
-class _Guest:
+class _Client:
     connection: socket.socket
     timer: threading.Timer
-    settled: bool = False  # it has asked for something, or was counted as refused
+    settled: bool = False  # it has sent its request, or was counted as refused
 
 
 class Crowd:
     """The connections of one HTTP port. Thread-safe.
 
-    Whoever trickles a request, or opens connections and says nothing, holds a thread until his time is up, or until
-    somebody newer needs the place.
+    A client that sends its request byte by byte, or nothing at all, occupies a thread until it times out, or until a
+    newer connection takes its place.
     """
 
     def __init__(self, guard: HttpGuard, refusals: Refusals, address: str, refused: Callable[[str], None]) -> None:
-        """`refused` hears the reason of each refusal."""
+        """`refused` is called with the reason of each refusal."""
         self._guard = guard
         self._refusals = refusals
         self._url = f"http{'' if guard.tls is None else 's'}://{address}"
         self._refused = refused
         self._lock = threading.Lock()
-        self._guests: dict[Any, _Guest] = {}  # by their addresses; the oldest first
+        self._clients: dict[Any, _Client] = {}  # by address; the oldest first
 
-    def enter(self, connection: socket.socket, peer: Any) -> None:
-        """A connection was made, by `peer` (address, port, ...); if there are too many, the oldest is cut."""
-        timer = threading.Timer(_ASK_S, self._cut, (peer, "timeout"))
+    def add(self, connection: socket.socket, peer: Any) -> None:
+        """Add a new connection from `peer` (address, port, ...); if there are too many, the oldest is closed."""
+        timer = threading.Timer(_REQUEST_S, self._close, (peer, "timeout"))
         timer.daemon = True
         with self._lock:
-            oldest = next(iter(self._guests)) if len(self._guests) >= _MOST else None
-            self._guests[peer] = _Guest(connection, timer)
+            oldest = next(iter(self._clients)) if len(self._clients) >= _MAX_CONNECTIONS else None
+            self._clients[peer] = _Client(connection, timer)
         timer.start()
         if oldest is not None:
-            self._cut(oldest, "crowded")
-            self.leave(oldest)
+            self._close(oldest, "crowded")
+            self.remove(oldest)
 
     def secured(self, connection: socket.socket, peer: Any) -> socket.socket | None:
-        """The connection with TLS, where that is wanted; None if the client can't. Waits for its handshake."""
+        """Add TLS to the connection, if configured. Waits for the handshake; None if it fails."""
         if self._guard.tls is None:
             return connection
-        connection.settimeout(_ASK_S)
+        connection.settimeout(_REQUEST_S)
         secured = None
         try:
             secured = self._guard.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             with self._lock:
-                if peer in self._guests:
-                    self._guests[peer].connection = secured
+                if peer in self._clients:
+                    self._clients[peer].connection = secured
             secured.do_handshake()
         except (OSError, ValueError):
             self.refuse(peer, "no_tls")
@@ -110,8 +110,8 @@ class Crowd:
             return None
         return secured
 
-    def may(self, peer: Any, authorization: str | None) -> bool:
-        """Whether a whole request that came with this header is answered; counted if not."""
+    def authorized(self, peer: Any, authorization: str | None) -> bool:
+        """Whether a complete request with this header may be answered; counts it as refused if not."""
         self._settle(peer)
         if self._guard.token is None:
             return True
@@ -122,33 +122,35 @@ class Crowd:
         return False
 
     def refuse(self, peer: Any, reason: str) -> None:
-        """The client can't be answered; that is counted, but for one that was cut or has been counted."""
+        """Count the client as refused, unless it has already been answered or counted."""
         if self._settle(peer):
             self._count(reason, peer)
 
-    def leave(self, peer: Any) -> None:
-        """The connection is closed, or about to be."""
+    def remove(self, peer: Any) -> None:
+        """Remove a connection that is closed, or about to be."""
         self.refuse(peer, "closed")
         with self._lock:
-            self._guests.pop(peer, None)
+            self._clients.pop(peer, None)
 
     def _settle(self, peer: Any) -> bool:
-        """The client needs no watching any more; gives whether it did until now."""
+        """Cancel the client's time limit; returns whether it was still running."""
         with self._lock:
-            guest = self._guests.get(peer)
-            if guest is None or guest.settled:
+            client = self._clients.get(peer)
+            if client is None or client.settled:
                 return False
-            guest.settled = True
-        guest.timer.cancel()
+            client.settled = True
+        client.timer.cancel()
         return True
 
-    def _cut(self, peer: Any, reason: str) -> None:
+    def _close(self, peer: Any, reason: str) -> None:
         self.refuse(peer, reason)
         with self._lock:
-            guest = self._guests.get(peer)
-        if guest is not None:
-            with suppress(OSError):  # gone by itself
-                socket.socket.shutdown(guest.connection, socket.SHUT_RDWR)  # without TLS's farewell, which may wait
+            client = self._clients.get(peer)
+        if client is not None:
+            with suppress(OSError):  # already closed
+                socket.socket.shutdown(
+                    client.connection, socket.SHUT_RDWR
+                )  # without TLS's closing handshake, which may block
 
     def _count(self, reason: str, peer: Any) -> None:
         with self._lock:

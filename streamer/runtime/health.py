@@ -48,14 +48,14 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def check_address(address: str, guard: HttpGuard) -> None:
-    """Raises `UsageError` if a `HealthServer` could not be had at `address`."""
+    """Raises `UsageError` if a `HealthServer` can't listen at `address`."""
     crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, lambda reason: None)
     for server in _bound(address, guard, BaseHTTPRequestHandler, crowd):
         server.server_close()
 
 
 class HealthServer:
-    """Answers on HTTP in threads of its own, from the moment it is made until `close`."""
+    """Answers HTTP requests in threads of its own, from its creation until `close`."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class HealthServer:
         guard: HttpGuard | None = None,
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """`healthy` and `ready` are asked on each request. `refused` hears the reason of each request that is refused.
+        """`healthy` and `ready` are called on each request; `refused` with the reason of each refused one.
 
         Raises:
-            UsageError: the address is not one, is in use, or reaches beyond this machine without a token.
+            UsageError: the address is malformed, in use, or reaches beyond this machine without a token.
 
         """
         guard = guard or HttpGuard()
@@ -96,31 +96,31 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        # Without HTTPServer's look-up of the host's name, which may wait for DNS.
+        # Without HTTPServer's lookup of the host name, which may wait for DNS.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._crowd.enter(request, client_address)
+        self._crowd.add(request, client_address)
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._crowd.leave(client_address)
+            self._crowd.remove(client_address)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the request's own thread: a client that is slow at its TLS handshake holds up no other.
+        # In the request's own thread, so that a slow TLS handshake does not delay other clients.
         secured = self._crowd.secured(request, client_address)
         if secured is not None:
             with secured:
                 super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("%s went away in the middle of a request", client_address)
+        log.debug("%s disconnected during a request", client_address)
 
 
 class _Server6(_Server):
@@ -130,20 +130,20 @@ class _Server6(_Server):
 def _bound(
     address: str, guard: HttpGuard, handler: type[BaseHTTPRequestHandler], crowd: Crowd
 ) -> list[ThreadingHTTPServer]:
-    """A server at each of the addresses that the host's name stands for on this machine."""
+    """A server for each of the local addresses that the host resolves to."""
     host, port = split_address(address)
     local = loopback_addresses(host)
     if not local and guard.token is None:
         raise UsageError(
-            f"metrics address {address} reaches beyond this machine, where a token is needed: make one with "
-            "`(umask 77; openssl rand -hex 32 > metrics.token)` and name the file in the config (http.token), or use "
+            f"metrics address {address} reaches beyond this machine, which requires a token: create one with "
+            "`(umask 77; openssl rand -hex 32 > metrics.token)` and set http.token in the config to the file, or use "
             f"127.0.0.1:{port}"
         )
     servers: list[ThreadingHTTPServer] = []
     try:
         for one in local or [host]:
             servers.append((_Server6 if ":" in one else _Server)((one, port), handler, crowd))
-            port = servers[0].server_address[1]  # if the system chose it
+            port = servers[0].server_address[1]  # the system may have chosen it
     except OSError as error:
         for server in servers:
             server.server_close()
@@ -157,14 +157,16 @@ def _handler(
     registry: CollectorRegistry, healthy: Callable[[], Answer], ready: Callable[[], Answer], crowd: Crowd
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = _TIMEOUT_S  # a silent client must not hold a thread for ever
+        timeout = _TIMEOUT_S  # a silent client must not occupy a thread forever
         protocol_version = "HTTP/1.1"
         server_version = "earwitness"
         sys_version = ""
 
         def do_GET(self) -> None:
-            if not crowd.may(self.client_address, self.headers.get("Authorization")):
-                self._answer(401, "application/json", b'{"error": "a token is needed: Authorization: Bearer TOKEN"}\n')
+            if not crowd.authorized(self.client_address, self.headers.get("Authorization")):
+                self._answer(
+                    401, "application/json", b'{"error": "a token is required: Authorization: Bearer TOKEN"}\n'
+                )
                 return
             path = self.path.partition("?")[0]
             if path == "/metrics":

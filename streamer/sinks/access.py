@@ -1,7 +1,7 @@
-"""Who may come in: CURVE keys for the daemon's sockets, an answer to each handshake, and a count of those who failed.
+"""Access control of the daemon's sockets: CURVE keys, authentication of each handshake, and counts of refusals.
 
-ZeroMQ asks for each handshake over ZAP (RFC 27) whether the key may come in. The one thread here answers, and follows
-what becomes of every connection. If it dies nobody can come in any more, so `check` hands on what it died of.
+For each handshake ZeroMQ asks over ZAP (RFC 27) whether the key is allowed. The thread in here answers, and monitors
+all connections. If it dies no subscriber can connect, so `check` raises the error that it died of.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ log = logging.getLogger(__name__)
 
 _ZAP = "inproc://zeromq.zap.01"
 _HANDSHAKE_S = 5.0
-"""A connection that has not said who it is by then is closed. A handshake takes two round trips."""
+"""A connection that has not completed its handshake by then is closed. A handshake takes two round trips."""
 _LINGER_S = 2.0
-"""How long a socket that is closed waits for peers to take what is queued for them."""
-_LOOK_S = 0.25
-"""How often it is looked whether the allow-list has changed."""
-_HANGS_S = 30.0
+"""How long a closed socket may still send what is queued for its peers."""
+_CHECK_S = 0.25
+"""How often the allow-list is checked for changes."""
+_HANG_S = 30.0
 _LONGEST_DOMAIN = 255
 _EVENTS_A_TURN = 100
 
 
 class Access:
-    """Makes the sockets at which a daemon listens, and decides who may come in there.
+    """Creates the daemon's listening sockets, and authenticates the peers that connect to them.
 
-    Without keys everybody may: for loopback alone. With keys a peer must have one of the allow-list, which is followed
-    while the daemon runs. Sockets are made and closed by other threads than the one in here.
+    Without keys every peer is accepted: only for loopback. With keys a peer's key must be on the allow-list, which is
+    reread when it changes. Sockets are opened and closed by other threads than the one in here.
     """
 
     def __init__(self, keys: KeyFolder | None = None) -> None:
-        """Raises `KeysError` if the daemon's key or the allow-list can't be read."""
+        """Raises `KeysError` if the daemon's key pair or the allow-list can't be read."""
         self.keys = keys
         self.refusals = Refusals(time.monotonic)
         self.revocations = 0
-        """Grows when keys have been revoked. Whoever is connected was let in before: his connection must be cut."""
+        """Counts changes that revoked keys: ZeroMQ checks keys only at the handshake, so connections must be closed."""
         self._server = keys.server() if keys is not None else None
         self._state = keys.state() if keys is not None else None
         self._list = keys.allow_list() if keys is not None else AllowList({}, {})
-        self._trouble = ""  # what was last logged of the allow-list
-        self._say_of_list()
+        self._problem = ""  # the last logged problem of the allow-list
+        self._log_list()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None  # while there are sockets
         self._lock = threading.Lock()
         self._sockets = 0
@@ -63,26 +63,26 @@ class Access:
         self._wake: socket.socket | None = None
         self._failure: BaseException | None = None
         self._beat_s = time.monotonic()
-        self._hang_told_s = float("-inf")
+        self._hang_logged_s = float("-inf")
         self._thread: threading.Thread | None = None
 
     def open(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
-        """A socket of that kind that lets in whom it may, to be bound; `endpoint` is what the log calls it."""
+        """Create a socket of this kind (`zmq.XPUB`, ...) for the caller to bind; the log calls it `endpoint`."""
         with self._lock:
             context = self._context or self._begin()
             self._sockets += 1
         made = context.socket(kind)
         made.set(zmq.HANDSHAKE_IVL, round(_HANDSHAKE_S * 1000))
-        made.set(zmq.LINGER, round(_LINGER_S * 1000))  # ZeroMQ's own default is for ever
+        made.set(zmq.LINGER, round(_LINGER_S * 1000))  # ZeroMQ's default is forever
         if self._server is not None:
             made.set(zmq.CURVE_SERVER, 1)
             made.set(zmq.CURVE_PUBLICKEY, self._server.public.encode())
             made.set(zmq.CURVE_SECRETKEY, self._server.secret.encode())
-            made.set(zmq.ZAP_DOMAIN, endpoint.encode()[:_LONGEST_DOMAIN])  # is handed back to us at each handshake
-            made.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # else ZeroMQ lets all in when nobody answers
+            made.set(zmq.ZAP_DOMAIN, endpoint.encode()[:_LONGEST_DOMAIN])  # ZAP requests contain it
+            made.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it ZeroMQ accepts every peer when there is no ZAP handler
         with self._lock:
             self._new.append(Watched(made.get_monitor_socket(EVENTS), endpoint, self._server is not None))
-        self._rouse()
+        self._wake_up()
         return made
 
     def _begin(self) -> zmq.Context[zmq.Socket[bytes]]:
@@ -98,7 +98,7 @@ class Access:
         return context
 
     def close(self, one: zmq.Socket[bytes]) -> None:
-        """Close a socket that was opened here. With the last one all ends; what is queued goes out first."""
+        """Close a socket that was opened here. With the last one the thread ends; queued messages are sent first."""
         if one.closed:
             return
         one.disable_monitor()
@@ -108,7 +108,7 @@ class Access:
             if self._sockets:
                 return
         self._stop.set()
-        self._rouse()
+        self._wake_up()
         if self._thread is not None:
             self._thread.join()
         if self._context is not None:
@@ -118,30 +118,32 @@ class Access:
                 end.close()
 
     def reload(self) -> None:
-        """Read the allow-list anew, soon; it is followed without this too."""
+        """Reread the allow-list immediately. Changes are noticed without this, too."""
         self._reload.set()
-        self._rouse()
+        self._wake_up()
 
-    def _rouse(self) -> None:
+    def _wake_up(self) -> None:
         if self._wake is not None:
-            with suppress(OSError):  # full, and about to wake as it is; or closed
+            with suppress(OSError):  # the buffer is full, so that it will wake up anyway; or closed
                 self._wake.send(b"x")
 
     def check(self) -> None:
-        """Raise what the thread died of, if it did: nobody can come in any more. Say it if it hangs."""
+        """Raise the error that the thread died of, if it did. Logs an error while it hangs."""
         if self._failure is not None:
             raise self._failure
         now_s = time.monotonic()
-        if now_s - self._beat_s > _HANGS_S and now_s - self._hang_told_s > _HANGS_S:
-            self._hang_told_s = now_s
-            log.error("nobody new can connect: the folder of keys has not answered for %.0f s", now_s - self._beat_s)
+        if now_s - self._beat_s > _HANG_S and now_s - self._hang_logged_s > _HANG_S:
+            self._hang_logged_s = now_s
+            log.error(
+                "new subscribers can't connect: the key folder has not responded for %.0f s", now_s - self._beat_s
+            )
 
     def _run(self, zap: zmq.Socket[bytes], woken: socket.socket) -> None:
         poller = zmq.Poller()
         poller.register(zap, zmq.POLLIN)
         poller.register(woken, zmq.POLLIN)
         watched: dict[object, Watched] = {}
-        looked_s = time.monotonic()
+        checked_s = time.monotonic()
         try:
             while not self._stop.is_set():
                 self._beat_s = now_s = time.monotonic()
@@ -150,15 +152,15 @@ class Access:
                         one = self._new.pop()
                         watched[one.monitor] = one
                         poller.register(one.monitor, zmq.POLLIN)
-                if self.keys is not None and (now_s - looked_s >= _LOOK_S or self._reload.is_set()):
-                    looked_s = now_s
-                    self._look(self.keys)
+                if self.keys is not None and (now_s - checked_s >= _CHECK_S or self._reload.is_set()):
+                    checked_s = now_s
+                    self._update(self.keys)
                 self.refusals.poll()
-                for ready, _ in poller.poll(round(_LOOK_S * 1000)):
+                for ready, _ in poller.poll(round(_CHECK_S * 1000)):
                     if ready is zap:
                         self._answer(zap)
                     elif ready in watched:
-                        self._follow(watched[ready])
+                        self._monitor(watched[ready])
                     else:
                         woken.recv(4096)
             with self._lock:
@@ -168,8 +170,8 @@ class Access:
         except BaseException as error:
             self._failure = error
 
-    def _look(self, keys: KeyFolder) -> None:
-        """Follow the allow-list."""
+    def _update(self, keys: KeyFolder) -> None:
+        """Reread the allow-list if it has changed."""
         state, forced = keys.state(), self._reload.is_set()
         self._reload.clear()
         if state == self._state and not forced:
@@ -178,33 +180,33 @@ class Access:
         try:
             found = keys.allow_list()
         except KeysError as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                log.error("%s; who had a key keeps it", error)
+            if str(error) != self._problem:
+                self._problem = str(error)
+                log.error("%s; the previous allow-list stays in force", error)
             return
         before, self._list = self._list, found
-        gone = {name for key, name in before.allowed.items() if key not in found.allowed}
-        come = {name for key, name in found.allowed.items() if key not in before.allowed}
-        if gone:
+        removed = {name for key, name in before.allowed.items() if key not in found.allowed}
+        added = {name for key, name in found.allowed.items() if key not in before.allowed}
+        if removed:
             self.revocations += 1
-            log.warning("keys: %s may not come in any more; all connections are made anew", ", ".join(sorted(gone)))
-        if come:
-            log.info("keys: %s may come in now", ", ".join(sorted(come)))
-        self._say_of_list()
+            log.warning("keys: revoked %s; closing all connections, subscribers reconnect", ", ".join(sorted(removed)))
+        if added:
+            log.info("keys: allowed %s", ", ".join(sorted(added)))
+        self._log_list()
 
-    def _say_of_list(self) -> None:
+    def _log_list(self) -> None:
         if self.keys is None:
             return
         empty = (
-            "" if self._list.allowed else f"no subscriber has a key yet: `earwitness keys new NAME` ({self.keys.path})"
+            "" if self._list.allowed else f"no subscriber is allowed yet: `earwitness keys new NAME` ({self.keys.path})"
         )
-        trouble = "; ".join([*self._list.faults, *([empty] if empty else [])])
-        if trouble and trouble != self._trouble:
-            log.warning("keys: %s", trouble)
-        self._trouble = trouble
+        problem = "; ".join([*self._list.faults, *([empty] if empty else [])])
+        if problem and problem != self._problem:
+            log.warning("keys: %s", problem)
+        self._problem = problem
 
     def _answer(self, zap: zmq.Socket[bytes]) -> None:
-        """Answer the handshakes that wait, as ZAP 1.0 wants it (RFC 27)."""
+        """Answer the pending handshakes (ZAP 1.0, RFC 27)."""
         for _ in range(_EVENTS_A_TURN):
             try:
                 sender, _, version, number, domain, peer, _, mechanism, *credentials = zap.recv_multipart(zmq.DONTWAIT)
@@ -216,11 +218,11 @@ class Access:
                 known = self._list.revoked.get(key, "")
                 reason = "revoked_key" if known else "unknown_key"
                 self.refusals.push(reason, domain.decode(), peer.decode().removeprefix(MAPPED), known)
-            verdict = (b"200", b"", name.encode()) if name is not None else (b"400", b"not on the list", b"")
-            zap.send_multipart([sender, b"", version, number, *verdict, b""])
+            status = (b"200", b"", name.encode()) if name is not None else (b"400", b"not on the allow-list", b"")
+            zap.send_multipart([sender, b"", version, number, *status, b""])
 
-    def _follow(self, watched: Watched) -> None:
-        """Take in what has become of the connections to one socket."""
+    def _monitor(self, watched: Watched) -> None:
+        """Process the events of one socket's monitor."""
         for _ in range(_EVENTS_A_TURN):
             try:
                 event, value = struct.unpack("=HI", watched.monitor.recv_multipart(zmq.DONTWAIT)[0])

@@ -1,4 +1,4 @@
-"""A socket that listens: at all addresses of its endpoint, and open to those alone who may come in."""
+"""A listening socket: bound to all addresses of its endpoint, and open to allowed subscribers only."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 _TRIES = 5
 """Attempts to find a port that is free on all addresses of a name."""
 _FREED_S = 1.0
-"""How long a port may take to be free again once it is let go."""
+"""How long it may take until a port that was closed is free again."""
 _TCP = re.compile(r"tcp://(?P<host>[^/\s]+):(?P<port>\d+|\*)")
 
 
 class Door:
-    """Owns the socket. Its thread calls `keep`, often: that cuts the connections of those whose keys were revoked."""
+    """Owns the socket. Its thread calls `keep` often, which closes the connections of revoked subscribers."""
 
     def __init__(self, endpoint: str, kind: int, access: Access, options: Sequence[tuple[int, int]] = ()) -> None:
         """Listen at `endpoint`, `tcp://HOST:PORT` or `ipc://PATH`; with port 0 the system chooses one.
 
-        `options` are set before anybody can connect.
+        `options` are set before the socket is bound.
 
         Raises:
             SinkError: the endpoint is malformed, in use or can't be bound, or reaches beyond this machine without
@@ -56,13 +56,13 @@ class Door:
         self.endpoint: str = self._bound[0]
         """Where peers connect, with the port that the system chose."""
         path = self.endpoint.removeprefix("ipc://") if self.endpoint.startswith("ipc://") else "@"
-        self._path = None if path.startswith("@") else path  # None: no file that could be removed
-        self._file = self._there()
+        self._path = None if path.startswith("@") else path  # None: there is no file
+        self._file = self._file_id()
         self._revocations = access.revocations
-        self._closed: list[str] = []  # where it should listen and does not
+        self._closed: list[str] = []  # endpoints to bind again
 
     def keep(self) -> None:
-        """Look after the socket: cut off who may not be here any more, and listen where that has stopped.
+        """Maintain the socket: close the connections of revoked subscribers, and restore listening where it stopped.
 
         Raises:
             SinkError: new subscribers can't connect: an ipc endpoint's file is gone, or the port was taken.
@@ -74,13 +74,13 @@ class Door:
             self._cut()
         if self._closed:
             self._listen_again()
-        if self._path is not None and self._there() != self._file:
+        if self._path is not None and self._file_id() != self._file:
             self.reopen()
 
     def reopen(self) -> None:
         """Read the allow-list again, and recreate an ipc endpoint's file if it was removed. Raises `SinkError`."""
         self.access.reload()
-        if self._path is None or self._there() == self._file:
+        if self._path is None or self._file_id() == self._file:
             return
         try:
             _check_path(self.endpoint, self._path)
@@ -88,17 +88,17 @@ class Door:
         except (SinkError, zmq.ZMQError) as error:
             why = _why_not(self.endpoint, error) if isinstance(error, zmq.ZMQError) else str(error)
             raise SinkError(f"new subscribers can't connect: the endpoint's file was removed; {why}") from None
-        self._file = self._there()
+        self._file = self._file_id()
         log.warning("%s: the endpoint's file was removed; recreated it", self.endpoint)
 
     def close(self) -> None:
-        """Stop listening. What is queued goes out for as long as the socket's LINGER says."""
+        """Stop listening. Queued messages are sent within the socket's LINGER period."""
         self.access.close(self.socket)
 
     def _cut(self) -> None:
-        """End all connections. ZeroMQ can't end a single one; whoever still may come in is back in a moment."""
+        """Close all connections, because ZeroMQ can't close a single one; allowed subscribers reconnect at once."""
         linger = self.socket.get(zmq.LINGER)
-        self.socket.set(zmq.LINGER, 0)  # nothing more goes to who is cut off
+        self.socket.set(zmq.LINGER, 0)  # discards what is queued for the revoked subscriber
         for one in self._bound:
             self.socket.unbind(one)
         self.socket.set(zmq.LINGER, linger)
@@ -115,11 +115,11 @@ class Door:
             except zmq.ZMQError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= until_s:
                     raise SinkError(f"new subscribers can't connect: {_why_not(one, error)}") from None
-                time.sleep(0.002)  # ZeroMQ's own thread has not closed it yet
-        self._file = self._there()
+                time.sleep(0.002)  # ZeroMQ's I/O thread has not closed it yet
+        self._file = self._file_id()
 
     def _bind(self, addresses: Sequence[str]) -> None:
-        """Bind to all of `addresses`, which differ only in their host, at one port."""
+        """Bind to all of `addresses`, which differ only in their host, on the same port."""
         for last in (False,) * _TRIES + (True,):
             self._bound = []
             try:
@@ -138,7 +138,7 @@ class Door:
                     self.socket.unbind(one)
         raise AssertionError
 
-    def _there(self) -> tuple[int, int] | None:
+    def _file_id(self) -> tuple[int, int] | None:
         """Device and inode of the file at an ipc endpoint's path; None if there is none."""
         try:
             found = os.stat(self._path) if self._path is not None else None
@@ -160,15 +160,15 @@ def _addresses(endpoint: str, access: Access) -> list[str]:
     if not addresses:
         if access.keys is None:
             raise SinkError(
-                f"{endpoint}: subscribers on other machines need keys: `earwitness keys new NAME` makes one; then "
-                "start with `--keys FOLDER`, the folder that it names (publish.keys in a config)"
+                f"{endpoint}: subscribers on other machines need keys: `earwitness keys new NAME` creates one; "
+                "then start with `--keys FOLDER`, the folder that it prints (publish.keys in a config)"
             )
         addresses = _network_addresses(endpoint, host)
     return [f"tcp://[{one}]:{port}" if ":" in one else f"tcp://{one}:{port}" for one in addresses]
 
 
 def _network_addresses(endpoint: str, host: str) -> list[str]:
-    """What of `host` ZeroMQ can bind: an address, `*` or an interface as it is, a name as its addresses."""
+    """`host` in forms that ZeroMQ can bind: an address, `*` or an interface unchanged, a name as its addresses."""
     bare = host.removeprefix("[").removesuffix("]")
     if bare in ("*", *(name for _, name in socket.if_nameindex())):
         return [bare]

@@ -118,14 +118,14 @@ def _refused(machine: Machine, port: int) -> dict[str, float]:
     return {line.split('"')[1]: float(line.rpartition(" ")[2]) for line in lines}
 
 
-def _told(listener: Listener, reason: str) -> None:
+def _assert_refused(listener: Listener, reason: str) -> None:
     assert listener.wait(30) == 1
     assert not listener.lines
     assert reason in listener.errors()
 
 
 @needs_namespaces
-def test_who_has_a_key_hears_on_another_machine_and_nobody_else(tmp_path: Path, bundle: Path) -> None:
+def test_only_allowed_keys_receive_messages_on_another_machine(tmp_path: Path, bundle: Path) -> None:
     for name in ("good", "revoked"):
         _keys(tmp_path, "new", name, "--to", str(tmp_path / f"{name}.key"))
     subprocess.run(
@@ -140,7 +140,7 @@ def test_who_has_a_key_hears_on_another_machine_and_nobody_else(tmp_path: Path, 
     log = tmp_path / "daemon.log"
 
     with two_machines() as (here, there):
-        # Without keys it does not even start, and says what to do.
+        # Without keys the daemon does not start, and its error says what to do.
         with daemon(here, tmp_path, bundle, *arguments) as process:
             assert process.wait(60) == 1
             assert "earwitness keys new NAME" in log.read_text()
@@ -159,19 +159,19 @@ def test_who_has_a_key_hears_on_another_machine_and_nobody_else(tmp_path: Path, 
                 assert revoked.wait(30) == 1
                 assert "was revoked" in revoked.errors()
                 with listening(*listen("wrong")) as wrong, listening(*listen()) as none:
-                    _told(wrong, "is not the daemon of this key")
-                    _told(none, "wants a key")
+                    _assert_refused(wrong, "this key is for another daemon")
+                    _assert_refused(none, "requires a key")
                 with listening(*listen("revoked")) as again:
-                    _told(again, "was revoked")
+                    _assert_refused(again, "was revoked")
                 there.run(sys.executable, "-c", PLAIN_TCP, HERE, str(port))
                 before = len(good.lines)
                 _until(lambda: len(good.lines) > before, log)
             counts = _refused(here, metrics)
             assert counts["revoked_key"] >= 2
             assert counts["wrong_server_key"] >= 3
-            assert counts["timeout"] == 1  # plain TCP that says nothing
+            assert counts["timeout"] == 1  # plain TCP that sends nothing
             assert counts["no_key"] + counts["closed"] >= 1
-        said = log.read_text()
-        assert f"refused {THERE} (revoked): its key was revoked" in said
-        assert f"refused {THERE}: it did not say who it is in time" in said
-        assert "Traceback" not in said
+        logged = log.read_text()
+        assert f"refused {THERE} (revoked): its key was revoked" in logged
+        assert f"refused {THERE}: it did not complete the handshake in time" in logged
+        assert "Traceback" not in logged

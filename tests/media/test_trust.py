@@ -1,4 +1,4 @@
-"""RTSPS, HTTPS, RTMPS: only a server whose certificate can be verified is believed; else one line says why not."""
+"""RTSPS, HTTPS, RTMPS: only servers with a valid certificate are accepted; otherwise a one-line error says why."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opens(url: str, **options: object) -> str:
-    """The line that says why the source can't be opened; "" if it can."""
+    """The error with which the source fails to open; "" if it opens."""
     failure = None
     try:
         open_container(Address.parse(url), MediaOptions(**options), Interrupt()).close()  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def serving_https(folder: Path, pem: Path) -> Iterator[str]:
 
     class Server(http.server.ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            pass  # who does not trust us
+            pass  # clients that do not trust our certificate
 
     server = Server(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -80,40 +80,40 @@ def test_rtsps_is_verified(folder: Path) -> None:
     pem = folder / "server.pem"
     with RtspServer(folder / "clip.mkv", tls=pem) as server:
         line = opens(server.url("user", "secret"))
-        assert "signed by itself" in line
+        assert "self-signed" in line
         assert f"openssl s_client -connect 127.0.0.1:{server.port}" in line
         assert "secret" not in line
         assert opens(server.url(), ca_file=pem) == ""
         assert opens(server.url(), verify=False) == ""
         assert opens(server.url(), ffmpeg={"tls_verify": "0"}) == ""  # as configured before there was `verify`
         elsewhere = server.url().replace("127.0.0.1", "localhost")
-        assert "is for another name than localhost" in opens(elsewhere, ca_file=pem)
+        assert "is not valid for localhost" in opens(elsewhere, ca_file=pem)
         assert opens(elsewhere, ca_file=pem, ffmpeg={"verifyhost": "127.0.0.1"}) == ""
 
 
 @needs_rtsp
-def test_what_does_not_speak_tls(folder: Path) -> None:
+def test_a_port_without_tls(folder: Path) -> None:
     with RtspServer(folder / "clip.mkv") as server:
-        assert "check that this port speaks TLS" in opens(server.url().replace("rtsp:", "rtsps:"))
+        assert "check that this port uses TLS" in opens(server.url().replace("rtsp:", "rtsps:"))
 
 
 def test_https_is_verified(https: str, folder: Path) -> None:
     url = f"{https}/clip.mkv"
-    assert "signed by itself" in opens(url)
+    assert "self-signed" in opens(url)
     assert opens(url, ca_file=folder / "server.pem") == ""
     assert opens(url, verify=False) == ""
-    assert "is for another name" in opens(url.replace("127.0.0.1", "localhost"), ca_file=folder / "server.pem")
+    assert "is not valid for localhost" in opens(url.replace("127.0.0.1", "localhost"), ca_file=folder / "server.pem")
 
 
 def test_rtmps_is_verified(https: str, folder: Path) -> None:
-    """Any TLS server does: RTMP begins only behind its handshake, and finds that this is none."""
+    """With an HTTPS server: the certificate is verified before RTMP begins, which then fails."""
     url = https.replace("https", "rtmps") + "/live/x"
-    assert "signed by itself" in opens(url)
+    assert "self-signed" in opens(url)
     assert "certificate is" not in opens(url, ca_file=folder / "server.pem")
 
 
-def test_an_authority_of_ones_own(tmp_path: Path, folder: Path) -> None:
-    """A certificate that an authority has signed, one that another one has, and one that has expired."""
+def test_a_private_ca(tmp_path: Path, folder: Path) -> None:
+    """A certificate signed by the trusted CA, one signed by another CA, and an expired one."""
     for name in ("ours", "theirs"):
         _openssl(
             tmp_path, f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
@@ -132,7 +132,7 @@ def test_an_authority_of_ones_own(tmp_path: Path, folder: Path) -> None:
     with serving_https(folder, tmp_path / "camera.pem") as url:
         assert opens(f"{url}/clip.mkv", ca_file=tmp_path / "ours.pem") == ""
         for other in (None, tmp_path / "theirs.pem"):
-            assert "is signed by nobody who is trusted" in opens(f"{url}/clip.mkv", ca_file=other)
+            assert "issuer is not trusted" in opens(f"{url}/clip.mkv", ca_file=other)
     if (tmp_path / "old.pem").exists():
         with serving_https(folder, tmp_path / "old.pem") as url:
             assert "has expired" in opens(f"{url}/clip.mkv", ca_file=tmp_path / "ours.pem")
@@ -142,13 +142,15 @@ def _openssl(folder: Path, arguments: str) -> None:
     subprocess.run(["openssl", *arguments.split()], check=True, capture_output=True, cwd=folder, timeout=60)
 
 
-def test_files_of_authorities_that_can_not_be_used(https: str, folder: Path) -> None:
+def test_invalid_ca_files(https: str, folder: Path) -> None:
     for wrong in (folder / "none.pem", folder, folder / "clip.mkv"):
-        assert f"its ca_file {wrong} can't be read as certificates" in opens(f"{https}/clip.mkv", ca_file=wrong)
+        assert f"its ca_file {wrong} can't be read, or holds no PEM certificates" in opens(
+            f"{https}/clip.mkv", ca_file=wrong
+        )
 
 
 @needs_ffmpeg
-def test_of_hls_the_playlist_alone_is_verified_and_that_is_said(
+def test_of_hls_only_the_playlist_is_verified_and_this_is_logged(
     https: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     command = [
@@ -164,14 +166,14 @@ def test_of_hls_the_playlist_alone_is_verified_and_that_is_said(
         str(folder / "a.m3u8"),
     ]
     subprocess.run(command, check=True, timeout=60)
-    assert "signed by itself" in opens(f"{https}/a.m3u8")
+    assert "self-signed" in opens(f"{https}/a.m3u8")
     assert not caplog.messages
     with caplog.at_level(logging.WARNING):
         assert opens(f"{https}/a.m3u8", ca_file=folder / "server.pem") == ""
-    assert "none of the pieces that it names" in caplog.text
+    assert "not of its segments' servers" in caplog.text
 
 
-def test_what_this_machine_trusts() -> None:
+def test_this_machines_ca_certificates() -> None:
     options = tls_options(Address.parse("https://example.org/a.mkv"), verify=True, ca_file=None)
     assert options["tls_verify"] == "1"
     assert options.get("ca_file") == (str(system_ca_file()) if system_ca_file() else None)
@@ -180,8 +182,8 @@ def test_what_this_machine_trusts() -> None:
     assert tls_options(Address.parse("http://a/x"), verify=True, ca_file=None)["tls_verify"] == "1"  # it may redirect
 
 
-def test_asking_why_does_not_hang() -> None:
-    """A port that takes connections and says nothing."""
+def test_finding_the_tls_error_does_not_hang() -> None:
+    """With a port that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began_s = time.monotonic()
         with pytest.raises(SourceError):

@@ -1,4 +1,4 @@
-"""Who may read /metrics, and clients that mean no good: garbage, crowds, and those who trickle."""
+"""The token of /metrics, and malicious clients: garbage, many connections, and slow requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 @contextmanager
 def serving(guard: HttpGuard | None = None, address: str = "127.0.0.1:0") -> Iterator[tuple[int, Counter[str]]]:
-    """The port, and what was refused."""
+    """The port, and the refused requests by reason."""
     refused: Counter[str] = Counter()
     well = Answer(True, {"ok": True})
     registry = Metrics("0", "m", [], []).registry
@@ -59,7 +59,7 @@ def until(done: object, seconds: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nothing"])
-def test_with_a_token_each_request_must_bring_it(tmp_path: Path, path: str) -> None:
+def test_every_request_must_contain_the_token(tmp_path: Path, path: str) -> None:
     with serving(HttpGuard.load(token_file(tmp_path), None, None)) as (port, refused):
         url = f"http://127.0.0.1:{port}{path}"
         right = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -72,7 +72,7 @@ def test_with_a_token_each_request_must_bring_it(tmp_path: Path, path: str) -> N
         assert refused == {"wrong_token": 5, "no_token": 1}
 
 
-def test_beyond_this_machine_a_token_is_needed(tmp_path: Path) -> None:
+def test_beyond_this_machine_a_token_is_required(tmp_path: Path) -> None:
     with (
         pytest.raises(UsageError, match=r"openssl rand -hex 32 > metrics.token.*http.token.*127.0.0.1:9999"),
         serving(address="0.0.0.0:9999"),
@@ -82,7 +82,7 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path: Path) -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 401
 
 
-def test_files_that_can_not_be_used(tmp_path: Path) -> None:
+def test_invalid_files(tmp_path: Path) -> None:
     path = token_file(tmp_path)
     path.chmod(0o644)
     with pytest.raises(KeysError, match="chmod 600"):
@@ -100,7 +100,7 @@ def test_files_that_can_not_be_used(tmp_path: Path) -> None:
         HttpGuard.load(None, pem, tmp_path / "key.pem")
     (tmp_path / "bad.pem").write_text("nothing")
     (tmp_path / "bad.pem").chmod(0o600)
-    with pytest.raises(KeysError, match="no certificate with its key"):
+    with pytest.raises(KeysError, match="are not a certificate and its private key"):
         HttpGuard.load(None, pem, tmp_path / "bad.pem")
     assert TOKEN not in repr(HttpGuard.load(token_file(tmp_path), None, None))
 
@@ -118,12 +118,12 @@ def test_tls(tmp_path: Path) -> None:
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://127.0.0.1:{port}/metrics")
         until(lambda: refused == {"no_token": 1, "no_tls": 2})
-        with socket.create_connection(("127.0.0.1", port)):  # silent in the middle of its handshake
+        with socket.create_connection(("127.0.0.1", port)):  # silent during its handshake
             assert httpx.get(f"https://127.0.0.1:{port}/healthz", verify=trust, headers=head).status_code == 200
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_earwitness_health_has_token_and_certificate_from_the_config(
+def test_earwitness_health_takes_token_and_certificate_from_the_config(
     tmp_path: Path, tls: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pem = make_certificate(tmp_path)
@@ -166,9 +166,9 @@ def test_a_port_scan_and_garbage_change_nothing_but_a_counter() -> None:
         assert process.memory_info().rss - memory < 50_000_000
 
 
-def test_a_crowd_that_trickles_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow loris: many connections, a byte now and then. They get neither all threads, nor one of them for long."""
-    monkeypatch.setattr("streamer.runtime.crowd._ASK_S", 2.0)
+def test_many_slow_clients_block_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow loris: many connections that send a byte now and then never occupy all threads, nor any for long."""
+    monkeypatch.setattr("streamer.runtime.crowd._REQUEST_S", 2.0)
     threads = threading.active_count()
     with serving() as (port, refused):
         crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]

@@ -44,7 +44,7 @@ def server(metrics: Metrics) -> Iterator[HealthServer]:
     made.close()
 
 
-def test_metrics_hold_what_was_counted(server: HealthServer) -> None:
+def test_metrics_contain_what_was_counted(server: HealthServer) -> None:
     answer = httpx.get(f"http://127.0.0.1:{server.port}/metrics")
     assert answer.status_code == 200
     lines = answer.text.splitlines()

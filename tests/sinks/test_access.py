@@ -1,4 +1,4 @@
-"""Who may come in, with real subscribers in other processes: keys, none, wrong ones, revoked ones, and garbage."""
+"""Access control, with real subscribers in other processes: valid, wrong, revoked and missing keys, and garbage."""
 
 from __future__ import annotations
 
@@ -70,20 +70,20 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
 
 @contextmanager
 def following(guarded: Guarded) -> Iterator[Listener]:
-    """A subscriber with a key, that hears."""
+    """A subscriber with a valid key, which receives messages."""
     with listening(*guarded.listener(guarded.file("one"))) as listener:
         guarded.until(lambda: len(listener.lines) >= 2)
         yield listener
 
 
-def test_with_a_key_it_hears(guarded: Guarded) -> None:
+def test_a_subscriber_with_a_key_receives_messages(guarded: Guarded) -> None:
     with following(guarded) as listener:
         assert json.loads(listener.lines[0])["type"] == "onset"
     assert not any(guarded.sink.refused.values())
 
 
 @needs_node
-def test_node_with_a_key_hears(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_with_a_key_receives_messages(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARWITNESS_KEY", guarded.file("one"))
     with listening(*NODE, guarded.sink.endpoint, "3") as listener:
         guarded.until(lambda: len(listener.lines) >= 3)
@@ -91,8 +91,8 @@ def test_node_with_a_key_hears(guarded: Guarded, monkeypatch: pytest.MonkeyPatch
         assert listener.wait() == 0
 
 
-def test_who_is_not_let_in_is_told_counted_and_logged(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
-    """A wrong key, a revoked one, another daemon's, none: nothing of a message gets out, and the subscriber ends."""
+def test_refusals_are_reported_counted_and_logged(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    """With an unknown, revoked, missing or another daemon's key a subscriber gets an error and no message."""
     KeyFolder(guarded.folder / "elsewhere").new("two", guarded.folder / "elsewhere.key")
     stranger = ClientKey.load(guarded.folder / "elsewhere.key")
     ours = ClientKey.load(guarded.file("one"))
@@ -102,23 +102,23 @@ def test_who_is_not_let_in_is_told_counted_and_logged(guarded: Guarded, caplog: 
     unknown.chmod(0o600)
     guarded.file("three")
     guarded.keys.revoke("three")
-    refused = "refuses this key: it is not on its list, or was revoked"
+    refused = "refused this key: it is not on its allow-list, or was revoked"
     cases = {
         "unknown_key": ((str(unknown),), refused),
         "revoked_key": ((str(guarded.folder / "three.key"),), refused),
-        "wrong_server_key": ((str(guarded.folder / "elsewhere.key"),), "is not the daemon of this key"),
-        "no_key": ((), "wants a key: --key FILE"),
+        "wrong_server_key": ((str(guarded.folder / "elsewhere.key"),), "this key is for another daemon"),
+        "no_key": ((), "requires a key: --key FILE"),
     }
     with caplog.at_level(logging.INFO), following(guarded) as good:
-        for reason, (key, told) in cases.items():
+        for reason, (key, expected) in cases.items():
             with listening(*guarded.listener(*key)) as listener:
                 guarded.until(lambda listener=listener: listener.process.poll() is not None)
                 assert listener.wait() == 1
-                said = listener.errors()
-                assert told in said, reason
-                assert said.count("\n") == 1
+                errors = listener.errors()
+                assert expected in errors, reason
+                assert errors.count("\n") == 1
                 assert not listener.lines
-            if reason != "no_key" or guarded.refused(reason):  # it may see first that it lacks one, and leave: `closed`
+            if reason != "no_key" or guarded.refused(reason):  # the subscriber may notice first: `closed`
                 guarded.until(lambda reason=reason: f"{ZMQ_REASONS[reason]} ({reason})" in caplog.text)
                 assert guarded.refused(reason) >= 1
             else:
@@ -135,25 +135,25 @@ def test_a_daemon_without_keys_and_a_subscriber_with_one(tmp_path: Path) -> None
     with listening(*guarded.listener(guarded.file("one"))) as listener:
         guarded.until(lambda: listener.process.poll() is not None)
         assert listener.wait() == 1
-        assert "another one, or one without keys" in listener.errors()
+        assert "does not use keys" in listener.errors()
     assert guarded.refused("unwanted_key") + guarded.refused("closed") >= 1
     guarded.sink.close()
 
 
-def test_plain_tcp_gets_nothing_of_any_message(guarded: Guarded) -> None:
+def test_plain_tcp_receives_no_part_of_any_message(guarded: Guarded) -> None:
     with socket.create_connection(("127.0.0.1", guarded.port)) as plain, following(guarded):
         plain.settimeout(0.01)
-        got = b""
+        received = b""
         for _ in range(50):
             guarded.send()
             with suppress(TimeoutError):
-                got += plain.recv(65_536)
-        assert len(got) <= 64  # ZeroMQ's greeting
-        assert b"event" not in got
+                received += plain.recv(65_536)
+        assert len(received) <= 64  # ZeroMQ's greeting
+        assert b"event" not in received
 
 
-def test_a_new_key_is_taken_and_a_revoked_one_is_cut_at_once(guarded: Guarded) -> None:
-    """Without a restart. The other one goes on, and the connection of the revoked one that stands is ended."""
+def test_allowing_and_revoking_a_key_take_effect_at_once(guarded: Guarded) -> None:
+    """Without a restart. The revoked subscriber's connection is closed; the other one misses nothing."""
     with following(guarded) as stays, listening(*guarded.listener(guarded.file("late"))) as goes:
         guarded.until(lambda: len(goes.lines) >= 2)
         guarded.keys.revoke("late")
@@ -180,7 +180,7 @@ def test_a_key_that_comes_back_on_the_list_is_heard_again(guarded: Guarded, monk
         entry.rename(guarded.folder / "kept")
         with pytest.raises(RefusedError):
             guarded.until(lambda: subscriber.receive(0.01) is None and False)
-        with pytest.raises(RefusedError):  # each time that it is tried
+        with pytest.raises(RefusedError):  # at each retry
             guarded.until(lambda: subscriber.receive(0.01) is None and False)
         (guarded.folder / "kept").rename(entry)
         deadline_s = time.monotonic() + 20
@@ -194,14 +194,14 @@ def test_a_key_that_comes_back_on_the_list_is_heard_again(guarded: Guarded, monk
                     break
 
 
-def test_nothing_is_sent_to_a_revoked_one_once_it_is_noticed(guarded: Guarded) -> None:
-    """Also not what waits for it in its queue."""
+def test_a_revoked_subscriber_receives_nothing_more(guarded: Guarded) -> None:
+    """Not even what was queued for it, once the daemon has noticed."""
     subscriber = Subscriber(guarded.sink.endpoint, key=guarded.file("one"))
     guarded.until(lambda: subscriber.receive(0.0) is not None)
     for _ in range(3000):
         guarded.send() if _ % 300 == 0 else guarded.sink.send(guarded.numberer.number(make.scores()))
     guarded.keys.revoke("one")
-    time.sleep(0.6)  # the list is looked at every 0.25 s
+    time.sleep(0.6)  # the allow-list is checked every 0.25 s
     marked = guarded.numberer.number(make.onset(event_id="after"))
     guarded.sink.send(marked)
     guarded.sink.poll(0.1)
@@ -212,24 +212,24 @@ def test_nothing_is_sent_to_a_revoked_one_once_it_is_noticed(guarded: Guarded) -
     subscriber.close()
 
 
-def test_a_list_that_can_not_be_read_changes_nothing(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_allow_list_changes_nothing(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
     with following(guarded) as listener:
         (guarded.folder / "keys/clients").rename(guarded.folder / "gone")
-        guarded.until(lambda: "who had a key keeps it" in caplog.text)
+        guarded.until(lambda: "the previous allow-list stays in force" in caplog.text)
         before = len(listener.lines)
         guarded.until(lambda: len(listener.lines) >= before + 20)
         (guarded.folder / "gone").rename(guarded.folder / "keys/clients")
         (guarded.folder / "keys/clients/bad.public").write_text("nothing")
-        guarded.until(lambda: "bad.public is no key file" in caplog.text)
+        guarded.until(lambda: "bad.public is not a key file" in caplog.text)
         _unbroken(guarded, listener)
 
 
-def test_if_nobody_answers_handshakes_the_sink_says_so_and_nobody_comes_in(
+def test_if_authentication_fails_the_sink_raises_and_refuses_all(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What must not happen: that all are refused, or let in, and no one knows."""
-    monkeypatch.setattr(Refusals, "push", _fall)
-    with listening(*guarded.listener()) as listener:  # without a key: this refusal is what breaks it
+    """It must neither accept all subscribers, nor refuse all of them without an error."""
+    monkeypatch.setattr(Refusals, "push", _fail)
+    with listening(*guarded.listener()) as listener:  # without a key: counting this refusal raises
         with pytest.raises(ZeroDivisionError):
             guarded.until(lambda: False)
         assert not listener.lines
@@ -240,7 +240,7 @@ def test_if_nobody_answers_handshakes_the_sink_says_so_and_nobody_comes_in(
         assert not listener.lines
 
 
-def _fall(*arguments: object) -> None:
+def _fail(*arguments: object) -> None:
     raise ZeroDivisionError(arguments)
 
 
@@ -256,7 +256,7 @@ def test_a_port_scan_and_garbage_change_nothing_but_a_counter(tmp_path: Path, ke
     try:
         with listening(*guarded.listener(*key)) as good, _half_open(port, 50):
             guarded.until(lambda: len(good.lines) >= 2)
-            garbage(port)  # the first time libraries take memory for good
+            garbage(port)  # libraries keep the memory of their first use
             before_bytes, files = process.memory_info().rss, process.num_fds()
             for _ in range(3):
                 garbage(port)
@@ -266,8 +266,8 @@ def test_a_port_scan_and_garbage_change_nothing_but_a_counter(tmp_path: Path, ke
 
             def all_counted() -> bool:
                 while door is not None and door.socket.poll(0):
-                    door.socket.recv_multipart()  # without keys, what looks like ZeroMQ of old is taken for a peer
-                # The half-open ones time out. Without keys, random bytes may pass for a peer from ZeroMQ's early days.
+                    door.socket.recv_multipart()  # without keys, garbage that looks like old ZeroMQ is accepted
+                # The half-open ones time out. Without keys, random bytes may look like an old version of ZeroMQ.
                 return sum(refused.values()) >= 4 * (109 if keyed else 104) + 50
 
             guarded.until(all_counted)
@@ -294,15 +294,15 @@ def _half_open(port: int, count: int) -> Iterator[None]:
 
 
 def _unbroken(guarded: Guarded, listener: Listener) -> None:
-    """The subscriber has all messages from its first one on, in order."""
+    """The subscriber received all messages since its first one, in order."""
     last = guarded.sent
     guarded.until(lambda: json.loads(listener.lines[-1])["seq"] > last)
     numbers = [json.loads(line)["seq"] for line in list(listener.lines)]
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
 
 
-def test_a_port_that_is_taken_while_connections_are_cut(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, tried again, and works again once the port is free."""
+def test_a_port_taken_while_connections_are_closed(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, and binding is retried until the port is free."""
     thief = socket.socket()
     thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door = guarded.sink._door
@@ -347,14 +347,14 @@ def test_with_keys_it_listens_beyond_this_machine(tmp_path: Path, endpoint: str)
     sink.close()
 
 
-def test_an_unknown_host_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_host_is_an_error(tmp_path: Path) -> None:
     keys = KeyFolder(tmp_path / "keys")
     keys.new("one", tmp_path / "one.key")
     with pytest.raises(SinkError, match="no host or interface is called"):
         ZmqSink("tcp://nowhere.invalid:5557", access=Access(keys))
 
 
-def test_a_flood_of_refusals_is_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_refusals_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now_s = [0.0]
     refusals = Refusals(lambda: now_s[0])
     with caplog.at_level(logging.INFO):
@@ -364,23 +364,23 @@ def test_a_flood_of_refusals_is_a_line_a_minute(caplog: pytest.LogCaptureFixture
     assert refusals.counts["closed"] == 6000
     assert len(caplog.records) == 5
     assert caplog.messages[1].startswith("tcp://0.0.0.0:5557: refused 10.0.0.")
-    assert caplog.messages[1].endswith("and 1199 more for this since the last such line")
+    assert caplog.messages[1].endswith("and 1199 more for this reason since it was last logged")
 
 
-def test_whose_address_is_not_known_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_without_an_address_are_logged_too(caplog: pytest.LogCaptureFixture) -> None:
     now_s = [0.0]
     refusals = Refusals(lambda: now_s[0])
     with caplog.at_level(logging.INFO):
         refusals.push("no_key", "tcp://0.0.0.0:5557", "")
         refusals.poll()
-        assert not caplog.messages  # it may come again, and its address with it
+        assert not caplog.messages  # the peer may retry, and its address be known then
         refusals.push("no_key", "tcp://0.0.0.0:5557", "10.0.0.9")
         assert caplog.messages == [
             f"tcp://0.0.0.0:5557: refused 10.0.0.9: {ZMQ_REASONS['no_key']} (no_key); "
-            "and 1 more for this since the last such line"
+            "and 1 more for this reason since it was last logged"
         ]
         refusals.push("closed", "tcp://0.0.0.0:5557", "")
         now_s[0] = 3.0
         refusals.poll()
-    assert "refused somebody who was gone before" in caplog.messages[1]
+    assert "refused a peer whose address is unknown" in caplog.messages[1]
     assert caplog.messages[1].endswith("(closed)")
