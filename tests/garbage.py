@@ -1,4 +1,4 @@
-"""What comes to every open port: a scan, and all that is not meant for it."""
+"""What every open port receives: scans, and data of other protocols."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def garbage(port: int) -> None:
-    """A port scan, and 1 MB of everything that is no subscriber."""
+    """Scan the port, and send 1 MB each of several kinds of garbage."""
     for _ in range(100):
         socket.create_connection(("127.0.0.1", port)).close()
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)

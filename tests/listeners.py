@@ -1,4 +1,4 @@
-"""Subscribers in other processes, in Python and Node.js, and waiting for what they say.
+"""Subscribers in other processes, in Python and Node.js, and waiting for their output.
 
 >>> with listening("listen", sink.endpoint) as lines:           # `earwitness listen`, its lines as they come
 ...     wait_for(lambda: len(lines) == 2, meanwhile=lambda: sink.poll(0.02))
@@ -51,12 +51,12 @@ class Listener:
         return code
 
     def errors(self) -> str:
-        """What it said on standard error, once it has ended."""
+        """Its standard error, once it has ended."""
         assert self.process.stderr is not None
         return self.process.stderr.read()
 
     def close(self) -> None:
-        """Wait for the end of a process that was told to end, and close its pipes."""
+        """Wait for a process that was killed, and close its pipes."""
         self.wait(10)
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
@@ -80,5 +80,5 @@ def wait_for(done: Callable[[], bool], meanwhile: Callable[[], None], timeout_s:
     """Do `meanwhile` until it is `done`."""
     deadline_s = time.monotonic() + timeout_s
     while not done():
-        assert time.monotonic() < deadline_s, "what was waited for did not come"
+        assert time.monotonic() < deadline_s, "timed out"
         meanwhile()

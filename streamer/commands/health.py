@@ -60,7 +60,7 @@ def base_url(url: str | None, config: DaemonConfig) -> str:
     """Where the daemon of this command line answers, without a path.
 
     Raises:
-        UsageError: the URL is none, or the config's daemon answers nowhere.
+        UsageError: the URL is invalid, or `metrics` is off in the config.
 
     """
     if url is not None:
@@ -75,7 +75,7 @@ def base_url(url: str | None, config: DaemonConfig) -> str:
 
 
 def asked(base: str, path: str, http: HttpConfig) -> tuple[bool, str]:
-    """Whether what answers at `base` says that all is well, and where it is or what is wrong.
+    """Whether the daemon at `base` is well, and its address or what is wrong.
 
     Raises:
         KeysError: the token can't be read.
@@ -94,13 +94,16 @@ def asked(base: str, path: str, http: HttpConfig) -> tuple[bool, str]:
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("ok"), bool):
-        return False, f"{shown} answers {answer.status_code}, and not as Earwitness does: is the address another's?"
+        return (
+            False,
+            f"{shown} answers {answer.status_code}, and not as Earwitness does: does another program use this address?",
+        )
     ok = answer.status_code == 200 and body["ok"]
     return ok, str(shown) if ok else _reason(body)
 
 
 def _trust(cert: Path | None) -> ssl.SSLContext | bool:
-    """The daemon's own certificate and no other; by what name it is asked for does not matter then."""
+    """Trust the daemon's own certificate alone, whatever host name it is valid for."""
     if cert is None:
         return True
     try:

@@ -1,6 +1,6 @@
 """Answers subscribers that missed messages: a ROUTER socket, and the store behind it (docs/messages.md, "Catching up").
 
-It has a thread and a database connection of its own, so that whoever catches up does not delay what is live.
+It has a thread and a database connection of its own, so that catching up does not delay live messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMIT = 500
 LIMIT_BYTES = 256 * 1024
 """Bytes of messages in one reply, about."""
 _LONGEST_REQUEST = 16 * 1024
-"""Bytes. ZeroMQ cuts off whoever sends more."""
+"""Bytes. ZeroMQ closes a connection that sends more."""
 _MOST_TOPICS = 100
 _REPLIES_WAITING = 4
 """Replies that may wait for one requester to read them. Then it gets none until it has."""
@@ -81,7 +81,7 @@ class CatchUp:
 
         """
         options = (
-            (zmq.ROUTER_MANDATORY, 1),  # who has gone, or does not read, is told to us
+            (zmq.ROUTER_MANDATORY, 1),  # makes sending to a peer that is gone, or does not read, an error
             (zmq.SNDHWM, _REPLIES_WAITING),
             (zmq.RCVHWM, _REQUESTS_WAITING),
             (zmq.MAXMSGSIZE, _LONGEST_REQUEST),
@@ -101,7 +101,7 @@ class CatchUp:
         self.endpoint: str = self._door.endpoint
         """Where subscribers ask, with the port that was chosen."""
         self.refused = self._door.access.refusals.counts
-        """How many were not let in, by reason."""
+        """Refused connections by reason."""
         self.results: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
         """What became of requests."""
         self.messages = 0
@@ -131,7 +131,7 @@ class CatchUp:
                 if self._door.socket.poll(round(_POLL_S * 1000)):
                     began_s = time.monotonic()
                     self._serve()
-                    # As long as it took: whoever asks without end takes half of a core at most.
+                    # Pause for as long as it took, so that a flood of requests uses at most half of a core.
                     self._stop.wait(min(time.monotonic() - began_s, _LONGEST_PAUSE_S))
         except BaseException as error:
             self._failure = error

@@ -71,14 +71,14 @@ class Door:
         self.access.check()
         if self.access.revocations != self._revocations:
             self._revocations = self.access.revocations
-            self._cut()
+            self._disconnect_all()
         if self._closed:
             self._listen_again()
         if self._path is not None and self._file_id() != self._file:
             self.reopen()
 
     def reopen(self) -> None:
-        """Read the allow-list again, and recreate an ipc endpoint's file if it was removed. Raises `SinkError`."""
+        """Reread the allow-list, and recreate an ipc endpoint's file if it was removed. Raises `SinkError`."""
         self.access.reload()
         if self._path is None or self._file_id() == self._file:
             return
@@ -95,7 +95,7 @@ class Door:
         """Stop listening. Queued messages are sent within the socket's LINGER period."""
         self.access.close(self.socket)
 
-    def _cut(self) -> None:
+    def _disconnect_all(self) -> None:
         """Close all connections, because ZeroMQ can't close a single one; allowed subscribers reconnect at once."""
         linger = self.socket.get(zmq.LINGER)
         self.socket.set(zmq.LINGER, 0)  # discards what is queued for the revoked subscriber

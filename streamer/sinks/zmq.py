@@ -49,7 +49,7 @@ class ZmqSink:
         self.endpoint: str = self._door.endpoint
         """Where subscribers connect to, with the port that was chosen."""
         self.refused = self._door.access.refusals.counts
-        """How many were not let in, by reason."""
+        """Refused connections by reason."""
         self.overflows = 0
         """How often the queue of a subscriber has run full."""
 
@@ -73,7 +73,7 @@ class ZmqSink:
         self._answer(timeout_s)
 
     def reopen(self) -> None:
-        """Recreate an ipc endpoint's file if it was removed, and read the allow-list again. Raises `SinkError`."""
+        """Recreate an ipc endpoint's file if it was removed, and reread the allow-list. Raises `SinkError`."""
         self._door.reopen()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""`earwitness health` and what it is asked: real servers, a real daemon, and nobody."""
+"""`earwitness health` with real servers, a real daemon, and none."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def health(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
     return code, (out + err).strip()
 
 
-def test_it_says_what_the_daemon_says(
+def test_it_reports_the_daemons_health(
     server: HealthServer, answers: dict[str, Answer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"http://127.0.0.1:{server.port}"
@@ -57,7 +57,7 @@ def test_it_says_what_the_daemon_says(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
-def test_the_config_says_where(
+def test_the_address_comes_from_the_config(
     host: str, server: HealthServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "c.yaml"
@@ -73,7 +73,7 @@ def test_the_config_says_where(
     )
 
 
-def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_daemon(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = health(capsys, "--url", f"http://127.0.0.1:{free_port()}")
     assert code == 1
     assert "can't be asked: " in line
@@ -85,7 +85,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_somebody_else_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_program_at_the_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "healthz").write_text("fine")
     other = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0),
@@ -107,7 +107,7 @@ def test_somebody_else_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:9464", "ftp://h", "http://", "http://h:99999999", "http://user:secret@h:x/y"]
 )
-def test_a_url_that_is_none(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = health(capsys, "--url", url)
     assert code in (1, 2)
     assert "--url" in line or "can't be asked" in line

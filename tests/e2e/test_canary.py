@@ -1,4 +1,4 @@
-"""A secret in a source appears in nothing that the program puts out, however the source is written."""
+"""A secret in a source never appears in the program's output, however the source is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENVIRON = {"CANARY": NASTY, "WHOLE": f"rtsp://user:{CANARY}@127.0.0.1:9/{CANARY}
 
 
 def earwitness(*arguments: str, cwd: Path = ROOT, environ: dict[str, str] | None = None) -> str:
-    """All that a command says, and its exit code."""
+    """A command's exit code and output."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -38,7 +38,7 @@ def earwitness(*arguments: str, cwd: Path = ROOT, environ: dict[str, str] | None
 
 
 def config_of(folder: Path, form: str) -> dict[str, Any]:
-    """A daemon with each kind of source, given raw, encoded, or by a variable; and one that is well."""
+    """A daemon with each kind of source, given raw, encoded, or by a variable; and a working one."""
     clip = make_clip(folder / "clip.wav", seconds=2, audio="pcm")
     sources = {"raw": RAW, "encoded": ENCODED, "variable": [*VARIABLE, "${WHOLE}"]}[form]
     streams: dict[str, Any] = {f"s{number}": {"source": one} for number, one in enumerate(sources)}
@@ -75,7 +75,7 @@ def test_the_daemon(form: str, tmp_path: Path, bundle: Path) -> None:
     for place, text in outputs.items():
         assert len(text) > 20, place
         assert CANARY not in text, place
-    # Something is said of each, all the same.
+    # Each failure is reported all the same.
     messages = map(json.loads, outputs["jsonl"].splitlines())
     assert {one["stream"] for one in messages if one.get("reason")} >= set(config["streams"]) - {"good"}
 
@@ -85,12 +85,12 @@ def test_doctor(form: str, tmp_path: Path, bundle: Path) -> None:
     sources = {"raw": RAW, "encoded": ENCODED, "variable": [*VARIABLE, "${WHOLE}"]}[form]
     named = [f"s{number}={one}" for number, one in enumerate(sources)]
     (tmp_path / "c.yaml").write_text(json.dumps({"publish": {"zmq": "off"}, "metrics": "off"}))
-    said = earwitness("doctor", *named, "--config", str(tmp_path / "c.yaml"), "--model", str(bundle), environ=ENVIRON)
-    assert CANARY not in said
+    output = earwitness("doctor", *named, "--config", str(tmp_path / "c.yaml"), "--model", str(bundle), environ=ENVIRON)
+    assert CANARY not in output
     for number in range(len(sources)):
-        assert re.search(rf"^(fail|warn) +s{number} ", said, re.MULTILINE), said
+        assert re.search(rf"^(fail|warn) +s{number} ", output, re.MULTILINE), output
     if form == "raw":
-        assert said.count("/ as %2F") >= 10
+        assert output.count("/ as %2F") >= 10
 
 
 @pytest.mark.parametrize("form", ["tsv", "jsonl"])
@@ -99,9 +99,9 @@ def test_replay(form: str, tmp_path: Path, bundle: Path, capsys: pytest.CaptureF
         report = tmp_path / f"{form}{number}"
         arguments = ["--model", str(bundle), "--report", str(report), "--format", form]
         assert cli.main(["replay", source, *arguments]) == 1
-        said = "".join(capsys.readouterr())
-        assert "error: " in said
-        assert CANARY not in said
+        output = "".join(capsys.readouterr())
+        assert "error: " in output
+        assert CANARY not in output
         files = [path.read_text() for path in report.iterdir()]
         assert len(files) >= 4
         assert CANARY not in "".join(files)
@@ -114,9 +114,9 @@ def test_replay_of_a_listing(tmp_path: Path, bundle: Path, capsys: pytest.Captur
         for first in ("clip.wav\n", ""):
             listing.write_text(f"{first}{source}\n")
             assert cli.main(["replay", str(listing), "--model", str(bundle)]) != 0
-            said = "".join(capsys.readouterr())
-            assert "error: " in said
-            assert CANARY not in said
+            output = "".join(capsys.readouterr())
+            assert "error: " in output
+            assert CANARY not in output
     listing.write_text("\n".join(RAW))
     assert cli.main(["replay", str(listing), "--model", str(bundle)]) != 0
     assert CANARY not in "".join(capsys.readouterr())
@@ -149,7 +149,7 @@ WRONG_PLACES = [
 
 
 @pytest.mark.parametrize("words", WRONG_PLACES, ids=" ".join)
-def test_a_url_where_none_belongs(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_url_in_the_wrong_argument(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_clip(tmp_path / "x.wav", seconds=1, audio="pcm")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
@@ -158,10 +158,10 @@ def test_a_url_where_none_belongs(words: list[str], tmp_path: Path, capsys: pyte
                 code: Any = cli.main([word.format(url) if "{" in word else word for word in words])
             except SystemExit as ended:
                 code = ended.code
-            said = "".join(capsys.readouterr())
-            assert code != 0, said
-            assert CANARY not in said
-            assert said.strip()
+            output = "".join(capsys.readouterr())
+            assert code != 0, output
+            assert CANARY not in output
+            assert output.strip()
 
 
 @pytest.mark.parametrize("command", ["run", "doctor"])
@@ -179,8 +179,8 @@ def test_a_url_in_the_wrong_field_of_a_config(
         assert CANARY not in "".join(capsys.readouterr())
 
 
-def test_what_ps_shows_of_a_variable_is_its_name(tmp_path: Path, bundle: Path) -> None:
-    """The one place that a program can't keep clean: what stands on its command line, everybody may read."""
+def test_ps_shows_the_name_of_a_variable(tmp_path: Path, bundle: Path) -> None:
+    """The one place where a program can't hide a secret: every user can read its command line."""
     source = "door=rtsp://user:${CANARY}@127.0.0.1:9/x"
     with Daemon(tmp_path, source, "--model", str(bundle), environ=ENVIRON) as daemon:
         daemon.until(lambda: [one for one in daemon.of("status", "door") if one["state"] == "backoff"])
@@ -194,10 +194,10 @@ def test_what_ps_shows_of_a_variable_is_its_name(tmp_path: Path, bundle: Path) -
         assert CANARY not in daemon.log
 
 
-def test_a_crash_says_nothing_either(
+def test_a_crash_reveals_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As with a library's exception whose text quotes the URL, or a part of it."""
+    """Such as a library's exception that quotes the URL, or a part of it."""
     monkeypatch.setenv("CANARY", NASTY)
     texts = [NASTY, quote(NASTY, safe=""), f"user:{NASTY}@host", repr(NASTY), ascii(NASTY), f"/{CANARY}/?"]
 
@@ -207,7 +207,7 @@ def test_a_crash_says_nothing_either(
     monkeypatch.setattr("streamer.commands.run.load_model", broken)
     for debug in ([], ["--debug"]):
         assert cli.main([*debug, "run", "rtsp://user:${CANARY}@127.0.0.1:9/x"]) == 1
-        said = capsys.readouterr().err
-        assert "ZeroDivisionError" in said
-        assert ("Traceback" in said) == bool(debug)
-        assert CANARY not in said
+        output = capsys.readouterr().err
+        assert "ZeroDivisionError" in output
+        assert ("Traceback" in output) == bool(debug)
+        assert CANARY not in output

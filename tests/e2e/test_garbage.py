@@ -1,4 +1,4 @@
-"""A daemon whose sockets are scanned and fed with garbage hears, publishes and answers as before."""
+"""Port scans and garbage at all its sockets do not disturb a daemon."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_garbage_at_every_socket_of_a_daemon(tmp_path: Path, bundle: Path) -> No
         for _ in range(3):
             for port in ports:
                 garbage(port)
-        # Without keys, random bytes may pass for a peer from ZeroMQ's early days.
+        # Without keys, random bytes may look like an old version of ZeroMQ.
         daemon.until(lambda: _refused(daemon)["zmq"] - before["zmq"] >= 2 * 3 * 104)
         daemon.until(lambda: _refused(daemon)["http"] - before["http"] >= 3 * 108)  # one of them is HTTP
-        daemon.until(lambda: process.num_fds() <= files + 2)  # the recording, and who asks for metrics
+        daemon.until(lambda: process.num_fds() <= files + 2)  # the recording, and a request for metrics
         assert process.memory_info().rss - memory < 50_000_000
         onsets = len(daemon.of("onset"))
         daemon.until(lambda: len(daemon.of("onset")) > onsets)

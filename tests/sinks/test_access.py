@@ -306,9 +306,9 @@ def test_a_port_taken_while_connections_are_closed(guarded: Guarded, monkeypatch
     thief = socket.socket()
     thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door = guarded.sink._door
-    real = door._cut
+    real = door._disconnect_all
 
-    def cut() -> None:
+    def disconnect_all() -> None:
         real()
         deadline_s = time.monotonic() + 5
         while True:
@@ -321,7 +321,7 @@ def test_a_port_taken_while_connections_are_closed(guarded: Guarded, monkeypatch
     guarded.file("two")
     time.sleep(0.6)
     guarded.send()
-    monkeypatch.setattr(door, "_cut", cut)
+    monkeypatch.setattr(door, "_disconnect_all", disconnect_all)
     guarded.keys.revoke("two")
     with pytest.raises(SinkError, match=r"new subscribers can't connect: .* is in use"):
         guarded.until(lambda: False)
