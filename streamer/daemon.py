@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle, dict[str, ExtractorFactory]]:
-    """The config's bundle and the factories of its feature extractors.
+    """The config's bundle, and the factories of the bundle's feature extractors.
 
     Raises:
         BundleError: the bundle can't be used.
@@ -51,18 +51,18 @@ _FREE = (
     *("model", "weights", "streams", "windows", "reconnect", "load", "log"),
     *("publish.tags", "publish.scores", "store.keep_days", "store.keep_mb"),
 )
-"""What may change while a daemon runs; everything else takes a restart."""
+"""What may change while the daemon runs; any other change needs a restart."""
 
 
 def changed_fields(config: DaemonConfig, running: DaemonConfig) -> list[str]:
-    """Which fields of `config` differ from those of a daemon that runs with `running`: `model`, `store.keep_days`.
+    """The fields in which `config` differs from the `running` one, by name: `model`, `store.keep_days`.
 
     Raises:
-        ConfigError: one of them can't change while the daemon runs, or there is no source left.
+        ConfigError: one of them can't change while the daemon runs, or no source is left.
 
     """
     if not config.streams:
-        raise ConfigError("no source to listen to is left; to end the daemon, stop it")
+        raise ConfigError("streams: no source is left; to end the daemon, stop it")
     names: list[str] = []
     for name in DaemonConfig.model_fields:
         new, old = getattr(config, name), getattr(running, name)
@@ -72,12 +72,12 @@ def changed_fields(config: DaemonConfig, running: DaemonConfig) -> list[str]:
             names.append(name)
     fixed = [name for name in names if name not in _FREE]
     if fixed:
-        raise ConfigError(f"{', '.join(fixed)} can't change while the daemon runs: restart it, or take the change back")
+        raise ConfigError(f"{', '.join(fixed)} can't change while the daemon runs: restart it, or undo the change")
     return names
 
 
 def reloaded_model(config: DaemonConfig, running: Model, environ: Mapping[str, str], *, weights_too: bool) -> Model:
-    """The config's model: `running` itself, if its bundle is still the same. `weights_too`: check these in any case.
+    """The config's model: `running` itself if the bundle is unchanged. `weights_too`: check the weights even then.
 
     Raises:
         BundleError: see `load_model`.
@@ -103,7 +103,7 @@ def check_window(config: DaemonConfig, bundle: Bundle) -> None:
 
 
 def http_guard(config: DaemonConfig) -> HttpGuard:
-    """What requests to the HTTP port must bring. Raises `KeysError` if a file of it can't be used."""
+    """Which requests the HTTP port accepts. Raises `KeysError` if one of its files can't be used."""
     return HttpGuard.load(config.http.token, config.http.cert, config.http.key)
 
 
@@ -131,7 +131,7 @@ def open_sinks(config: DaemonConfig, access: Access) -> list[Sink]:
 def open_catch_up(
     config: DaemonConfig, environ: Mapping[str, str], access: Access, sinks: Sequence[Sink]
 ) -> CatchUp | None:
-    """What answers subscribers that missed messages; None: nothing does. Raises `SinkError` if it can't be opened."""
+    """The catch-up server; None if it is off. Raises `SinkError` if its endpoint can't be opened."""
     plan = store_plan(config, environ)
     live = next((sink for sink in sinks if isinstance(sink, ZmqSink)), None)
     if plan is None or live is None or config.publish.zmq is None or config.publish.catch_up is None:
@@ -145,12 +145,12 @@ def open_catch_up(
         return CatchUp(f"{place}:{port}", plan.path, config.publisher, access)
     except SinkError as error:
         other = CatchUp(f"{place}:0", plan.path, config.publisher, access)
-        log.warning("%s; subscribers catch up at %s (set publish.catch_up to choose)", error, other.endpoint)
+        log.warning("%s; using %s for catch-up instead (set publish.catch_up to choose)", error, other.endpoint)
         return other
 
 
 def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | None:
-    """The config's event store; None: there is none."""
+    """The config's event store; None if it is off."""
     store = config.store
     if store.path == "off":
         return None
@@ -188,12 +188,14 @@ def plan_of(config: DaemonConfig, run: str, environ: Mapping[str, str], *, stay:
 
 
 def _check_pipes(config: DaemonConfig) -> None:
-    """Raises `ConfigError` if two streams read one pipe: each would get only a part of it."""
+    """Raises `ConfigError` if two streams read the same pipe: each would get only part of the media."""
     readers: dict[int, str] = {}
     for name, stream in config.streams.items():
         descriptor = descriptor_of(stream.source)
         if descriptor is not None and readers.setdefault(descriptor, name) != name:
-            raise ConfigError(f"streams {readers[descriptor]} and {name} both read {stream.source}: only one can")
+            raise ConfigError(
+                f"streams {readers[descriptor]} and {name} both read {stream.source}: only one of them can"
+            )
 
 
 def media_options(stream: StreamConfig) -> MediaOptions:

@@ -1,4 +1,4 @@
-"""`earwitness health`: asks a running daemon whether it works, for container health checks that have no curl."""
+"""`earwitness health`: checks a running daemon, for containers that have no curl."""
 
 from __future__ import annotations
 
@@ -25,28 +25,30 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 5.0
 _ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "*": "127.0.0.1"}
-"""Where to ask a daemon that listens on all addresses of its machine."""
+"""Which address to check if a daemon listens on all of its machine's addresses."""
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `health`."""
     parser = subparsers.add_parser(
         "health",
-        help="ask a running daemon whether it works",
-        description="Asks a running daemon's /healthz, prints one line, and ends with exit code 0 if the daemon is "
-        "healthy, else 1. A source that is lost does not make it unhealthy: see --ready.",
+        help="check whether a running daemon is healthy",
+        description="Requests /healthz from a running daemon, prints one line, and exits with 0 if the daemon is "
+        "healthy or 1 if not. A lost source does not make the daemon unhealthy: see --ready.",
         epilog="example: earwitness health --config /etc/earwitness/earwitness.yaml",
     )
     add_config_file(parser)
-    parser.add_argument("--url", help="where the daemon serves its metrics (default: the config's `metrics` address)")
+    parser.add_argument("--url", help="URL of the daemon's HTTP port (default: from `metrics` in the config)")
     parser.add_argument(
-        "--ready", action="store_true", help="ask /readyz instead: whether every source has been connected to"
+        "--ready",
+        action="store_true",
+        help="request /readyz instead: is every source connected, ended or waiting to reconnect?",
     )
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print one line; 0 if the daemon is well, 1 if it is not, or does not answer."""
+    """Print one line; returns 0 if the daemon is healthy, 1 if it is not or does not answer."""
     config = DaemonConfig() if args.config is None else load_config(args.config, os.environ)
     base = base_url(args.url, config)
     ok, found = asked(base, "/readyz" if args.ready else "/healthz", config.http)
@@ -57,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def base_url(url: str | None, config: DaemonConfig) -> str:
-    """Where the daemon of this command line answers, without a path.
+    """The URL of the daemon's HTTP port, without a path.
 
     Raises:
         UsageError: the URL is invalid, or `metrics` is off in the config.
@@ -69,7 +71,7 @@ def base_url(url: str | None, config: DaemonConfig) -> str:
             raise UsageError(f"--url {address}: must be like http://127.0.0.1:9464")
         return url.rstrip("/").removesuffix("/healthz").removesuffix("/readyz")
     if config.metrics is None:
-        raise UsageError("`metrics` is off in the config, so that nothing answers: give it an address")
+        raise UsageError("`metrics` is off in the config, so there is nothing to check: set it to an address")
     host, _, port = config.metrics.rpartition(":")
     return f"http{'' if config.http.cert is None else 's'}://{_ANY.get(host, host)}:{port}"
 
@@ -84,19 +86,19 @@ def asked(base: str, path: str, http: HttpConfig) -> tuple[bool, str]:
     headers = {} if http.token is None else {"Authorization": f"Bearer {read_text(http.token).strip()}"}
     shown = Address.parse(base)
     try:
-        # Not through a proxy: this is about the machine's own network.
+        # Not through a proxy, which would hide faults of the local network.
         answer = httpx.get(base + path, timeout=_TIMEOUT_S, trust_env=False, headers=headers, verify=_trust(http.cert))
         body = answer.json()
     except httpx.TimeoutException:
-        return False, f"{shown} does not answer within {_TIMEOUT_S:.0f} s: the daemon hangs"
+        return False, f"{shown} does not answer within {_TIMEOUT_S:.0f} s: the daemon hangs or is overloaded"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return False, f"{shown} can't be asked: {error}; is the daemon running, with this address as `metrics`?"
+        return False, f"{shown} can't be reached: {error}; is the daemon running, with this address as `metrics`?"
     except ValueError:
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("ok"), bool):
         return (
             False,
-            f"{shown} answers {answer.status_code}, and not as Earwitness does: does another program use this address?",
+            f"{shown} answers {answer.status_code}, but not like Earwitness: does another program use this address?",
         )
     ok = answer.status_code == 200 and body["ok"]
     return ok, str(shown) if ok else _reason(body)

@@ -75,7 +75,7 @@ class Media:
     ended cleanly, because a live source has no end of its own. All decoded media is yielded first.
     """
 
-    elsewhere_s = 0.0
+    other_process_s = 0.0
     """Processor time that other processes spent on it: none."""
 
     def __init__(

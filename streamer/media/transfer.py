@@ -1,7 +1,7 @@
-"""How the media of one source passes from the process that reads it to the daemon: small headers, then raw samples.
+"""Sends the media of one source from its reading process to the daemon: a small header, then raw samples or pixels.
 
-The reading process decodes what strangers send. So what comes from it is parsed into the types below and checked; none
-of it is executed, as a pickle would be.
+The reading process decodes untrusted media. So the daemon parses its reports into the types below and checks them; it
+never unpickles them, because a pickle can run code.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from streamer.media.pace import Arrival
 from streamer.media.tracks import AudioInput
 from streamer.types import PICTURE_SIDE, Anchor, Chunk, Discontinuity, MediaItem, Picture
 
-_LENGTHS = struct.Struct("!II")  # of the header and of what follows it
+_LENGTHS = struct.Struct("!II")  # bytes of the header, bytes of the data that follow
 _MOST_BYTES = 64 * 2**20
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
-class Beside(msgspec.Struct, array_like=True, frozen=True):
-    """What is known beside the media so far; see `Media`."""
+class Measurements(msgspec.Struct, array_like=True, frozen=True):
+    """What has been measured since the source was opened; see `Media`."""
 
     arrival: Arrival
-    levels: list[Level]  # new ones
+    levels: list[Level]  # new since the last report
     corrupt_packets: int
     overlap_samples: int
     stray_pictures: int
     clock_fault: str
-    cpu_s: float  # processor time since the last item
+    cpu_s: float  # processor time since the last report
 
 
 class Opened(msgspec.Struct, array_like=True, frozen=True, tag="opened"):
@@ -55,14 +55,14 @@ class Samples(msgspec.Struct, array_like=True, frozen=True, tag="samples"):
 
     rate_hz: int
     start: int
-    beside: Beside
+    measurements: Measurements
 
 
 class Pixels(msgspec.Struct, array_like=True, frozen=True, tag="pixels"):
     """A `Picture`; its pixels follow."""
 
     at: int
-    beside: Beside
+    measurements: Measurements
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True, tag="mark"):
@@ -70,77 +70,77 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, tag="mark"):
 
     anchor: Anchor | None
     discontinuity: Discontinuity | None
-    beside: Beside
+    measurements: Measurements
 
 
 class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
-    """A recording has ended, or (with a reason) there was a `SourceError`."""
+    """A recording has ended, or, with a `reason`, a `SourceError` was raised."""
 
     reason: str
     message: str
-    beside: Beside | None
+    measurements: Measurements | None
 
 
-Said: TypeAlias = Opened | Samples | Pixels | Mark | Ended
-_decoder = msgspec.msgpack.Decoder(Said)
+Report: TypeAlias = Opened | Samples | Pixels | Mark | Ended
+_decoder = msgspec.msgpack.Decoder(Report)
 
 
-def send_item(connection: socket.socket, item: MediaItem, beside: Beside) -> None:
-    """Send one item of media. Raises `OSError` if nobody receives it."""
+def send_item(connection: socket.socket, item: MediaItem, measurements: Measurements) -> None:
+    """Send one item of media. Raises `OSError` if the daemon has closed the connection."""
     match item:
         case Chunk():
-            send(connection, Samples(item.rate_hz, item.start, beside), item.samples.astype(np.float32).tobytes())
+            send(connection, Samples(item.rate_hz, item.start, measurements), item.samples.astype(np.float32).tobytes())
         case Picture():
-            send(connection, Pixels(item.at, beside), item.pixels.tobytes())
+            send(connection, Pixels(item.at, measurements), item.pixels.tobytes())
         case Anchor():
-            send(connection, Mark(item, None, beside))
+            send(connection, Mark(item, None, measurements))
         case Discontinuity():
-            send(connection, Mark(None, item, beside))
+            send(connection, Mark(None, item, measurements))
 
 
-def item_of(said: Samples | Pixels | Mark, data: bytes) -> MediaItem:
-    """The media that was sent. Raises `ValueError` if it is none."""
-    match said:
+def item_of(report: Samples | Pixels | Mark, data: bytes) -> MediaItem:
+    """The item of media in a report. Raises `ValueError` if it is invalid."""
+    match report:
         case Samples():
-            return Chunk(said.rate_hz, said.start, np.frombuffer(data, np.float32))
+            return Chunk(report.rate_hz, report.start, np.frombuffer(data, np.float32))
         case Pixels():
-            return Picture(said.at, np.frombuffer(data, np.uint8).reshape(PICTURE_SIDE, PICTURE_SIDE, 3))
+            return Picture(report.at, np.frombuffer(data, np.uint8).reshape(PICTURE_SIDE, PICTURE_SIDE, 3))
         case Mark():
-            item = said.anchor or said.discontinuity
+            item = report.anchor or report.discontinuity
             if item is None:
-                raise ValueError("a mark without anything")
+                raise ValueError("an empty mark")
             return item
 
 
-def send(connection: socket.socket, said: Said, data: bytes = b"") -> None:
-    """Send `said`, and `data` behind it. Raises `OSError` if nobody receives it."""
-    header = msgspec.msgpack.encode(said)
+def send(connection: socket.socket, report: Report, data: bytes = b"") -> None:
+    """Send `report`, followed by `data`. Raises `OSError` if the daemon has closed the connection."""
+    header = msgspec.msgpack.encode(report)
     connection.sendall(_LENGTHS.pack(len(header), len(data)) + header + data)
 
 
-def receive(connection: socket.socket, ended: Callable[[], bool], until_s: float) -> tuple[Said, bytes]:
-    """The next that was sent, and its data.
+def receive(connection: socket.socket, interrupted: Callable[[], bool], until_s: float) -> tuple[Report, bytes]:
+    """The next report and its data.
 
     Raises:
-        TimeoutError: `ended` became true, or nothing was sent until `until_s` (monotonic).
-        EOFError: the other side is gone.
-        ValueError: it sent something that it never sends.
+        TimeoutError: `interrupted` became true, or `until_s` (monotonic) passed first.
+        EOFError: the reading process has closed the connection.
+        ValueError: what was received is not a report.
 
     """
-    lengths = _LENGTHS.unpack(_exactly(connection, _LENGTHS.size, ended, until_s))
+    lengths = _LENGTHS.unpack(_exactly(connection, _LENGTHS.size, interrupted, until_s))
     if sum(lengths) > _MOST_BYTES:
-        raise ValueError(f"{sum(lengths)} bytes at once")
-    said = _decoder.decode(_exactly(connection, lengths[0], ended, until_s))
-    return said, _exactly(connection, lengths[1], ended, until_s)
+        raise ValueError(f"a report of {sum(lengths)} bytes")
+    report = _decoder.decode(_exactly(connection, lengths[0], interrupted, until_s))
+    return report, _exactly(connection, lengths[1], interrupted, until_s)
 
 
-def _exactly(connection: socket.socket, count: int, ended: Callable[[], bool], until_s: float) -> bytes:
+def _exactly(connection: socket.socket, count: int, interrupted: Callable[[], bool], until_s: float) -> bytes:
     data = bytearray(count)
     view, got = memoryview(data), 0
     while got < count:
-        if ended() or time.monotonic() >= until_s:
+        if interrupted() or time.monotonic() >= until_s:
             raise TimeoutError
-        if select.select([connection], [], [], _LOOK_S)[0]:
+        if select.select([connection], [], [], _POLL_S)[0]:
             try:
                 more = connection.recv_into(view[got:])
             except ConnectionError:
@@ -151,6 +151,6 @@ def _exactly(connection: socket.socket, count: int, ended: Callable[[], bool], u
     return bytes(data)
 
 
-def failure(error: SourceError, beside: Beside | None) -> Ended:
-    """How a `SourceError` is sent."""
-    return Ended(error.reason, str(error), beside)
+def failure(error: SourceError, measurements: Measurements | None) -> Ended:
+    """The report of a `SourceError`."""
+    return Ended(error.reason, str(error), measurements)

@@ -1,9 +1,9 @@
-"""The process from which those that read sources are forked, so that each begins in milliseconds and shares memory.
+"""The process from which all reading processes are forked, so that each starts in milliseconds and shares memory.
 
-It has loaded PyAV, opens nothing itself, has one thread, and ends with the daemon, as do its children.
+It has PyAV loaded, opens no source itself, has a single thread, and ends with the daemon; so do its children.
 
-`python -m streamer.media.zygote DESCRIPTOR`, with a Unix socket on which the daemon asks: `fork`, with a socket for the
-new process, which is answered by its number; `kill NUMBER`.
+The daemon runs `python -m streamer.media.zygote DESCRIPTOR`, where DESCRIPTOR is a Unix socket for its requests:
+`fork`, sent with a socket for the new process and answered with its process id, and `kill PID`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from streamer.address import Address
 from streamer.errors import SourceError
 from streamer.media.pace import Arrival
 from streamer.media.source import Media, MediaOptions, open_media
-from streamer.media.transfer import Beside, Ended, Opened, failure, send, send_item
+from streamer.media.transfer import Ended, Measurements, Opened, failure, send, send_item
 from streamer.types import Want
 
 _REAP_S = 1.0
 _PR_SET_PDEATHSIG = 1
-# They are the daemon's to follow: a terminal and systemd send them to all processes at once.
+# A terminal and systemd send these to all processes at once; the daemon handles them and ends this process itself.
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(descriptor: int) -> None:
-    """Fork and end processes as the daemon asks for it, until it is gone."""
+    """Fork and kill processes at the daemon's request, until the daemon ends."""
     for one in _IGNORED:
         signal.signal(one, signal.SIG_IGN)
     gc.collect()
-    gc.freeze()  # what is loaded stays shared
+    gc.freeze()  # so that the memory loaded so far stays shared
     children: set[int] = set()
     with socket.socket(fileno=descriptor) as control:
         while True:
@@ -47,7 +47,7 @@ def main(descriptor: int) -> None:
                 word, _, number = request.partition(b" ")
                 if word == b"fork":
                     _fork(control, descriptors[0], children)
-                elif int(number) in children:  # so it is a child of ours, and not a later process of that number
+                elif int(number) in children:  # never a later process that was given the same id
                     os.kill(int(number), signal.SIGKILL)
             children -= {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0]}
     for pid in children:
@@ -59,14 +59,14 @@ def _fork(control: socket.socket, descriptor: int, children: set[int]) -> None:
     try:
         pid = os.fork()
     except OSError as error:
-        control.send(f"can't begin a process: {error.strerror}".encode())
+        control.send(f"can't start a process: {error.strerror}".encode())
         os.close(descriptor)
         return
     if pid == 0:
         try:
             control.close()
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == parent:  # else it died before it could have been noticed
+            if os.getppid() == parent:  # else the parent died before prctl took effect
                 with socket.socket(fileno=descriptor) as connection:
                     serve(connection)
         finally:
@@ -77,7 +77,7 @@ def _fork(control: socket.socket, descriptor: int, children: set[int]) -> None:
 
 
 def serve(connection: socket.socket) -> None:
-    """Read the source that `connection` names, and send its media there; returns when it ends, or nobody receives."""
+    """Read the source named on `connection` and send its media back, until it ends or the daemon disconnects."""
     with connection.makefile("rb") as requests:
         address, want, options = pickle.load(requests)  # from the daemon, which is trusted
     media: Media | None = None
@@ -86,27 +86,27 @@ def serve(connection: socket.socket) -> None:
         with open_media(address, want, options) as media:
             send(connection, _opened(media))
             for item in media:
-                send_item(connection, item, _beside(media, spent))
-            send(connection, Ended("", "", _beside(media, spent)))
+                send_item(connection, item, _measurements(media, spent))
+            send(connection, Ended("", "", _measurements(media, spent)))
     except SourceError as error:
-        _tell(connection, failure(error, _beside(media, spent) if media else None))
+        _report_end(connection, failure(error, _measurements(media, spent) if media else None))
     except OSError:
-        return  # the daemon wants no more
+        return  # the daemon has closed the connection
     except Exception as error:
         text = " ".join(address.hide(str(error)).split())
-        _tell(
+        _report_end(
             connection,
             Ended("other", f"{address}: reading it failed unexpectedly: {type(error).__name__}: {text}", None),
         )
 
 
 def request(address: Address, want: Want, options: MediaOptions) -> bytes:
-    """What `serve` is sent first."""
+    """The first bytes that `serve` reads: what to open, and how."""
     return pickle.dumps((address, want, options))
 
 
 class _Spent:
-    """Processor time since it was last asked for."""
+    """Measures processor time between calls."""
 
     def __init__(self) -> None:
         self._until_s = time.process_time()
@@ -116,9 +116,9 @@ class _Spent:
         return self._until_s - before_s
 
 
-def _tell(connection: socket.socket, said: Ended) -> None:
+def _report_end(connection: socket.socket, report: Ended) -> None:
     try:
-        send(connection, said)
+        send(connection, report)
     except OSError:
         return
 
@@ -127,9 +127,9 @@ def _opened(media: Media) -> Opened:
     return Opened(media.live, media.rewinds, media.has_audio, media.has_video, media.audio, media.clock_fault)
 
 
-def _beside(media: Media, spent: _Spent) -> Beside:
+def _measurements(media: Media, spent: _Spent) -> Measurements:
     arrival: Arrival = media.arrival
-    return Beside(
+    return Measurements(
         arrival,
         media.ear.take_levels(),
         media.corrupt_packets,

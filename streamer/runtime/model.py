@@ -1,4 +1,4 @@
-"""What all streams share of one bundle: its network, and what makes its features."""
+"""A loaded bundle, which all streams share: its network and its feature extractors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.types import Want
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A bundle that is ready to be used. Its detector and factories are the worker's alone once streams have it."""
+    """A bundle that is ready for use. Once streams have it, only the worker may use its detector and factories."""
 
     bundle: Bundle
     factories: Mapping[str, ExtractorFactory]
@@ -26,10 +26,10 @@ class Model:
 
     @property
     def want(self) -> Want:
-        """The media that it takes."""
+        """The media that the model needs."""
         return want_of(self.factories.values())
 
     @property
     def picture_stages(self) -> frozenset[str]:
-        """The modalities that look at pictures."""
+        """The modalities that use pictures."""
         return frozenset(name for name, factory in self.factories.items() if factory.want.pictures)

@@ -1,4 +1,4 @@
-"""What a daemon was asked to do, in the runtime's terms, and how two such plans differ."""
+"""What the daemon is to do, in the runtime's terms, and how two such plans differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the daemon was asked to do."""
+    """What the daemon is to do."""
 
     publisher: str
     run: str  # unique to this start
@@ -46,17 +46,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is new in a plan. A stream is in one of the four."""
+    """How a new plan differs from the old one. Each changed stream is in exactly one of the first four."""
 
     added: tuple[StreamPlan, ...]
     removed: tuple[str, ...]
-    reconnected: tuple[StreamPlan, ...]  # another source, or opened or read in another way
-    limited: tuple[StreamPlan, ...]  # other limits, with which the connection goes on
-    others: tuple[str, ...]  # fields of `Plan`
+    reconnected: tuple[StreamPlan, ...]  # another source, or other options for opening or reading it
+    limited: tuple[StreamPlan, ...]  # other limits only; the connection is kept
+    others: tuple[str, ...]  # the other changed fields of `Plan`
 
     @classmethod
     def between(cls, old: Plan, new: Plan) -> Changes:
-        """What makes `new` of `old`."""
+        """The changes that turn `old` into `new`."""
         before = {one.source.name: one for one in old.streams}
         after = {one.source.name: one for one in new.streams}
         stay = [(before[name], one) for name, one in after.items() if name in before and before[name] != one]
@@ -70,20 +70,20 @@ class Changes:
                 for field in fields(Plan)
                 if field.name != "streams"
                 and getattr(old, field.name) != getattr(new, field.name)
-                # The store's longest event is that of the windows.
+                # The rest of the store's plan follows from other fields.
                 and (field.name != "store" or _limits(old) != _limits(new))
             ),
         )
 
-    def told(self, model: str | None, also: Sequence[str] = ()) -> str:
-        """One line that says what changed. `model`: a new one's name; `also`: what else is new."""
+    def summary(self, model: str | None, other_fields: Sequence[str] = ()) -> str:
+        """The changes in one line. `model`: a new model's name; `other_fields`: changed fields that no plan holds."""
         named = {
             "added": [one.source.name for one in self.added],
             "removed": self.removed,
             "reconnected": [one.source.name for one in self.reconnected],
             "new limits": [one.source.name for one in self.limited],
             "model": [model] if model else [],
-            "changed": [*(_WORDS[name] for name in self.others), *also],
+            "changed": [*(_WORDS[name] for name in self.others), *other_fields],
         }
         return "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names) or "nothing changed"
 
@@ -100,6 +100,6 @@ _WORDS = {
     "publish_tags": "publish.tags",
     "publish_scores": "publish.scores",
     "store": "store",
-    "http_guard": "the files of http (from the next start on)",
+    "http_guard": "the files of http (used from the next start)",
 }
-"""The config's names of what may change in a running daemon's plan."""
+"""The config's names for the plan's fields that may change while the daemon runs."""

@@ -1,4 +1,4 @@
-"""Reads each source in a process of its own, which can be ended whatever it hangs in."""
+"""Reads each source in a separate process, which can be killed wherever it hangs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from streamer.media.liveness import carrier_of
 from streamer.media.pace import Arrival
 from streamer.media.source import Interrupt, MediaOptions
 from streamer.media.tracks import AudioInput
-from streamer.media.transfer import Beside, Ended, Opened, Said, item_of, receive
+from streamer.media.transfer import Ended, Measurements, Opened, Report, item_of, receive
 from streamer.media.zygote import request
-from streamer.runtime.sources import Ears
+from streamer.runtime.sources import LevelSource
 from streamer.types import MediaItem, Want
 
 _FORK_S = 60.0
-"""How long the first process may take; others take milliseconds. A loaded machine takes seconds to load PyAV."""
+"""Longest time to fork. The first fork waits for PyAV to load, seconds on a busy machine; others take milliseconds."""
 _OPEN_GRACE_S = 5.0
 _FOREVER_S = float("inf")
 
@@ -43,19 +43,19 @@ class Processes:
         self._zygote: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Begin to load what the processes need; returns at once."""
+        """Begin to load the libraries that the processes need; returns at once."""
         with self._lock:
             self._start()
 
     def open(self, source: Address, want: Want, options: MediaOptions, *, interrupt: Interrupt) -> ForeignMedia:
-        """As `open_media`, in a new process. Raises `SourceError`, also if it hangs while it opens the source."""
+        """Like `open_media`, in a new process. Raises `SourceError`, also if opening the source hangs."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 pid = self._fork(theirs)
             except OSError as error:
                 ours.close()
-                raise SourceError("other", f"{source}: no process to read it: {error}") from None
+                raise SourceError("other", f"{source}: no process could be started to read it: {error}") from None
         media = ForeignMedia(self, pid, ours, source, options, interrupt)
         try:
             ours.sendall(request(source, want, options))
@@ -69,18 +69,18 @@ class Processes:
         return media
 
     def kill(self, pid: int) -> None:
-        """End a process, whatever it does."""
+        """Kill a process, whatever it is doing."""
         with self._lock, suppress(OSError):
             if self._control is not None:
                 self._control.send(b"kill %d" % pid)
 
     def close(self) -> None:
-        """End all processes."""
+        """Kill all processes."""
         with self._lock:
             self._stop()
 
     def _fork(self, connection: socket.socket) -> int:
-        """The number of a new process that has `connection`. Raises `OSError`."""
+        """Fork a process that owns `connection`; returns its process id. Raises `OSError`."""
         with self._lock:
             for last in (False, True):
                 self._start()
@@ -88,13 +88,13 @@ class Processes:
                 try:
                     socket.send_fds(self._control, [b"fork"], [connection.fileno()])
                     if not select.select([self._control], [], [], _FORK_S)[0]:
-                        raise TimeoutError(f"nothing happened for {_FORK_S:.0f} s")
+                        raise TimeoutError(f"no answer within {_FORK_S:.0f} s")
                     answer = self._control.recv(200).decode()
                     if answer.isdecimal():
                         return int(answer)
-                    raise OSError(answer or "it ended")
+                    raise OSError(answer or "the process that forks the others has ended")
                 except OSError:
-                    self._stop()  # it may have been killed for want of memory: once more
+                    self._stop()  # it may have been killed when memory ran out: try once more
                     if last:
                         raise
         raise AssertionError
@@ -109,7 +109,7 @@ class Processes:
             self._zygote = subprocess.Popen(
                 [sys.executable, "-m", "streamer.media.zygote", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # it may be where messages go
+                stdout=subprocess.DEVNULL,  # ours may carry messages
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
@@ -128,7 +128,7 @@ class Processes:
 
 
 class ForeignMedia:
-    """A source that another process has open; as `Media`. Each of its waits ends soon after `interrupt` is set."""
+    """A source that another process has open; used like `Media`. Every wait ends soon after `interrupt` is set."""
 
     def __init__(
         self,
@@ -154,12 +154,12 @@ class ForeignMedia:
         self.arrival = Arrival()
         self.clock_fault = ""
         self.corrupt_packets = self.overlap_samples = self.stray_pictures = 0
-        self.elsewhere_s = 0.0
-        """Processor time of the other process for the newest item."""
+        self.other_process_s = 0.0
+        """Processor time that the other process spent on the newest item, in seconds."""
 
     @property
-    def ear(self) -> Ears:
-        """Its levels."""
+    def ear(self) -> LevelSource:
+        """The source's input levels."""
         return self
 
     @property
@@ -173,39 +173,44 @@ class ForeignMedia:
         return levels
 
     def wait_until_open(self) -> None:
-        """Raises `SourceError`: it can't be opened, or nothing came of it in time."""
-        limit_s = 2 * self._options.open_timeout_s + _OPEN_GRACE_S  # FFmpeg takes up to twice its timeout
-        waits = carrier_of(self._address, self._options.format) == "pipe"  # for its writer, as long as it takes
-        said, _ = self._next(_FOREVER_S if waits else time.monotonic() + limit_s)
-        if not isinstance(said, Opened):
-            raise self._failed(said)
-        self.live, self.rewinds, self.audio, self.clock_fault = said.live, said.rewinds, said.audio, said.clock_fault
-        self.has_audio, self.has_video = said.has_audio, said.has_video
+        """Raises `SourceError` if the source can't be opened, or is not open in time."""
+        limit_s = 2 * self._options.open_timeout_s + _OPEN_GRACE_S  # FFmpeg may take twice its timeout
+        waits = carrier_of(self._address, self._options.format) == "pipe"  # waits for its writer without a limit
+        report, _ = self._next(_FOREVER_S if waits else time.monotonic() + limit_s)
+        if not isinstance(report, Opened):
+            raise self._failed(report)
+        self.live, self.rewinds, self.audio, self.clock_fault = (
+            report.live,
+            report.rewinds,
+            report.audio,
+            report.clock_fault,
+        )
+        self.has_audio, self.has_video = report.has_audio, report.has_video
 
     def __iter__(self) -> Iterator[MediaItem]:
         """The media of the source. Raises `SourceError`."""
         while True:
-            said, data = self._next(_FOREVER_S)
-            if isinstance(said, Ended) and not said.reason:
-                self._note(said.beside)
+            report, data = self._next(_FOREVER_S)
+            if isinstance(report, Ended) and not report.reason:
+                self._note(report.measurements)
                 return
-            if isinstance(said, (Opened, Ended)):
-                raise self._failed(said)
-            self._note(said.beside)
+            if isinstance(report, (Opened, Ended)):
+                raise self._failed(report)
+            self._note(report.measurements)
             try:
-                item = item_of(said, data)
+                item = item_of(report, data)
             except ValueError as error:
-                raise self._nonsense(error) from None
+                raise self._invalid(error) from None
             yield item
 
     def close(self) -> None:
-        """End the process and let go of it."""
+        """Kill the process and close the connection to it."""
         self._connection.close()
         self._processes.kill(self._pid)
 
     def gone(self) -> SourceError:
-        """The error for a process that ended by itself."""
-        return SourceError("other", f"{self._address}: the process that read it was killed or crashed")
+        """The error for a process that ended unexpectedly."""
+        return SourceError("other", f"{self._address}: its reading process was killed or crashed")
 
     def __enter__(self) -> Self:
         return self
@@ -215,33 +220,37 @@ class ForeignMedia:
     ) -> None:
         self.close()
 
-    def _next(self, until_s: float) -> tuple[Said, bytes]:
+    def _next(self, until_s: float) -> tuple[Report, bytes]:
         try:
             return receive(self._connection, self._interrupt.is_set, until_s)
         except TimeoutError:
             if self._interrupt.is_set():
                 raise SourceError("timeout", f"{self._address}: reading was interrupted") from None
             raise SourceError(
-                "timeout", f"{self._address}: opening it hung, and was broken off: check host name and server"
+                "timeout", f"{self._address}: opening it hung and was aborted: check the host name and the server"
             ) from None
         except EOFError:
             raise self.gone() from None
         except ValueError as error:
-            raise self._nonsense(error) from None
+            raise self._invalid(error) from None
 
-    def _failed(self, said: Said) -> SourceError:
-        if not isinstance(said, Ended):
-            return self._nonsense(ValueError(type(said).__name__))
-        self._note(said.beside)
-        return SourceError(said.reason, said.message)
+    def _failed(self, report: Report) -> SourceError:
+        if not isinstance(report, Ended):
+            return self._invalid(ValueError(type(report).__name__))
+        self._note(report.measurements)
+        return SourceError(report.reason, report.message)
 
-    def _nonsense(self, error: Exception) -> SourceError:
-        return SourceError("other", f"{self._address}: the process that read it sent nonsense: {error}")
+    def _invalid(self, error: Exception) -> SourceError:
+        return SourceError("other", f"{self._address}: its reading process sent invalid data: {error}")
 
-    def _note(self, beside: Beside | None) -> None:
-        if beside is None:
+    def _note(self, measurements: Measurements | None) -> None:
+        if measurements is None:
             return
-        self.arrival, self.clock_fault, self.elsewhere_s = beside.arrival, beside.clock_fault, beside.cpu_s
-        self._levels += beside.levels
-        self.corrupt_packets, self.overlap_samples = beside.corrupt_packets, beside.overlap_samples
-        self.stray_pictures = beside.stray_pictures
+        self.arrival, self.clock_fault, self.other_process_s = (
+            measurements.arrival,
+            measurements.clock_fault,
+            measurements.cpu_s,
+        )
+        self._levels += measurements.levels
+        self.corrupt_packets, self.overlap_samples = measurements.corrupt_packets, measurements.overlap_samples
+        self.stray_pictures = measurements.stray_pictures

@@ -27,28 +27,28 @@ _POLL_S = 0.05
 _HEARTBEAT_EVERY_S = 5.0
 _STATUS_EVERY_S = 10.0
 _MEASURE_EVERY_S = 1.0
-"""How often the store is asked for its size."""
+"""How often the store is measured."""
 _LOG_OVERFLOWS_EVERY_S = 60.0
-"""How often a slow subscriber is logged, at most."""
+"""Slow subscribers are logged at most this often."""
 
 
 @runtime_checkable
 class Overflowing(Protocol):
-    """A sink with a queue per reader, which counts how often one ran full."""
+    """A sink with a queue for each subscriber, which counts how often one overflowed."""
 
     overflows: int
 
 
 @runtime_checkable
 class Guarded(Protocol):
-    """A sink that readers connect to, and that does not let everyone in."""
+    """A sink that subscribers connect to, and that refuses unauthorized ones."""
 
     refused: Mapping[str, int]
-    """How many were refused, by reason."""
+    """Refused connections, by reason."""
 
 
 class Publisher(threading.Thread):
-    """Stores what is in `outbox` and sends it to every sink; in between come heartbeats and each stream's status.
+    """Stores each message of `outbox` and sends it to every sink, with heartbeats and each stream's status in between.
 
     Ends when the outbox is closed and empty, or when the last sink is gone. Messages that a sink loses are counted
     and logged. An unexpected exception is passed to `crashed`, and the thread ends.
@@ -85,21 +85,21 @@ class Publisher(threading.Thread):
         self._lost = 0
         self._board = board
         self.reporter = reporter
-        """Makes the messages on streams and daemon; may be changed at any time."""
+        """Makes statuses and heartbeats; may be replaced at any time."""
         self._metrics = metrics
         self._crashed = crashed
         self._reopen_asked = threading.Event()
         self._began_s = time.monotonic()
         self._reported: dict[str, tuple[int, float]] = {}
-        """Stream -> its changes at the last status, and when that was (monotonic)."""
+        """Stream -> its count of changes at its last status, and when that was sent (monotonic)."""
         self._sent_beat_s = self._measured_s = float("-inf")
         self._open_events: dict[tuple[str, str], tuple[OnsetMessage, float]] = {}
-        """Stream and class -> the onset that has no offset yet, and when it was sent (monotonic)."""
+        """Stream and class -> the onset that still lacks its offset, and when it was sent (monotonic)."""
         self.beat_s = time.monotonic()
         """When the thread last did any work (monotonic seconds)."""
 
     @property
-    def nobody_left(self) -> bool:
+    def no_sink_left(self) -> bool:
         """Whether there were sinks and all of them are gone for good."""
         return self._fanout.all_gone
 
@@ -117,7 +117,7 @@ class Publisher(threading.Thread):
         if self._catch_up is not None:
             self._catch_up.start()
         try:
-            while not self._outbox.finished and not self.nobody_left:
+            while not self._outbox.finished and not self.no_sink_left:
                 self._open_store()
                 self._by_the_clock(time.monotonic())
                 self._send(*self._outbox.take(_POLL_S))
@@ -142,7 +142,7 @@ class Publisher(threading.Thread):
             self._fanout.close()
 
     def _end_events(self, now_s: float) -> None:
-        """Send the offsets that are missing because the worker did not end its events in time at shutdown."""
+        """Send the missing offsets of events that the worker did not close in time at shutdown."""
         if self._open_events:
             log.warning(
                 "the model did not finish in time; closing its open events (%d) without it", len(self._open_events)
@@ -152,7 +152,7 @@ class Publisher(threading.Thread):
             self._send(Outgoing(offset))
 
     def _open_store(self) -> None:
-        """Open the store if it is not open, and close the events that an earlier run left open."""
+        """Open the store unless it is open, and send the offsets of events that an earlier run left open."""
         if self._recorder is not None:
             self._send(*map(Outgoing, self._recorder.open()))
 
@@ -162,7 +162,7 @@ class Publisher(threading.Thread):
 
     def _store_failed(self, error: StoreError, lost: int) -> None:
         self._metrics.store_failed(error.reason)
-        self._outages.failed("store", f"{error} (live messages go on)", lost)
+        self._outages.failed("store", f"{error} (live messages are still sent)", lost)
 
     def _store_worked(self) -> None:
         self._outages.worked("store")
@@ -178,7 +178,7 @@ class Publisher(threading.Thread):
             self._outages.failed(sink, str(error))
 
     def _count_losses(self, now_s: float) -> None:
-        """Count messages lost outside the sinks: by slow subscribers, and in the outbox."""
+        """Count messages lost to slow subscribers and in the outbox, and refused connections."""
         overflows = sum(sink.overflows for sink in self._sinks if isinstance(sink, Overflowing))
         self._metrics.overflowed(overflows - self._overflows)
         self._overflows = overflows
@@ -201,7 +201,7 @@ class Publisher(threading.Thread):
             self._outages.worked("queue of messages")
 
     def _count_requests(self, catch_up: CatchUp) -> None:
-        """What has become of those who catch up."""
+        """Count the catch-up requests by their results."""
         catch_up.check()
         for result, count in catch_up.results.items():
             self._metrics.caught_up(result, count - self._requests[result])
@@ -233,7 +233,7 @@ class Publisher(threading.Thread):
             self._count_requests(self._catch_up)
 
     def _send(self, *outgoing: Outgoing) -> None:
-        """Send some messages, which are stored together: a commit waits for the disk."""
+        """Send messages, storing them in one commit, because each commit waits for the disk."""
         began_s = time.perf_counter()
         sent = self._fanout.send([one.message for one in outgoing])
         took_s = time.perf_counter() - began_s

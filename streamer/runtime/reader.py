@@ -19,7 +19,7 @@ from streamer.runtime.board import Board
 from streamer.runtime.intake import Closed, Intake, Opened
 from streamer.runtime.listener import Listener
 from streamer.runtime.metrics import Metrics
-from streamer.runtime.sources import OpenMedia, OpensMedia
+from streamer.runtime.sources import MediaOpener, OpenMedia
 from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk, Discontinuity, MediaItem, Picture, Want
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Reader(threading.Thread):
         *,
         connection: int = 0,
         first: Closed | None = None,
-        open_source: OpensMedia = open_media,
+        open_source: MediaOpener = open_media,
     ) -> None:
         """Attaches to `intake` at once, which refuses earlier readers from then on.
 
@@ -253,7 +253,7 @@ def _timed(media: OpenMedia, metrics: Metrics) -> Iterator[MediaItem]:
             item = next(items)
         except StopIteration:
             return
-        metrics.stage("decode", time.thread_time() - began_s + media.elsewhere_s)
+        metrics.stage("decode", time.thread_time() - began_s + media.other_process_s)
         yield item
 
 

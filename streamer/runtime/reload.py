@@ -1,4 +1,4 @@
-"""Asks for a new config, and has it read beside the old one; the supervisor carries it out."""
+"""Reads a changed config in the background, on request; the supervisor then applies it."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a config asks of a running daemon."""
+    """A changed config, ready to be applied to the running daemon."""
 
     plan: Plan
-    model: Model  # the very one that runs, if it is to stay
-    also: tuple[str, ...]  # what else is new, by its names in the config
-    taken: Callable[[], None]  # called in the supervisor's thread once all of it holds
+    model: Model  # the running one itself, if it stays
+    other_fields: tuple[str, ...]  # changed fields that the plan does not hold, by their names in the config
+    on_applied: Callable[[], None]  # called in the supervisor's thread once everything is applied
 
 
 class Reloads:
-    """The reloads that are asked for, one after the other. What is asked while one is under way is one more."""
+    """Runs the requested reloads one at a time. All requests that arrive during a reload share the next one."""
 
     def __init__(self, prepare: Callable[[], Setup], asked: threading.Event) -> None:
-        """`prepare` reads the config and loads its model, in a thread of its own, and raises `EarwitnessError`.
+        """`prepare` reads the config and loads its model, in a separate thread, and may raise `EarwitnessError`.
 
-        Setting `asked`, as a signal does, asks for a reload that nobody waits for.
+        Setting `asked`, as the signal handler does, requests a reload without waiting for its outcome.
         """
         self._prepare = prepare
         self._asked = asked
         self._lock = threading.Lock()
-        self._waiting: list[Answer] = []  # for the next one
-        self._answers: list[Answer] = []  # for the one that is under way
+        self._waiting: list[Answer] = []  # for the next reload
+        self._answers: list[Answer] = []  # for the current one
         self._thread: threading.Thread | None = None
         self._found: Setup | str | None = None
 
     @property
     def reading(self) -> bool:
-        """Whether a config is being read at this moment."""
+        """Whether a config is being read now."""
         return self._thread is not None and self._thread.is_alive()
 
     def ask(self, answer: Answer) -> None:
-        """Ask for a reload; `answer` is called with what came of it, in another thread. From any thread."""
+        """Request a reload; `answer` is called with its outcome, in another thread. May be called from any thread."""
         with self._lock:
             self._waiting.append(answer)
         self._asked.set()
 
     def begin(self) -> bool:
-        """Begin what was asked for, if nothing is under way; False if nothing was begun."""
+        """Start a requested reload unless one is running; returns whether one was started."""
         if self._thread is not None or not self._asked.is_set():
             return False
         self._asked.clear()
@@ -64,16 +64,16 @@ class Reloads:
         return True
 
     def take(self) -> Setup | str | None:
-        """What the config asks for, or why it can't be taken; once for each reload, None while there is nothing new."""
+        """The new setup, or why the config is refused: once for each reload, and None before it is known."""
         found, self._found = self._found, None
         return found
 
     def end(self, outcome: Outcome) -> None:
-        """The reload is over: tell all who asked."""
+        """Finish the reload: log its outcome, and pass it to everyone who requested it."""
         if outcome.taken:
             log.info("reloaded: %s", outcome.text)
         else:
-            log.error("the new config is refused, and the old one goes on: %s", outcome.text)
+            log.error("the new config is refused, the old one stays in effect: %s", outcome.text)
         self._thread = None
         for answer in self._answers:
             answer(outcome)
@@ -83,5 +83,5 @@ class Reloads:
             self._found = self._prepare()
         except EarwitnessError as error:
             self._found = " ".join(str(error).split())
-        except Exception as error:  # whatever it is, what runs must go on
+        except Exception as error:  # no fault in a new config may stop the running daemon
             self._found = f"this should not happen: {type(error).__name__}: {' '.join(str(error).split())}"

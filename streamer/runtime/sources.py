@@ -1,4 +1,4 @@
-"""What a reader needs of an open source, wherever it is open."""
+"""What a reader needs from an open source, in whichever process it is open."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from streamer.media.tracks import AudioInput
 from streamer.types import MediaItem, Want
 
 
-class Ears(Protocol):
-    """Where the levels of a source come from; see `Ear`."""
+class LevelSource(Protocol):
+    """Supplies the input levels of a source; see `Ear`."""
 
     @property
     def has_levels(self) -> bool:
@@ -53,11 +53,11 @@ class OpenMedia(Protocol):
         """See `Media`."""
 
     @property
-    def elsewhere_s(self) -> float:
-        """Processor time that the newest item took in another process."""
+    def other_process_s(self) -> float:
+        """Processor time that another process spent on the newest item, in seconds; 0.0 for `Media`."""
 
     @property
-    def ear(self) -> Ears:
+    def ear(self) -> LevelSource:
         """See `Media`."""
 
     @property
@@ -85,8 +85,8 @@ class OpenMedia(Protocol):
     ) -> None: ...
 
 
-class OpensMedia(Protocol):
-    """What opens a source; see `open_media`."""
+class MediaOpener(Protocol):
+    """Opens a source; see `open_media`."""
 
     def __call__(self, source: Address, want: Want, options: MediaOptions, *, interrupt: Interrupt) -> OpenMedia:
         """Raises `SourceError`."""

@@ -1,4 +1,4 @@
-"""Makes what one stream needs in the runtime: its queue, its end at the worker, its reader and who watches that."""
+"""Makes the parts of one stream: its queue, its lane in the worker, its reader and the reader's watchdog."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streamer.runtime.plan import StreamPlan
 from streamer.runtime.processes import Processes
 from streamer.runtime.reader import Reader, Source
 from streamer.runtime.shedding import CELLS_PER_S
-from streamer.runtime.sources import OpensMedia
+from streamer.runtime.sources import MediaOpener
 from streamer.runtime.watchdog import NewReader, Watchdog
 from streamer.runtime.worker import Stopwatch
 from streamer.windows import StreamSettings
@@ -30,12 +30,12 @@ from streamer.windows import StreamSettings
 log = logging.getLogger(__name__)
 
 _RETIRE_S = 5.0
-"""How long the reader of a stream that is no more may take to end."""
+"""How long the reader of a removed stream may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream's parts; each says itself which threads may use it."""
+    """One stream's parts; the docstring of each names the threads that may use it."""
 
     name: str
     intake: Intake
@@ -46,7 +46,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Makes streams, and changes those that are there. The supervisor's thread alone uses it."""
+    """Makes and changes streams. Only the supervisor's thread may use it."""
 
     board: Board
     metrics: Metrics
@@ -57,7 +57,7 @@ class Streams:
     processes: Processes
 
     def new(self, plan: StreamPlan, model: Model, settings: StreamSettings, limits: BackoffLimits) -> Stream:
-        """A stream whose reader is not started yet; board and metrics know it already."""
+        """A stream whose reader is not started yet. It must already be on the board and in the metrics."""
         name = plan.source.name
         intake = Intake(
             limit_s=plan.queue_s,
@@ -74,7 +74,7 @@ class Streams:
         return Stream(name, intake, lane, watchdog, backoff)
 
     def pipeline(self, name: str, model: Model, settings: StreamSettings, epoch: int) -> StreamPipeline:
-        """A pipeline of `model` for the stream `name`, which begins with that epoch."""
+        """A pipeline of `model` for the stream `name`, which begins with the epoch `epoch`."""
         bundle = model.bundle
         return StreamPipeline(
             name,
@@ -88,48 +88,48 @@ class Streams:
         )
 
     def limit(self, stream: Stream, plan: StreamPlan) -> None:
-        """Set the limits that hold for reader and queue; the connection stays."""
+        """Change the limits of reader and queue; the connection is kept."""
         stream.watchdog.patience_s = plan.watchdog_s
         stream.intake.limit(plan.queue_s, _pictures(plan.queue_s))
 
     def reconnect(self, stream: Stream, source: Source, model: Model) -> None:
-        """Read `source` from now on, for `model`."""
+        """Replace the reader by one that reads `source` for `model`."""
         self.board.moved(stream.name, source.address.shown)
         new_reader = self._new_reader(source, model, stream.intake, stream.backoff)
         stream.watchdog.change(source, new_reader, time.monotonic())
 
     def _new_reader(self, source: Source, model: Model, intake: Intake, backoff: Backoff) -> NewReader:
-        # Another process has no part in our descriptors, as standard input; they are read so that nothing can hang.
-        opens: OpensMedia = self.processes.open if descriptor_of(source.address) is None else open_media
+        # Another process does not have our descriptors, such as standard input; reading them here can't hang.
+        opener: MediaOpener = self.processes.open if descriptor_of(source.address) is None else open_media
         made = partial(Reader, source, model.want, intake, self.board, self.metrics, backoff, self.crashed)
-        return partial(made, open_source=opens)
+        return partial(made, open_source=opener)
 
 
 class Retired:
-    """The readers of streams that are no more, until they have ended. The supervisor's thread alone uses it."""
+    """The readers of removed streams, until they have ended. Only the supervisor's thread may use it."""
 
     def __init__(self) -> None:
-        self._leaving: list[tuple[str, Reader, float]] = []  # stream, reader, until when it may take (monotonic)
+        self._leaving: list[tuple[str, Reader, float]] = []  # stream, reader, deadline (monotonic)
         self.stuck = 0
         """Readers that did not end."""
 
     @property
     def readers(self) -> list[Reader]:
-        """Those that have yet to end."""
+        """Those that have not ended yet."""
         return [reader for _, reader, _ in self._leaving]
 
     def add(self, stream: Stream, now_s: float) -> None:
-        """End the stream's readers; what they read from now on goes nowhere."""
+        """End the stream's readers; what they still read is discarded."""
         stream.watchdog.reader.stop()
         stream.intake.attach()
         self._leaving += [(stream.name, reader, now_s + _RETIRE_S) for reader in stream.watchdog.readers]
 
     def check(self, now_s: float) -> None:
-        """Forget those that have ended, and count those that hang."""
+        """Forget the readers that have ended; abandon and count those that are past their deadline."""
         self._leaving = [one for one in self._leaving if one[1].is_alive()]
         for name, _, until_s in self._leaving:
             if now_s >= until_s:
-                log.error("%s: its reader hangs; it is abandoned", name)
+                log.error("%s: the removed stream's reader hangs and is abandoned", name)
                 self.stuck += 1
         self._leaving = [one for one in self._leaving if now_s < one[2]]
 

@@ -36,7 +36,7 @@ _CHECK_S = 0.1
 _DEAD_S = 60.0
 """A worker or publisher without a beat for so long is unhealthy. Generous: a batch of pictures can take seconds."""
 _MAX_ABANDONED = 32
-"""With more abandoned threads, the daemon reports itself unhealthy, to be restarted by systemd or the like."""
+"""With more abandoned threads, the daemon reports itself unhealthy, so that systemd or an orchestrator restarts it."""
 _STOP_WORKER_S = 5.0  # with the two below less than the 10 s after which Docker kills a container
 _STOP_PUBLISHER_S = 2.2  # a slow subscriber has 2 s to receive what is queued
 _STOP_READERS_S = 0.3
@@ -45,12 +45,12 @@ _STOP_READERS_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class _Changing:
-    """A reload that the worker is asked to carry out."""
+    """A reload that the worker is applying."""
 
     setup: Setup
     changes: Changes
     added: Mapping[str, Stream]
-    reconnect: frozenset[str]  # streams whose readers begin anew
+    reconnect: frozenset[str]  # streams whose readers are replaced
     carried_out: threading.Event
 
 
@@ -67,7 +67,7 @@ class Supervisor:
         new_id: Callable[[], str],
         catch_up: CatchUp | None = None,
     ) -> None:
-        """Nothing runs yet but the HTTP port, so that a port in use is known before anything begins.
+        """Opens the HTTP port and starts nothing else, so that a port in use is reported before anything begins.
 
         Raises:
             UsageError: the metrics address can't be used.
@@ -75,7 +75,7 @@ class Supervisor:
 
         """
         self.plan = plan
-        """What holds at this moment, as `model`."""
+        """The plan in effect; `model` is the model in effect."""
         self.model = model = Model.of(bundle, factories)
         self._notifier = notifier
         self._wake = threading.Event()
@@ -90,7 +90,7 @@ class Supervisor:
         stopwatch = Stopwatch(metrics)
         self._processes = Processes()
         self._maker = Streams(board, metrics, stopwatch, self._wake.set, self._crashed, new_id, self._processes)
-        # Replaced whole, never changed: other threads look at it.
+        # Replaced as a whole and never mutated, because other threads read it.
         self._streams: Mapping[str, Stream] = {
             one.source.name: self._maker.new(one, model, plan.settings, plan.backoff) for one in plan.streams
         }
@@ -133,7 +133,7 @@ class Supervisor:
     def run(self, stop: threading.Event, reopen: threading.Event, reloads: Reloads | None = None) -> int:
         """Run until `stop` is set, every source has ended for good or no sink is left; returns the exit code.
 
-        Whenever `reopen` is set, the sinks reopen their files. What is asked of `reloads` is carried out.
+        Whenever `reopen` is set, the sinks reopen their files. Reloads requested from `reloads` are applied.
 
         Raises:
             BaseException: an unexpected exception that ended a thread.
@@ -146,7 +146,7 @@ class Supervisor:
             stream.watchdog.reader.start()
         self._notifier.send("READY=1", f"STATUS={len(self._streams)} streams")
         pinged_s = 0.0
-        while not (stop.is_set() or self._failed.is_set() or self._all_finished() or self._publisher.nobody_left):
+        while not (stop.is_set() or self._failed.is_set() or self._all_finished() or self._publisher.no_sink_left):
             if reopen.is_set():
                 reopen.clear()
                 self._publisher.reopen()
@@ -168,10 +168,10 @@ class Supervisor:
             raise self._failure
         if stop.is_set():
             return 0
-        return int(self._publisher.nobody_left or any(view.state == "failed" for view in self.board.views()))
+        return int(self._publisher.no_sink_left or any(view.state == "failed" for view in self.board.views()))
 
     def healthy(self) -> Answer:
-        """Whether the threads do their work: for /healthz and systemd's watchdog."""
+        """Whether the threads are working: for /healthz and systemd's watchdog."""
         now_s = time.monotonic()
         ages_s = {"worker": now_s - self._worker.beat_s, "publisher": now_s - self._publisher.beat_s}
         threads = {thread.name: thread.is_alive() for thread in (self._worker, self._publisher)}
@@ -203,7 +203,7 @@ class Supervisor:
         return self._retired.stuck + sum(stream.watchdog.abandoned for stream in self._streams.values())
 
     def _reload(self, reloads: Reloads) -> None:
-        """Do what can be done now for a reload, without waiting."""
+        """Advance a reload as far as possible without waiting."""
         if reloads.begin():
             monotonic_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={monotonic_us}")
@@ -220,7 +220,7 @@ class Supervisor:
             self._notifier.send("READY=1", f"STATUS={len(self._streams)} streams; {outcome.text}"[:200])
 
     def _begin(self, setup: Setup) -> _Changing:
-        """Stop what is no more, and have the worker change between two turns."""
+        """Stop the removed streams, and have the worker apply the change between two turns."""
         plan, model = setup.plan, setup.model
         changes = Changes.between(self.plan, plan)
         for name in changes.removed:
@@ -237,7 +237,7 @@ class Supervisor:
             self.board.add(_first_view(one))
             added[one.source.name] = self._maker.new(one, model, plan.settings, plan.backoff)
         adopt = staying if model is not self.model else {}
-        inline = model.want == self.model.want  # what readers bring is what the new model takes
+        same_media = model.want == self.model.want  # the readers already deliver what the new model needs
         carried_out = threading.Event()
         self._worker.ask(
             Change(
@@ -247,7 +247,9 @@ class Supervisor:
                 settings=plan.settings,
                 adopt={name: partial(self._maker.pipeline, name, model, plan.settings) for name in adopt},
                 model=model,
-                at_once=frozenset(name for name, one in adopt.items() if inline or not one.watchdog.reader.is_alive()),
+                at_once=frozenset(
+                    name for name, one in adopt.items() if same_media or not one.watchdog.reader.is_alive()
+                ),
                 picture_budget=plan.picture_budget,
                 threads=plan.threads,
                 with_tags=plan.publish_tags,
@@ -255,17 +257,17 @@ class Supervisor:
                 done=carried_out.set,
             )
         )
-        again = {one.source.name for one in changes.reconnected}
-        if adopt and not inline:
-            again |= {name for name, one in adopt.items() if one.watchdog.reader.is_alive()}
-        return _Changing(setup, changes, added, frozenset(again), carried_out)
+        reconnect = {one.source.name for one in changes.reconnected}
+        if adopt and not same_media:
+            reconnect |= {name for name, one in adopt.items() if one.watchdog.reader.is_alive()}
+        return _Changing(setup, changes, added, frozenset(reconnect), carried_out)
 
     def _finish(self, change: _Changing) -> str:
-        """The worker has changed: so do the readers, and what is said. Gives one line on what is new."""
+        """After the worker: change the readers and the reports. Returns the changes in one line."""
         plan, model = change.setup.plan, change.setup.model
         new_model = model is not self.model
         for name in change.changes.removed:
-            # Behind its last offsets, and behind every other status of it.
+            # After its last offsets and all its earlier statuses.
             self._outbox.put(self._publisher.reporter.status(self.board.remove(name), stopped=True))
             self.metrics.remove(name)
         if new_model:
@@ -280,8 +282,8 @@ class Supervisor:
             if one.source.name in change.reconnect:
                 self._maker.reconnect(self._streams[one.source.name], one.source, model)
                 self._maker.limit(self._streams[one.source.name], one)
-        change.setup.taken()
-        return change.changes.told(model.bundle.name if new_model else None, change.setup.also)
+        change.setup.on_applied()
+        return change.changes.summary(model.bundle.name if new_model else None, change.setup.other_fields)
 
     def _all_finished(self) -> bool:
         if self.plan.stay:
@@ -289,16 +291,16 @@ class Supervisor:
         return all(view.state in ("ended", "failed") for view in self.board.views())
 
     def _crashed(self, error: BaseException) -> None:
-        """An unexpected exception ended a thread: end the daemon, rather than run without that thread."""
+        """An unexpected exception ended a thread: end the daemon rather than run without that thread."""
         if self._failure is None:
             self._failure = error
         self._failed.set()
 
     def _shut_down(self) -> None:
-        """Stop readers, worker and publisher in this order: each passes on all it has before the next one ends."""
+        """Stop readers, worker and publisher in this order: each passes on all it holds before the next one ends."""
         for stream in self._streams.values():
             stream.watchdog.reader.stop()
-            stream.intake.attach()  # releases a reader that waits for room, and refuses what it puts
+            stream.intake.attach()  # wakes a reader that waits for room, and discards what it adds
         self._worker.stop()
         if self._worker.is_alive():
             self._worker.join(_STOP_WORKER_S)

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.5
 _IDLE_S = 0.1
 _RECORDINGS_S = 0.1
-"""How long recordings may take turns before live streams get theirs again."""
+"""How long recordings may take turns before it is the live streams' turn again."""
 _LAST_WORK_S = 1.0
-"""How long the worker may still empty the queues after it was asked to end."""
+"""How long the worker may keep emptying the queues after it was asked to stop."""
 
 
 class Stopwatch:
@@ -72,15 +72,19 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a reload asks of the worker: it is carried out between two turns."""
+    """What a reload changes in the worker, applied between two turns."""
 
     add: Sequence[Lane]
-    remove: Collection[str]  # streams that are no more: their epochs end, and what is open is closed
-    stall_s: Mapping[str, float]  # of streams that stay
+    remove: Collection[str]  # streams to remove: their epochs end, and their open events are closed
+    stall_s: Mapping[str, float]  # of each stream of the new plan
     settings: StreamSettings
-    adopt: Mapping[str, Callable[[int], StreamPipeline]]  # stream -> its pipeline of `model`, from that epoch on
+    adopt: Mapping[
+        str, Callable[[int], StreamPipeline]
+    ]  # stream -> makes its pipeline of `model`, from its first epoch
     model: Model
-    at_once: Collection[str]  # of those, who take it in the middle of a connection; others when their new reader begins
+    at_once: Collection[
+        str
+    ]  # those of `adopt` that change in the middle of a connection; the others wait for their new reader
     picture_budget: float
     threads: int
     with_tags: bool
@@ -140,7 +144,7 @@ class Worker(threading.Thread):
         self._wake.set()
 
     def ask(self, change: Change) -> None:
-        """Have `change` carried out soon; its `done` is called then. Returns at once; not before the last is done."""
+        """Apply `change` before the next turn, then call its `done`. Returns at once. Any earlier one must be done."""
         self._change = change
         self._wake.set()
 
@@ -148,7 +152,7 @@ class Worker(threading.Thread):
         """Give every live stream a turn, then recordings; False if there was nothing to do."""
         change, self._change = self._change, None
         if change is not None:
-            self._carry_out(change)
+            self._apply(change)
         self.beat_s = now_s = self._clock_s()
         if now_s - self._ticked_s >= _TICK_S:
             self._tick(now_s)
@@ -179,11 +183,11 @@ class Worker(threading.Thread):
         return bool(turns)
 
     def _late_s(self) -> float:
-        """How late the media of the latest live stream is."""
+        """How late the media is of the live stream that is furthest behind."""
         return max((lane.intake.late_s() for lane in self._parts.lanes if lane.intake.live), default=0.0)
 
     def _score(self, turns: Sequence[tuple[Lane, Turn]]) -> None:
-        """Score the windows of all turns as one batch, and hand each stream its scores."""
+        """Score the windows of all turns, one batch for each model, and publish each stream's results."""
         by_detector: dict[Detector, list[tuple[Lane, Turn]]] = {}
         for lane, turn in turns:
             by_detector.setdefault(lane.model.detector, []).append((lane, turn))
@@ -201,18 +205,18 @@ class Worker(threading.Thread):
         for lane, turn in turns:
             end = begin + len(turn.windows)
             if turn.drain:
-                self._hand_on(lane, scores[begin:end], alive=not turn.stalled)
+                self._publish(lane, scores[begin:end], alive=not turn.stalled)
             begin = end
             if turn.stalled:
-                log.warning("%s: no media arrives any more; closing its open events", lane.name)
+                log.warning("%s: media has stopped arriving; closing its open events", lane.name)
                 self._parts.board.stalled(lane.name, "connected, but no media arrives")
             if turn.closed is not None and turn.closed.final:
                 self._finished(lane, turn.closed)
             if turn.ready and lane.name in self._next:
                 self._adopt(lane)
 
-    def _hand_on(self, lane: Lane, scores: Sequence[CellScores], *, alive: bool) -> None:
-        """Queue messages for what a stream's scores have decided. `alive`: they came from media, not from a timer."""
+    def _publish(self, lane: Lane, scores: Sequence[CellScores], *, alive: bool) -> None:
+        """Queue the messages that follow from a stream's scores. `alive`: they come from media, not from a timer."""
         parts = self._parts
         cells = 0
         for timed in lane.pipeline.drain(scores):
@@ -242,11 +246,11 @@ class Worker(threading.Thread):
         else:
             self._parts.board.finished(lane.name, "ended", "", closed.message)
 
-    def _carry_out(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
         parts = self._parts
-        leaving = [lane for lane in parts.lanes if lane.name in change.remove]
-        self._score([(lane, lane.shut_down("reload")) for lane in leaving])
-        for lane in leaving:
+        removed = [lane for lane in parts.lanes if lane.name in change.remove]
+        self._score([(lane, lane.shut_down("reload")) for lane in removed])
+        for lane in removed:
             self._count_missed(lane)
             del self._coverage[lane.name]
             self._counted.pop(lane.name, None)
@@ -284,12 +288,12 @@ class Worker(threading.Thread):
         self._count_missed(lane)
         self._counted.pop(lane.name)  # the new pipeline counts from 0
         pipeline = new_pipeline(lane.pipeline.epoch)
-        if self._settings is not None:  # there may have been another reload since this one
+        if self._settings is not None:  # another reload may have followed
             pipeline.retune(self._settings)
         lane.adopt(model, pipeline)
 
     def _tick(self, now_s: float) -> None:
-        """Work driven by time, not by data: update lag and coverage, and shed pictures if the worker is behind."""
+        """Periodic work: update lag and coverage, and shed pictures if the worker is behind."""
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
         views = {view.name: view for view in self._parts.board.views()}
         live = [lane for lane in self._parts.lanes if lane.intake.live and views[lane.name].opened_s is not None]

@@ -34,7 +34,7 @@ def server(answers: dict[str, Answer]) -> Iterator[HealthServer]:
 
 
 def health(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code, and the one line that was printed."""
+    """Runs `earwitness health`; returns its exit code and the one line that it prints."""
     code = cli.main(["health", *arguments])
     out, err = capsys.readouterr()
     assert bool(out) == (code == 0)
@@ -69,14 +69,14 @@ def test_the_address_comes_from_the_config(
     config.write_text("metrics: off\n")
     assert health(capsys) == (
         2,
-        "earwitness: error: `metrics` is off in the config, so that nothing answers: give it an address",
+        "earwitness: error: `metrics` is off in the config, so there is nothing to check: set it to an address",
     )
 
 
 def test_no_daemon(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = health(capsys, "--url", f"http://127.0.0.1:{free_port()}")
     assert code == 1
-    assert "can't be asked: " in line
+    assert "can't be reached: " in line
     assert "is the daemon running" in line
 
 
@@ -98,7 +98,7 @@ def test_another_program_at_the_address(tmp_path: Path, capsys: pytest.CaptureFi
                 capsys, "--url", f"http://127.0.0.1:{other.server_port}", *(["--ready"] if path == "readyz" else [])
             )
             assert code == 1
-            assert "not as Earwitness does" in line
+            assert "not like Earwitness" in line
     finally:
         other.shutdown()
         other.server_close()
@@ -110,7 +110,7 @@ def test_another_program_at_the_address(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_invalid_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = health(capsys, "--url", url)
     assert code in (1, 2)
-    assert "--url" in line or "can't be asked" in line
+    assert "--url" in line or "can't be reached" in line
     assert "secret" not in line
 
 

@@ -27,8 +27,8 @@ MANIFESTS: list[dict[str, Any]] = [
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
-def said(*command: str | Path) -> str:
-    """What a command that must end well prints."""
+def output(*command: str | Path) -> str:
+    """What a command prints, which must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -39,8 +39,8 @@ def manifest(kind: str) -> dict[str, Any]:
 
 
 def test_the_dockerfile() -> None:
-    said(BIN / "hadolint", DEPLOY / "Dockerfile")
-    said("sh", "-n", DEPLOY / "slim.sh")
+    output(BIN / "hadolint", DEPLOY / "Dockerfile")
+    output("sh", "-n", DEPLOY / "slim.sh")
 
 
 def test_the_version_is_that_of_the_program() -> None:
@@ -61,9 +61,9 @@ def test_the_builder_gets_what_is_copied_and_nothing_else() -> None:
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """compose.yaml as Docker Compose understands it."""
-    said(BIN / "docker-compose", "--file", DEPLOY / "compose.yaml", "config", "--quiet")
+    output(BIN / "docker-compose", "--file", DEPLOY / "compose.yaml", "config", "--quiet")
     made: dict[str, Any] = json.loads(
-        said(BIN / "docker-compose", "--file", DEPLOY / "compose.yaml", "config", "--format", "json")
+        output(BIN / "docker-compose", "--file", DEPLOY / "compose.yaml", "config", "--format", "json")
     )
     return made
 
@@ -90,7 +90,7 @@ def test_compose(compose: dict[str, Any]) -> None:
 
 
 def test_kubernetes() -> None:
-    out = said(BIN / "kubernetes-validate", "--strict", DEPLOY / "k8s/earwitness.yaml")
+    out = output(BIN / "kubernetes-validate", "--strict", DEPLOY / "k8s/earwitness.yaml")
     assert out.count(" passed ") == 4
     assert "WARN" not in out
 
@@ -132,7 +132,7 @@ def test_the_configs_are_taken(where: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze: apt-get install systemd")
 def test_the_unit_is_hardened() -> None:
-    out = said("systemd-analyze", "security", "--offline=yes", DEPLOY / "systemd/earwitness.service")
+    out = output("systemd-analyze", "security", "--offline=yes", DEPLOY / "systemd/earwitness.service")
     level = re.search(r"Overall exposure level for earwitness.service: ([\d.]+)", out)
     assert level is not None, out
     assert float(level[1]) < 2.5

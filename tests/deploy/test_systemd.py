@@ -94,12 +94,12 @@ def test_the_service_starts_lives_reloads_and_stops(installed: Path) -> None:
         manager.settimeout(60.0)
         process = subprocess.Popen(in_place(installed, *shlex.split(start)), env=environ)
         try:
-            said: list[str] = []
+            notified: list[str] = []
 
             def until(word: str) -> None:
-                said.clear()
-                while word not in said:
-                    said.extend(manager.recv(4096).decode().split("\n"))
+                notified.clear()
+                while word not in notified:
+                    notified.extend(manager.recv(4096).decode().split("\n"))
 
             until("READY=1")
             until("WATCHDOG=1")

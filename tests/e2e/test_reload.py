@@ -130,7 +130,7 @@ def test_what_is_refused_is_said_in_one_line_and_systemd_hears_of_it(tmp_path: P
             bad: dict[str, tuple[dict[str, Any] | str, str]] = {
                 "not YAML": ("streams: [", "daemon.yaml:1: not valid YAML"),
                 "a typo": ({**good, "windos": {}}, "unknown field 'windos'; did you mean 'windows'?"),
-                "no source": ({**good, "streams": {}}, "no source to listen to is left"),
+                "no source": ({**good, "streams": {}}, "no source is left"),
                 "a name": ({**good, "publisher": "b"}, "publisher can't change while the daemon runs: restart it"),
                 "a socket": ({**good, "metrics": "127.0.0.1:1", "publish": {"jsonl": "x"}}, "publish.jsonl"),
                 "a window": (
@@ -145,14 +145,16 @@ def test_what_is_refused_is_said_in_one_line_and_systemd_hears_of_it(tmp_path: P
                 done = reloads.ask()
                 assert done.returncode == 2, what
                 assert why in done.stderr, what
-                assert done.stderr.startswith("earwitness: error: refused, and the old config stays: "), what
+                assert done.stderr.startswith(
+                    "earwitness: error: the new config is refused, the old one stays in effect: "
+                ), what
                 assert done.stderr.count("\n") == 1, what
                 assert "hunter2" not in done.stderr + daemon.log
                 began, ended = systemd.recv(1000), systemd.recv(1000)
                 assert began.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
                 assert 0 <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) / 1e3 - int(began.rpartition(b"=")[2]) < 60e6
                 assert ended.startswith(b"READY=1\n")
-            assert daemon.log.count("the new config is refused, and the old one goes on: ") == len(bad)
+            assert daemon.log.count("the new config is refused, the old one stays in effect: ") == len(bad)
             before = scored(daemon, "cam")
             daemon.until(lambda: scored(daemon, "cam") > before)
 

@@ -15,7 +15,7 @@ from streamer.runtime.control import Answer, Control, Outcome, Running, folders,
 
 
 class Asked:
-    """Answers each reload."""
+    """Answers each requested reload with `outcome`."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -45,16 +45,16 @@ def test_a_daemon_is_found_and_answers(tmp_path: Path, control: Control, asked: 
     assert asked.count == 1
 
 
-def test_the_socket_is_the_users_alone(control: Control) -> None:
+def test_only_the_user_can_reach_the_socket(control: Control) -> None:
     assert control.path.stat().st_mode & 0o777 == 0o600
     assert control.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_one_that_says_nothing_or_nonsense_holds_up_nobody(tmp_path: Path, control: Control) -> None:
+def test_a_silent_or_garbling_client_delays_no_other(tmp_path: Path, control: Control) -> None:
     with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as loud:
         silent.connect(str(control.path))
         loud.connect(str(control.path))
-        with suppress(ConnectionError):  # it reads one word, and closes
+        with suppress(ConnectionError):  # the daemon reads one word, then closes
             loud.sendall(b"x" * 1_000_000)
         assert len(list(running([tmp_path / "run"]))) == 1
 
@@ -71,7 +71,7 @@ def test_sockets_of_killed_daemons_are_removed(tmp_path: Path, asked: Asked) -> 
     assert list(folder.iterdir()) == []
 
 
-def test_the_next_place_is_taken_where_one_can_not_be_used(tmp_path: Path, asked: Asked) -> None:
+def test_an_unusable_folder_is_skipped(tmp_path: Path, asked: Asked) -> None:
     (tmp_path / "file").write_text("")
     long = tmp_path / ("x" * 120)
     control = Control([tmp_path / "file", long, tmp_path / "run"], "garage", 7, asked)
@@ -82,20 +82,20 @@ def test_the_next_place_is_taken_where_one_can_not_be_used(tmp_path: Path, asked
     assert "\n" not in str(caught.value)
 
 
-def test_where_sockets_are_looked_for(tmp_path: Path) -> None:
+def test_folders_in_which_sockets_are_looked_for(tmp_path: Path) -> None:
     environ = {"RUNTIME_DIRECTORY": "/run/a:/run/b", "XDG_RUNTIME_DIR": str(tmp_path)}
     found = folders(environ, 12_345)
     assert found[:3] == [Path("/run/a"), Path("/run/b"), tmp_path / "earwitness"]
     assert found[-1].name == "earwitness-12345"
 
 
-def test_a_runtime_folder_that_may_not_be_looked_into(tmp_path: Path) -> None:
-    """As in the systemd unit: ProtectHome= closes /run/user."""
+def test_a_runtime_folder_without_access_is_skipped(tmp_path: Path) -> None:
+    """As in the systemd unit, where ProtectHome= makes /run/user inaccessible."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     root = os.geteuid() == 0
     if root:
-        os.seteuid(65_534)  # nothing is closed to root
+        os.seteuid(65_534)  # root has access everywhere
     try:
         found = folders({"XDG_RUNTIME_DIR": str(closed / "999")}, 12_345)
     finally:

@@ -36,7 +36,7 @@ def plan(*streams: StreamPlan) -> Plan:
     )
 
 
-def test_each_stream_is_in_the_one_part_that_it_belongs_to() -> None:
+def test_each_stream_has_one_kind_of_change() -> None:
     old = plan(stream("stays"), stream("goes"), stream("moves"), stream("waits"), stream("both"))
     new = plan(
         stream("comes"),
@@ -50,23 +50,23 @@ def test_each_stream_is_in_the_one_part_that_it_belongs_to() -> None:
     assert changes.removed == ("goes",)
     assert [one.source.name for one in changes.reconnected] == ["moves", "both"]
     assert [one.source.name for one in changes.limited] == ["waits"]
-    assert changes.told(None) == "added: comes; removed: goes; reconnected: moves, both; new limits: waits"
+    assert changes.summary(None) == "added: comes; removed: goes; reconnected: moves, both; new limits: waits"
 
 
-def test_a_password_alone_makes_another_source() -> None:
+def test_a_changed_password_is_a_changed_source() -> None:
     changes = Changes.between(plan(stream("a", "rtsp://u:old1@cam/x")), plan(stream("a", "rtsp://u:new2@cam/x")))
     assert len(changes.reconnected) == 1
-    assert "new2" not in changes.told(None)
+    assert "new2" not in changes.summary(None)
 
 
-def test_the_same_plan_is_no_change() -> None:
+def test_equal_plans_have_no_changes() -> None:
     changes = Changes.between(plan(stream("a")), plan(stream("a")))
     assert changes == Changes((), (), (), (), ())
-    assert changes.told(None) == "nothing changed"
+    assert changes.summary(None) == "nothing changed"
 
 
-def test_other_fields_are_told_by_their_names_in_the_config() -> None:
+def test_other_fields_have_their_names_in_the_config() -> None:
     new = replace(plan(), settings=StreamSettings(hop_cells=4), threads=2, publish_scores=True)
-    assert Changes.between(plan(), new).told("better", ["log"]) == (
+    assert Changes.between(plan(), new).summary("better", ["log"]) == (
         "model: better; changed: windows, load.threads, publish.scores, log"
     )

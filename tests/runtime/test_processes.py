@@ -1,4 +1,4 @@
-"""Sources that are read in processes of their own."""
+"""Sources that are read in separate processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def opened(processes: Processes, source: str | Path, **options: float) -> Foreig
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     end_s = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end_s, "waited in vain"
+        assert time.monotonic() < end_s, f"not true within {seconds} s"
         time.sleep(0.02)
 
 
@@ -57,11 +57,11 @@ def below(pid: int | None = None) -> list[psutil.Process]:
 
 
 def readers() -> list[psutil.Process]:
-    """The processes that were forked to read, not the one that they come from."""
+    """The reading processes, without the one that they are forked from."""
     return [one for one in below() if one.ppid() != os.getpid()]
 
 
-def test_the_media_is_that_of_this_process(processes: Processes, clip: Path) -> None:
+def test_media_is_the_same_as_when_read_in_this_process(processes: Processes, clip: Path) -> None:
     with open_media(str(clip), BOTH) as here, opened(processes, clip) as there:
         assert (there.live, there.rewinds, there.has_audio, there.has_video) == (False, True, True, True)
         assert there.audio == here.audio
@@ -76,12 +76,12 @@ def test_the_media_is_that_of_this_process(processes: Processes, clip: Path) -> 
                     assert np.array_equal(ours.pixels, its.pixels)
                 case Anchor() | Discontinuity(), _:
                     assert ours == its
-        assert there.elsewhere_s >= 0.0
+        assert there.other_process_s >= 0.0
         assert there.ear.take_levels() == here.ear.take_levels()
     until(lambda: not readers())
 
 
-def test_what_can_not_be_opened_is_said_alike(processes: Processes, tmp_path: Path) -> None:
+def test_errors_are_the_same_as_when_opened_in_this_process(processes: Processes, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no film\n" * 100)
     for source in (tmp_path / "gone.mp4", tmp_path / "text.mp4", "rtsp://user:hunter2@127.0.0.1:1/x"):
         errors = []
@@ -93,7 +93,7 @@ def test_what_can_not_be_opened_is_said_alike(processes: Processes, tmp_path: Pa
         assert "hunter2" not in errors[1][1]
 
 
-def test_one_that_hangs_is_ended(processes: Processes, tmp_path: Path) -> None:
+def test_a_hanging_process_is_killed(processes: Processes, tmp_path: Path) -> None:
     processes.start()
     before = (psutil.Process().num_fds(), threading.active_count())
     with hanging_playlist(tmp_path) as playlist:
@@ -106,7 +106,7 @@ def test_one_that_hangs_is_ended(processes: Processes, tmp_path: Path) -> None:
     assert (psutil.Process().num_fds(), threading.active_count()) <= before
 
 
-def test_an_interrupt_ends_one_that_hangs_at_once(processes: Processes, tmp_path: Path) -> None:
+def test_an_interrupt_kills_a_hanging_process_at_once(processes: Processes, tmp_path: Path) -> None:
     interrupt = Interrupt()
     threading.Timer(0.5, interrupt.set).start()
     began_s = time.monotonic()
@@ -118,7 +118,7 @@ def test_an_interrupt_ends_one_that_hangs_at_once(processes: Processes, tmp_path
     until(lambda: not readers())
 
 
-def test_one_that_crashes_is_a_lost_source_and_the_next_opens(processes: Processes, clip: Path) -> None:
+def test_a_crash_loses_the_source_and_the_next_one_opens(processes: Processes, clip: Path) -> None:
     with opened(processes, clip) as media:
         (reader,) = readers()
         reader.send_signal(signal.SIGSEGV)
@@ -126,7 +126,11 @@ def test_one_that_crashes_is_a_lost_source_and_the_next_opens(processes: Process
             list(media)
     with opened(processes, clip) as media:
         (reader,) = readers()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a terminal's or systemd's, for the daemon
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+        ):  # a terminal or systemd sends them
             reader.send_signal(number)
         (zygote,) = [one for one in below() if one.ppid() == os.getpid()]
         zygote.send_signal(signal.SIGTERM)
@@ -159,17 +163,17 @@ def test_no_secret_is_on_a_command_line(processes: Processes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0\1\0\0\0\0\xff", b"\xff" * 100, b"\0\0\0\x03\0\0\0\0abc"])
-def test_nonsense_is_a_lost_source(processes: Processes, data: bytes) -> None:
+def test_invalid_data_loses_the_source(processes: Processes, data: bytes) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(data)
         media = ForeignMedia(processes, 0, ours, Address.parse("cam"), MediaOptions(), Interrupt())
-        with pytest.raises(SourceError, match="sent nonsense"):
+        with pytest.raises(SourceError, match="sent invalid data"):
             media.wait_until_open()
         ours.close()
 
 
-def test_nothing_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
+def test_no_process_outlives_a_killed_daemon(tmp_path: Path) -> None:
     script = (
         "import sys; from streamer.address import Address; from streamer.media.source import *\n"
         "from streamer.runtime.processes import Processes; p = Processes(); print(1, flush=True)\n"

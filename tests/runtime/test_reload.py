@@ -1,4 +1,4 @@
-"""A supervisor that is given another plan while real files are read at their own speed."""
+"""A supervisor whose plan is changed while it reads real files at their own speed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Reloadable(Daemon):
-    """A daemon that publishes scores, and whose next setup a test decides."""
+    """A daemon that publishes scores, and whose next setup the test chooses."""
 
     def __init__(self, folder: Path, *sources: Source, modalities: Sequence[str] = ("spectral",)) -> None:
         super().__init__(folder, *sources, modalities=modalities, scores=True)
@@ -66,20 +66,20 @@ class Reloadable(Daemon):
         return outcomes[0]
 
     def cells(self, stream: str) -> int:
-        """Scored so far, over all epochs: each epoch's cells follow one another from 0, and all were heard."""
+        """Cells scored so far, over all epochs. Checks that each epoch has all its cells, in order, and covered."""
         count, epoch, following = 0, 0, 0
         for one in self.messages("scores", stream):
             if one["epoch"] != epoch:
                 assert one["epoch"] == epoch + 1
                 epoch, following = one["epoch"], 0
-            assert round(one["start_s"] / CELL_S) == following, "a cell is lost, or came twice"
+            assert round(one["start_s"] / CELL_S) == following, "a cell is missing, or came twice"
             assert all(one["covered"]), one
             following += len(one["scores"])
             count += len(one["scores"])
         return count
 
     def events(self, stream: str) -> dict[str, str]:
-        """Why each event ended, by its id; each has its onset and its offset, once."""
+        """Each event's `end_reason`, by its id. Checks that each has exactly one onset and one offset."""
         onsets = [one["event_id"] for one in self.messages("onset", stream)]
         offsets = {one["event_id"]: one["end_reason"] for one in self.messages("offset", stream)}
         assert sorted(offsets) == sorted(onsets), "each onset has its offset"
@@ -98,7 +98,7 @@ def model_of(modalities: Sequence[str], name: str, made: Mapping[str, ExtractorF
     return Model.of(bundle, made or factories(modalities))
 
 
-def test_streams_come_and_go_and_those_that_stay_lose_no_cell(tmp_path: Path, clip: Path) -> None:
+def test_adding_and_removing_streams_costs_the_others_no_cell(tmp_path: Path, clip: Path) -> None:
     stays, goes, comes = live("stays", clip), live("goes", clip), live("comes", clip)
     with Reloadable(tmp_path, stays, goes) as daemon:
         daemon.until(lambda: daemon.has_open("goes") and daemon.cells("stays") > 60)
@@ -114,11 +114,11 @@ def test_streams_come_and_go_and_those_that_stay_lose_no_cell(tmp_path: Path, cl
         assert "reload" in daemon.events("goes").values()
         status = daemon.messages("status", "goes")[-1]
         last = max(one["seq"] for kind in ("scores", "offset") for one in daemon.messages(kind, "goes"))
-        assert status["seq"] > last, "its last word"
+        assert status["seq"] > last, "its `stopped` status is its last message"
         daemon.until(lambda: 'stream="goes"' not in daemon.get("/metrics").text)
         assert 'earwitness_reloads_total{result="taken"} 1.0' in daemon.get("/metrics").text
         assert set(daemon.get("/readyz").json()["streams"]) == {"stays", "comes"}
-        # The name may come again, and begins anew.
+        # The name may be used again, for a new stream.
         assert daemon.reload(stays, comes, goes).text == "added: goes"
         daemon.until(lambda: daemon.last("goes", "state") == "streaming")
     assert daemon.code == 0
@@ -126,7 +126,7 @@ def test_streams_come_and_go_and_those_that_stay_lose_no_cell(tmp_path: Path, cl
     daemon.until(lambda: not names & {thread.name for thread in threading.enumerate()})
 
 
-def test_a_changed_source_reconnects_alone_and_limits_do_not(tmp_path: Path, clip: Path) -> None:
+def test_only_a_changed_source_reconnects_changed_limits_do_not(tmp_path: Path, clip: Path) -> None:
     stays, moves = live("stays", clip), live("moves", clip)
     other = live("moves", clip, options=MediaOptions(open_timeout_s=3.0, read_timeout_s=3.0))
     with Reloadable(tmp_path, stays, moves) as daemon:
@@ -139,7 +139,7 @@ def test_a_changed_source_reconnects_alone_and_limits_do_not(tmp_path: Path, cli
         before = daemon.cells("stays")
         daemon.until(lambda: daemon.cells("stays") > before + 20)
         assert {one["epoch"] for one in daemon.messages("scores", "stays")} == {0}
-        assert {len(one["scores"]) for one in daemon.messages("scores", "stays")[-3:]} == {4}, "the hop is the new one"
+        assert {len(one["scores"]) for one in daemon.messages("scores", "stays")[-3:]} == {4}, "the new hop is used"
         assert daemon.last("moves", "reconnects") == 0, "it was not lost"
         daemon.end()
     ends = daemon.events("moves")
@@ -147,7 +147,7 @@ def test_a_changed_source_reconnects_alone_and_limits_do_not(tmp_path: Path, cli
     assert "gap" not in ends.values()
 
 
-def test_a_model_is_swapped_in_the_middle_of_a_connection(tmp_path: Path, clip: Path) -> None:
+def test_a_model_is_replaced_without_reconnecting(tmp_path: Path, clip: Path) -> None:
     stream = live("cam", clip)
     with Reloadable(tmp_path, stream) as daemon:
         daemon.until(lambda: daemon.has_open("cam"))
@@ -168,7 +168,7 @@ def test_a_model_is_swapped_in_the_middle_of_a_connection(tmp_path: Path, clip: 
     assert daemon.last("cam", "reconnects") == 0
 
 
-def test_a_model_that_takes_other_media_has_readers_begin_anew(tmp_path: Path) -> None:
+def test_a_model_that_needs_other_media_restarts_the_readers(tmp_path: Path) -> None:
     film = make_clip(tmp_path / "film.mkv", audio="aac", video="h264", seconds=20.0)
     cam, file = source("cam", film, realtime=True, loop=True), source("file", film)
     with Reloadable(tmp_path, cam, file) as daemon:
@@ -179,14 +179,14 @@ def test_a_model_that_takes_other_media_has_readers_begin_anew(tmp_path: Path) -
         daemon.until(lambda: daemon.last("cam", "modalities") == ["spectral", "vgg16"])
         daemon.until(lambda: daemon.last("cam", "state") == "streaming")
         assert daemon.last("cam", "picture_stride") in (1, 2, 4, 8, 16)
-        assert len(daemon.messages("scores", "file")) == done, "what has ended does not begin again"
+        assert len(daemon.messages("scores", "file")) == done, "a recording that has ended is not read again"
         daemon.end()
     assert daemon.code == 0
     assert "reload" in daemon.events("cam").values()
 
 
 @pytest.mark.parametrize("fault", [ConfigError("config x.yaml:3: is wrong"), ZeroDivisionError("oh")])
-def test_what_can_not_be_taken_changes_nothing(tmp_path: Path, clip: Path, fault: Exception) -> None:
+def test_a_refused_config_changes_nothing(tmp_path: Path, clip: Path, fault: Exception) -> None:
     stream = live("cam", clip)
     with Reloadable(tmp_path, stream) as daemon:
         daemon.until(lambda: daemon.cells("cam") > 0)

@@ -287,10 +287,10 @@ def test_pictures_begin_coarse_and_are_refined_where_there_is_room(tmp_path: Pat
     film = make_clip(tmp_path / "film.mkv", audio="aac", video="h264", seconds=14.0)
     with Daemon(tmp_path, source("cam", film, realtime=True), modalities=("spectral", "vggish", "vgg16")) as daemon:
         assert daemon.wait() == 0
-    told = [one for one in daemon.messages("status", "cam") if one["state"] == "streaming"]
-    strides = [one["picture_stride"] for one in told]
+    statuses = [one for one in daemon.messages("status", "cam") if one["state"] == "streaming"]
+    strides = [one["picture_stride"] for one in statuses]
     assert strides[0] == 16
     assert strides[-1] < 16
     assert sorted(strides, reverse=True) == strides
-    assert told[-1]["modalities"] == ["spectral", "vggish", "vgg16"]
-    assert told[-1]["pictures_hz"] == pytest.approx(22_100 / 1464 / strides[-1], abs=0.001)
+    assert statuses[-1]["modalities"] == ["spectral", "vggish", "vgg16"]
+    assert statuses[-1]["pictures_hz"] == pytest.approx(22_100 / 1464 / strides[-1], abs=0.001)

@@ -28,7 +28,7 @@ from tests.models import SlowGrey, bursts, factories, pictures, seeded_bundle
 
 
 class Clock:
-    """Stands still until it is advanced, or runs by itself."""
+    """A clock that stands still until it is advanced, or follows the real one."""
 
     def __init__(self, *, real: bool) -> None:
         self._real = real
@@ -123,7 +123,7 @@ class Working:
         while self.worker.step():
             pass
 
-    def said(self, stream: int | None = None) -> list[Message]:
+    def sent(self, stream: int | None = None) -> list[Message]:
         name = None if stream is None else self.streams[stream].name
         return [one.message for one in self.outbox.take(0.0) if name in (None, getattr(one.message, "stream", ""))]
 
@@ -145,11 +145,11 @@ def test_streams_share_a_batch_and_each_gets_the_same_scores_as_alone() -> None:
             hear(working.streams[stream], 8.0, seed=index)
             working.streams[stream].put(Closed("eof", "reached its end", "silence", final=True, failed=False))
     together.work()
-    said = together.said()
+    sent = together.sent()
     for index, single in enumerate(alone):
         single.work()
-        mine = [one for one in said if getattr(one, "stream", "") == f"s{index}"]
-        expected = single.said()
+        mine = [one for one in sent if getattr(one, "stream", "") == f"s{index}"]
+        expected = single.sent()
         assert [type(one) for one in mine] == [type(one) for one in expected]
         assert [
             (one.label, one.onset_s, one.offset_s, one.end_reason) for one in mine if isinstance(one, OffsetMessage)
@@ -163,18 +163,18 @@ def test_streams_share_a_batch_and_each_gets_the_same_scores_as_alone() -> None:
 
 @pytest.mark.parametrize("tags", [False, True])
 @pytest.mark.parametrize("scores", [False, True])
-def test_tags_and_scores_are_sent_if_they_are_wanted(tags: bool, scores: bool) -> None:
+def test_tags_and_scores_are_sent_if_enabled(tags: bool, scores: bool) -> None:
     working = Working(1, tags=tags, scores=scores)
     working.opened(0, live=True)
     hear(working.streams[0], 6.0)
     working.work()
-    said = working.said()
-    assert any(isinstance(one, TagsMessage) for one in said) is tags
-    assert any(isinstance(one, ScoresMessage) for one in said) is scores
-    assert any(isinstance(one, OnsetMessage) for one in said)
+    sent = working.sent()
+    assert any(isinstance(one, TagsMessage) for one in sent) is tags
+    assert any(isinstance(one, ScoresMessage) for one in sent) is scores
+    assert any(isinstance(one, OnsetMessage) for one in sent)
     assert (
         working.sample("scored_cells_total", stream="s0")
-        == sum(len(one.scores) for one in said if isinstance(one, ScoresMessage))
+        == sum(len(one.scores) for one in sent if isinstance(one, ScoresMessage))
         or not scores
     )
 
@@ -206,7 +206,7 @@ def test_a_stalled_stream_is_reported_without_any_data() -> None:
     working.work()
     assert working.board.view("s0").state == "stalled"
     assert working.board.view("s1").state == "streaming"
-    offsets = {one.event_id for one in working.said(0) if isinstance(one, OffsetMessage)}
+    offsets = {one.event_id for one in working.sent(0) if isinstance(one, OffsetMessage)}
     assert offsets
     assert not working.lanes[0].pipeline.open_events
 
@@ -256,9 +256,9 @@ def test_stopping_empties_the_queues_and_ends_every_epoch_with_shutdown() -> Non
     working.worker.start()
     working.worker.join(20.0)
     assert not working.worker.is_alive()
-    said = working.said()
-    onsets = {one.event_id for one in said if isinstance(one, OnsetMessage)}
-    offsets = {one.event_id: one.end_reason for one in said if isinstance(one, OffsetMessage)}
+    sent = working.sent()
+    onsets = {one.event_id for one in sent if isinstance(one, OnsetMessage)}
+    offsets = {one.event_id: one.end_reason for one in sent if isinstance(one, OffsetMessage)}
     assert onsets == set(offsets)
     assert "shutdown" in offsets.values()
     assert not working.crashes
