@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     revoke = commands.add_parser(
         "revoke",
         help="revoke a subscriber's key",
-        description="Revoke a subscriber's key. A running daemon closes its connections at once.",
+        description="Revoke a subscriber's key. A running daemon disconnects it at once.",
         epilog="example: earwitness keys revoke kitchen",
     )
     revoke.add_argument("name", metavar="NAME", help="the subscriber's name in `earwitness keys list`")

@@ -35,16 +35,16 @@ class HttpGuard:
     @classmethod
     def load(cls, token: Path | None, cert: Path | None, key: Path | None) -> HttpGuard:
         """Read the files. Raises `KeysError` if one is invalid, or a secret one is accessible to other users."""
-        word = None
+        secret = None
         if token is not None:
-            word = read_text(token).strip()
-            if len(word) < _MIN_TOKEN or not word.isascii() or not word.isprintable():
+            secret = read_text(token).strip()
+            if len(secret) < _MIN_TOKEN or not secret.isascii() or not secret.isprintable():
                 how = f"`openssl rand -hex 32 > {token}`"
                 raise KeysError(f"{token}: a token must be one line of at least {_MIN_TOKEN} ASCII characters: {how}")
         if cert is None or key is None:
             if cert is not key:
                 raise KeysError("http.cert and http.key belong together: set both or neither")
-            return cls(word)
+            return cls(secret)
         read_text(key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -53,7 +53,7 @@ class HttpGuard:
         except (OSError, ValueError) as error:
             why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
             raise KeysError(f"{cert} and {key} are not a certificate and its private key (PEM): {why}") from None
-        return cls(word, context, cert.read_bytes())
+        return cls(secret, context, cert.read_bytes())
 
 
 @dataclass(slots=True)
@@ -147,10 +147,9 @@ class Crowd:
         with self._lock:
             client = self._clients.get(peer)
         if client is not None:
+            # The plain socket's method: SSLSocket's would discard the TLS state, which the client's thread is using.
             with suppress(OSError):  # already closed
-                socket.socket.shutdown(
-                    client.connection, socket.SHUT_RDWR
-                )  # without TLS's closing handshake, which may block
+                socket.socket.shutdown(client.connection, socket.SHUT_RDWR)
 
     def _count(self, reason: str, peer: Any) -> None:
         with self._lock:

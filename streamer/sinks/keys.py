@@ -98,8 +98,8 @@ class KeyFolder:
         allowed = _public_keys(self._clients, faults)
         if allowed is None:
             raise KeysError(f"{self._clients} can't be read: no subscriber can connect without it")
-        still = {key: name for key, name in allowed.items() if key not in (revoked or {})}
-        return AllowList(still, revoked or {}, tuple(faults))
+        in_force = {key: name for key, name in allowed.items() if key not in (revoked or {})}
+        return AllowList(in_force, revoked or {}, tuple(faults))
 
     def state(self) -> object:
         """A value that differs from the last one if the allow-list may have changed."""
