@@ -1,4 +1,4 @@
-"""Makes the Grafana dashboard: `python deploy/grafana/dashboard.py > deploy/grafana/dashboard.json`."""
+"""Generates the Grafana dashboard: `python deploy/grafana/dashboard.py > deploy/grafana/dashboard.json`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ STREAM = f'{DAEMON}, stream=~"$stream"'
 
 
 def query(expr: str, legend: str, *, instant: bool = False, table: bool = False) -> Dataquery:
-    """A query; `legend` is how Grafana names its series, from their labels."""
+    """A query; `legend` is the template for the names of its series."""
     made = Dataquery().expr(expr).legend_format(legend).datasource(SOURCE)
     made = made.instant() if instant else made.range()
     return made.format(PromQueryFormat.TABLE) if table else made
 
 
 def panel(kind: Callable[[], Kind], title: str, text: str, *queries: Dataquery, width: int = 12) -> Kind:
-    """A panel of `width` 24ths; `text` is what its (i) shows."""
+    """A panel, `width` 24ths of the page wide; `text` is its description, behind the (i)."""
     made = kind().title(title).description(text).datasource(SOURCE).height(8).span(width)
     for number, one in enumerate(queries):
         made = made.with_target(one.ref_id(chr(ord("A") + number)))
@@ -41,12 +41,12 @@ def panel(kind: Callable[[], Kind], title: str, text: str, *queries: Dataquery, 
 
 
 def is_heard() -> Sequence[Panel]:
-    """Whether every stream is connected to and scored."""
+    """Whether every stream is connected and scored."""
     return (
         panel(
             Stat,
             "Streams heard",
-            "How many streams are connected to and scored now.",
+            "Streams that are connected and scored now, of all.",
             query(f'sum(earwitness_stream_state{{{STREAM}, state="streaming"}})', "heard", instant=True),
             query(f'count(earwitness_stream_state{{{STREAM}, state="streaming"}})', "of", instant=True),
             width=6,
@@ -60,14 +60,14 @@ def is_heard() -> Sequence[Panel]:
         ).decimals(0),
         panel(
             StateTimeline,
-            "Heard or not",
-            "1: the stream is connected, and its sound comes out at the last stage.",
+            "Stream heard",
+            "1: the stream is connected and scored.",
             query(f'earwitness_stream_state{{{STREAM}, state="streaming"}}', "{{stream}}"),
         ),
         panel(
             Timeseries,
             "Coverage",
-            "Share of the last minute that was heard or seen. What is lost on the way or dropped is missing here.",
+            "Share of the last minute that was analyzed. Media that was lost or dropped lowers it.",
             query(f"earwitness_coverage_ratio{{{STREAM}}}", "{{stream}}"),
         )
         .unit("percentunit")
@@ -76,14 +76,14 @@ def is_heard() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Scored cells per second",
-            "What comes out at the last stage: 15.1 a second on each stream.",
+            "The output of the last stage: normally 15.1 a second for each stream.",
             query(f"rate(earwitness_scored_cells_total{{{STREAM}}}[$__rate_interval])", "{{stream}}"),
         ).min(0),
     )
 
 
 def events() -> Sequence[Panel]:
-    """How many events, and how soon they are published."""
+    """The number of events, and how soon they are published."""
     return (
         panel(
             Timeseries,
@@ -100,7 +100,7 @@ def events() -> Sequence[Panel]:
         panel(
             Timeseries,
             "From onset to message",
-            "From the moment a sound began, as it arrived, to its message: median and 95 % of the last hour.",
+            "Time from the arrival of an onset's media to its message: median and 95th percentile of the last hour.",
             *(
                 query(
                     f"histogram_quantile({share}, sum by (le) "
@@ -112,15 +112,15 @@ def events() -> Sequence[Panel]:
         ).unit("s"),
         panel(
             Timeseries,
-            "Media that waits",
-            "Age of the oldest media that is not processed yet. At the stream's queue_s sound is dropped.",
+            "Media waiting",
+            "Age of the oldest media that is not processed yet. Beyond the stream's queue_s, sound is dropped.",
             query(f"earwitness_media_lag_seconds{{{STREAM}}}", "{{stream}}"),
         ).unit("s"),
     )
 
 
 def inputs() -> Sequence[Panel]:
-    """Levels and states of the inputs, and what they are."""
+    """Levels, states and formats of the inputs."""
     return (
         panel(
             Timeseries,
@@ -132,12 +132,12 @@ def inputs() -> Sequence[Panel]:
         panel(
             StateTimeline,
             "Input is silent, cancelling, too quiet or out of range",
-            "1: what comes is no sound of a room.",
+            "1: the signal can't be the sound of a room.",
             query(f'max by (stream) (earwitness_input_state{{{STREAM}, input!~"ok|unknown"}})', "{{stream}}"),
         ),
         panel(
             Table,
-            "What is listened to",
+            "Input formats",
             "Codec, rate, track and channel of each stream.",
             query(f"earwitness_audio_info{{{STREAM}}}", "{{stream}}", instant=True, table=True),
             width=24,
@@ -146,7 +146,7 @@ def inputs() -> Sequence[Panel]:
 
 
 def faults() -> Sequence[Panel]:
-    """What is lost, dropped, damaged or late."""
+    """Lost connections, and lost, dropped, damaged or late media and messages."""
     return (
         panel(
             Timeseries,
@@ -160,7 +160,7 @@ def faults() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Media dropped per second",
-            "Chunks and pictures that were thrown away, by reason.",
+            "Discarded chunks of audio and pictures, by reason.",
             query(
                 f"sum by (stream, reason) (rate(earwitness_dropped_total{{{STREAM}}}[$__rate_interval]))",
                 "{{stream}} {{reason}}",
@@ -169,14 +169,14 @@ def faults() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Damaged media per second",
-            "Packets that could not be decoded, pictures whose timestamps fit nothing.",
+            "Packets that could not be decoded, and pictures with implausible timestamps.",
             query(f"rate(earwitness_corrupt_packets_total{{{STREAM}}}[$__rate_interval])", "{{stream}} packets"),
             query(f"rate(earwitness_stray_pictures_total{{{STREAM}}}[$__rate_interval])", "{{stream}} pictures"),
         ).min(0),
         panel(
             Timeseries,
             "Cells without a modality, per second",
-            "Masked: the modality had nothing. Late: it came after the cell had been decided.",
+            "Masked: the modality had no data for the cell. Late: its data came after the cell was decided.",
             query(
                 f"sum by (stream, modality) (rate(earwitness_masked_cells_total{{{STREAM}}}[$__rate_interval]))",
                 "{{stream}} {{modality}} masked",
@@ -189,27 +189,27 @@ def faults() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Messages lost per hour",
-            "Sinks that could not take a message, a full queue to the sinks, and slow subscribers.",
+            "By failing sinks, by a full queue to the sinks, and by slow subscribers.",
             query(f"sum by (sink) (increase(earwitness_sink_errors_total{{{DAEMON}}}[1h]))", "{{sink}}"),
             query(f"sum by (type) (increase(earwitness_messages_dropped_total{{{DAEMON}}}[1h]))", "queue: {{type}}"),
             query(f"sum(increase(earwitness_subscriber_overflows_total{{{DAEMON}}}[1h]))", "slow subscribers"),
         ).min(0),
         panel(
             Timeseries,
-            "Readers left behind",
-            "Reader threads that hung and were replaced since the daemon began.",
+            "Abandoned readers",
+            "Reader threads that hung and were replaced, since the daemon's start.",
             query(f"earwitness_readers_abandoned_total{{{STREAM}}}", "{{stream}}"),
         ).min(0),
     )
 
 
 def kept() -> Sequence[Panel]:
-    """The event store, and who is refused."""
+    """The event store, and refused connections."""
     return (
         panel(
             Timeseries,
             "Event store",
-            "What it has, what it may have (store.keep_mb), and what its disk has left.",
+            "Its size, its limit (store.keep_mb), and the free space on its disk.",
             query(f"earwitness_store_bytes{{{DAEMON}}}", "{{instance}} used"),
             query(f"earwitness_store_limit_bytes{{{DAEMON}}}", "{{instance}} limit"),
             query(f"earwitness_store_free_bytes{{{DAEMON}}}", "{{instance}} free on disk"),
@@ -219,14 +219,14 @@ def kept() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Stored messages",
-            "How many there are, and how many wait because the store fails.",
+            "Messages in the store, and messages that wait because the store fails.",
             query(f"earwitness_store_messages{{{DAEMON}}}", "{{instance}} stored"),
             query(f"earwitness_store_waiting{{{DAEMON}}}", "{{instance}} waiting"),
         ).min(0),
         panel(
             Timeseries,
             "Store failures and removals per hour",
-            "How often it could not be used, and messages removed because of keep_days (age) or keep_mb (size).",
+            "Failed accesses, and messages removed because of keep_days (age) or keep_mb (size).",
             query(f"sum by (why) (increase(earwitness_store_failures_total{{{DAEMON}}}[1h]))", "failed: {{why}}"),
             query(f"sum by (limit) (increase(earwitness_store_removed_total{{{DAEMON}}}[1h]))", "removed: {{limit}}"),
         ).min(0),
@@ -239,7 +239,7 @@ def kept() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Age of the oldest stored message",
-            "So far back a subscriber may have been away and miss nothing.",
+            "A subscriber that was away for less than this can still catch up completely.",
             query(f"time() - (earwitness_store_oldest_timestamp_seconds{{{DAEMON}}} > 0)", "{{instance}}"),
         )
         .unit("s")
@@ -248,11 +248,11 @@ def kept() -> Sequence[Panel]:
 
 
 def load() -> Sequence[Panel]:
-    """Processor, memory, and where the time goes."""
+    """CPU, memory, and the time of each stage."""
     return (
         panel(
             Timeseries,
-            "Processor",
+            "CPU",
             "Cores in use.",
             query(
                 'rate(process_cpu_seconds_total{job="earwitness", instance=~"$instance"}[$__rate_interval])',
@@ -270,13 +270,13 @@ def load() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Time per stage",
-            "Seconds a second that each stage takes; decode is processor time, the others are wall time.",
+            "Seconds per second that each stage takes: CPU time of decode, wall time of the others.",
             query(f"sum by (stage) (rate(earwitness_stage_seconds_sum{{{DAEMON}}}[$__rate_interval]))", "{{stage}}"),
         ).min(0),
         panel(
             Timeseries,
-            "Windows in one batch",
-            "Mean. As many as there are streams if all are due at once.",
+            "Windows per batch",
+            "Mean. Equals the number of streams if the windows of all are due at once.",
             query(
                 f"sum(rate(earwitness_batch_windows_sum{{{DAEMON}}}[$__rate_interval])) "
                 f"/ sum(rate(earwitness_batch_windows_count{{{DAEMON}}}[$__rate_interval]))",
@@ -286,13 +286,13 @@ def load() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Picture stride",
-            "One picture in so many cells is looked at: it grows when the machine is busy. 0: none.",
+            "Cells per picture that the model uses: higher when the machine is busy. 0: no pictures.",
             query(f"earwitness_picture_stride{{{STREAM}}}", "{{stream}}"),
         ).min(0),
         panel(
             Table,
-            "Version",
-            "Of the daemon, the model and Python.",
+            "Versions",
+            "Versions of the daemon, the model and Python.",
             query(f"earwitness_build_info{{{DAEMON}}}", "{{version}}", instant=True, table=True),
         ),
     )
@@ -301,9 +301,9 @@ def load() -> Sequence[Panel]:
 ROWS = {
     "Is everything heard?": is_heard,
     "What is heard?": events,
-    "What do the microphones hear?": inputs,
+    "What do the inputs deliver?": inputs,
     "What goes wrong?": faults,
-    "What is kept, and who is refused?": kept,
+    "Event store and refused connections": kept,
     "What does it cost?": load,
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("podman", "runc", "mmdebstrap", "ip")
 BASE = "docker.io/library/debian:bookworm-slim"
-"""What the Dockerfile begins with; here it is made of Debian's packages."""
+"""The Dockerfile's base image; here it is made from Debian's packages."""
 
 
 def missing() -> str | None:
@@ -28,7 +28,7 @@ def missing() -> str | None:
 
 
 class Podman:
-    """podman with images and containers of its own, under `folder`."""
+    """Runs podman with its own images and containers, kept under `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class Podman:
         )
 
     def __call__(self, *arguments: str, timeout_s: float = 300.0) -> str:
-        """What a podman command that must end well prints."""
+        """What a podman command prints, which must succeed."""
         done = self.try_(*arguments, timeout_s=timeout_s)
         assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stdout[-6000:]}{done.stderr[-6000:]}"
         return done.stdout
@@ -58,18 +58,18 @@ class Podman:
         self(*command, "--tag", name, "--file", "deploy/Dockerfile", ".", timeout_s=3000.0)
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """What podman knows of an image or a container."""
+        """What `podman inspect` shows of an image or a container."""
         found: dict[str, Any] = json.loads(self("inspect", name))[0]
         return found
 
     def close(self) -> None:
-        """Take away all that was made: gigabytes."""
+        """Delete all containers and images, which are gigabytes."""
         self.try_("rm", "--all", "--force", "--time", "0")
         self.try_("rmi", "--all", "--force")
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _own_certificate(self) -> Sequence[str]:
-        """For where PyPI is reached through somebody who has a certificate of his own, as in many companies."""
+        """Options for a network whose proxy to PyPI has a private certificate, as in many companies."""
         asked = [sys.executable, "-m", "pip", "config", "list"]
         settings = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
         found = re.search(r"^(?::env:|global|install)\.cert='(.+)'$", settings, re.M)
@@ -81,15 +81,15 @@ class Podman:
 
 
 def as_deployed() -> list[str]:
-    """How every container runs: nothing to write to but /tmp and volumes, and no rights."""
-    # What podman sets otherwise may be more than a test machine that is a container itself allows.
+    """Options of every container: only /tmp and volumes can be written, and it has no capabilities."""
+    # podman's defaults may exceed what is allowed on a test machine that is itself a container.
     limited = ["--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"]
     return ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "all", "--security-opt", "no-new-privileges", *limited]
 
 
 @contextmanager
 def network(name: str) -> Iterator[tuple[str, str]]:
-    """A network namespace, a cable to it, and the addresses at both ends: there, and here."""
+    """A network namespace with a virtual cable to it; yields the addresses of its end and of ours."""
     there, here = "10.231.77.2", "10.231.77.1"
 
     def ip(*arguments: str) -> None:

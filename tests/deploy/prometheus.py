@@ -61,16 +61,16 @@ class Prometheus:
         self._process.wait(20)
 
     def query(self, expr: str) -> Series:
-        """What an instant query finds: `metric` (labels) and `value` of each series. A wrong query fails the test."""
+        """Results of an instant query: `metric` (labels) and `value` of each series. An invalid one fails the test."""
         answer = httpx.get(f"http://{self._url}/api/v1/query", params={"query": expr}).json()
         assert answer["status"] == "success", (expr, answer)
         found: Series = answer["data"]["result"]
         return found
 
     def until(self, expr: str, holds: Callable[[Series], object], seconds: float = 60.0) -> Series:
-        """What `expr` finds, as soon as `holds` is true of it."""
+        """Repeats the query `expr` until `holds` is true of its result, and returns this."""
         end_s = time.monotonic() + seconds
         while not holds(found := self.query(expr)):
-            assert time.monotonic() < end_s, f"waited {seconds} s in vain for {expr}: {found}"
+            assert time.monotonic() < end_s, f"not true within {seconds} s: {expr}: {found}"
             time.sleep(0.5)
         return found

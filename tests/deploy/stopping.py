@@ -1,4 +1,4 @@
-"""Stops one thread of a process, as if it hung in a library that is written in C."""
+"""Stops a single thread of a process, as if it hung in a C library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WALL = 0x40000000
 
 
 def busiest_thread(pid: int) -> int:
-    """The thread that takes most of the processor, but for the main one: the daemon's worker."""
+    """The thread with the highest CPU use, except the main one: the daemon's worker."""
 
     def ticks() -> dict[int, int]:
         found = {}
@@ -34,7 +34,7 @@ def busiest_thread(pid: int) -> int:
 
 @contextmanager
 def stopped(thread: int) -> Iterator[None]:
-    """The thread does nothing while the block runs (ptrace(2))."""
+    """Stops the thread while the block runs (ptrace(2))."""
     _ptrace(_SEIZE, thread)
     try:
         _ptrace(_INTERRUPT, thread)

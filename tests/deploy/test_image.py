@@ -1,6 +1,6 @@
-"""The image: built from deploy/Dockerfile, and run as it is deployed, by a real container runtime.
+"""The image, built from deploy/Dockerfile and run as deployed by a real container runtime.
 
-It takes ten minutes and 15 GB of disk, which are given back.
+Takes ten minutes, and 15 GB of disk until the end.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
         running.close()
 
 
-def test_what_it_says_of_itself(run: Podman, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_metadata(run: Podman, capsys: pytest.CaptureFixture[str]) -> None:
     image = run.inspect(IMAGE)
     with capsys.disabled():
         print(f"\nthe image has {image['Size'] / 1e9:.2f} GB (torch from PyPI, with CUDA's libraries)")
     config = image["Config"]
     assert config["User"] == f"{USER}:{USER}"
-    assert config["Entrypoint"] == ["earwitness"]  # not a shell, which would keep SIGTERM to itself
+    assert config["Entrypoint"] == ["earwitness"]  # not a shell, which would not pass SIGTERM on
     assert config["Cmd"] == ["run"]
     assert config["StopSignal"] == "SIGTERM"
     assert config["Labels"]["org.opencontainers.image.version"] == VERSION
@@ -66,7 +66,7 @@ def test_the_demo(run: Podman) -> None:
 
 
 def test_recorded_clips_are_scored(run: Podman) -> None:
-    """This loads the libraries with caches, which have no place on a read-only root but /tmp."""
+    """Loads the libraries that write caches, for which a read-only root file system leaves only /tmp."""
     clip = ["replay", f"{DEMO}/demo.mp4", "--truth", f"{DEMO}/truth.tsv"]
     out = run("run", "--rm", *as_deployed(), "--network", "none", IMAGE, *clip)
     assert "F1" in out
@@ -104,7 +104,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def mounts(keys: Path, config: Path) -> list[str]:
-    """As deploy/k8s has them: secrets are root's and readable for the daemon's group, and nothing can be written."""
+    """Mounts as in deploy/k8s: root owns the secrets, the daemon's group can read them, and nothing can be written."""
     folder = config.parent
     shutil.copy(keys / "server.key", folder / "server.key")
     shutil.copytree(keys / "clients", folder / "clients")
@@ -124,14 +124,14 @@ def mounts(keys: Path, config: Path) -> list[str]:
 
 
 def until_healthy(run: Podman, name: str, healthy: bool, seconds: float) -> None:
-    """Wait until the image's health check says so."""
+    """Wait until the image's health check succeeds (`healthy`) or fails."""
     end_s = time.monotonic() + seconds
     while (run.try_("healthcheck", "run", name).returncode == 0) != healthy:
         assert time.monotonic() < end_s, run.try_("logs", name)
         time.sleep(1.0)
 
 
-def test_a_subscriber_outside_hears_it_and_a_worker_that_hangs_is_unhealthy(
+def test_a_subscriber_outside_receives_events_and_a_hanging_worker_is_unhealthy(
     run: Podman, keys: Path, config: Path
 ) -> None:
     with network("ewimage") as (there, _):
@@ -177,8 +177,8 @@ def test_a_subscriber_outside_hears_it_and_a_worker_that_hangs_is_unhealthy(
 
 
 @pytest.mark.parametrize("after_s", [0.3, 1.0, 2.0, 3.0, 5.0])
-def test_it_ends_when_it_is_told_to_at_any_time(run: Podman, keys: Path, config: Path, after_s: float) -> None:
-    """As a container's first process: the kernel keeps signals from it that have no handler (pid_namespaces(7))."""
+def test_it_stops_cleanly_at_any_time(run: Podman, keys: Path, config: Path, after_s: float) -> None:
+    """Even as process 1 of a container, which gets no signal that has no handler (pid_namespaces(7))."""
     name = f"ends{after_s}"
     run("run", "--detach", "--name", name, *as_deployed(), "--network", "none", *mounts(keys, config), IMAGE)
     time.sleep(after_s)

@@ -1,4 +1,4 @@
-"""Each piece of deploy/ is what the programs that read it take, and what it says of Earwitness is true."""
+"""Each file of deploy/ is valid for the program that reads it, and agrees with Earwitness."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_the_version_is_that_of_the_program() -> None:
     assert container["image"] == f"earwitness:{VERSION}"
 
 
-def test_the_builder_gets_what_is_copied_and_nothing_else() -> None:
-    """A key or a recording that lies about must not get into an image."""
+def test_the_build_context_holds_only_what_is_copied() -> None:
+    """Keys or recordings in the working folder must not get into an image."""
     first, *rest = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert first == "*"
     copied = {source for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.M) for source in line.split()[:-1]}
@@ -60,7 +60,7 @@ def test_the_builder_gets_what_is_copied_and_nothing_else() -> None:
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """compose.yaml as Docker Compose understands it."""
+    """compose.yaml as Docker Compose parses it."""
     output(BIN / "docker-compose", "--file", DEPLOY / "compose.yaml", "config", "--quiet")
     made: dict[str, Any] = json.loads(
         output(BIN / "docker-compose", "--file", DEPLOY / "compose.yaml", "config", "--format", "json")
@@ -79,7 +79,7 @@ def test_compose(compose: dict[str, Any]) -> None:
             assert other["condition"] == "service_healthy"
         for mount in service["volumes"]:
             assert mount["type"] == "volume" or Path(mount["source"]).exists(), mount
-        # Passwords are files, and the variables hold their names.
+        # Passwords are in files; variables hold only the names of these files.
         for variable, value in service["environment"].items():
             assert ("PASSWORD" not in variable and "TOKEN" not in variable) or value.startswith("/run/secrets/"), (
                 variable
@@ -95,7 +95,7 @@ def test_kubernetes() -> None:
     assert "WARN" not in out
 
 
-def test_what_the_manifests_name_is_there() -> None:
+def test_references_between_the_manifests_are_valid() -> None:
     pod = manifest("StatefulSet")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     labels = pod["metadata"]["labels"]
@@ -116,7 +116,7 @@ def test_what_the_manifests_name_is_there() -> None:
 
 
 @pytest.mark.parametrize("where", ["image", "compose", "kubernetes"])
-def test_the_configs_are_taken(where: str, tmp_path: Path) -> None:
+def test_the_configs_are_valid(where: str, tmp_path: Path) -> None:
     texts = {
         "image": (DEPLOY / "earwitness.yaml").read_text(),
         "compose": (DEPLOY / "compose/earwitness.yaml").read_text(),

@@ -1,4 +1,4 @@
-"""Every alert and every panel, on what a real Prometheus has of real daemons: one that is well, one that is ill."""
+"""Every alert and every panel, with a real Prometheus that scrapes a healthy daemon and a failing one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PANELS: list[dict[str, Any]] = [
     panel for panel in json.loads((GRAFANA / "dashboard.json").read_text())["panels"] if panel["type"] != "row"
 ]
 SHORT = re.compile(r"\[(2m|5m|15m|30m|1h|1d)\]")
-"""Ranges of alerts and panels: a test has seconds."""
+"""Ranges of alerts and panels, to be shortened to seconds for the tests."""
 
 
 def promtool(*arguments: str) -> None:
@@ -46,7 +46,7 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_rules_and_config_are_what_prometheus_takes() -> None:
+def test_rules_and_config_are_valid() -> None:
     promtool("check", "config", "--syntax-only", str(PROMETHEUS / "prometheus.yml"))
     promtool("check", "rules", str(PROMETHEUS / "alerts.yaml"))
 
@@ -83,7 +83,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ill(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """With a camera that is off, one that is mute, one whose packets are damaged, and disks that are full."""
+    """A daemon whose cameras are unreachable, mute or send damaged packets, and whose disks are full."""
     folder = tmp_path_factory.mktemp("ill")
     mute = make_clip(folder / "mute.mkv", samples=np.zeros(30 * 48_000, np.float32))
     broken = damaged(make_clip(folder / "broken.ts", video="h264"))
@@ -130,8 +130,8 @@ def test_every_panel_shows_data(panel: dict[str, Any], prometheus: Prometheus) -
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ALERTS)
-def test_no_alert_is_about_what_is_well(name: str, prometheus: Prometheus) -> None:
-    # What holds for some seconds, as at a start, is no alert: each that could be so has a `for`.
+def test_no_alert_fires_for_the_healthy_daemon(name: str, prometheus: Prometheus) -> None:
+    # A condition may hold for some seconds, as at the start: the alerts have a `for` against this.
     prometheus.until(ALERTS[name]["expr"], lambda found: "well" not in [one["metric"].get("instance") for one in found])
 
 
@@ -143,7 +143,7 @@ FIRES = {
     "EarwitnessMessagesLost": {"ill"},
     "EarwitnessStoreNearlyFull": {"ill"},
 }
-"""Which stream or instance each alert is about, at least, while the worker runs."""
+"""Streams or instances for which each alert must fire while the worker runs."""
 FIRES_WHILE_THE_WORKER_HANGS = {
     "EarwitnessConnectedButUnheard": {"demo", "mute"},
     "EarwitnessFallingBehind": {"demo", "mute"},
@@ -164,18 +164,18 @@ def fires(name: str, about: set[str], prometheus: Prometheus) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", FIRES)
-def test_an_alert_is_about_what_is_ill(name: str, prometheus: Prometheus) -> None:
+def test_alerts_fire_for_the_failing_daemon(name: str, prometheus: Prometheus) -> None:
     fires(name, FIRES[name], prometheus)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_alerts_about_a_worker_that_hangs(ill: Daemon, prometheus: Prometheus) -> None:
+def test_alerts_for_a_hanging_worker(ill: Daemon, prometheus: Prometheus) -> None:
     assert ill.process is not None
     worker = busiest_thread(ill.process.pid)
     for _ in range(20):
         with stopped(worker):
-            # If it is stopped while it holds Python's lock, nothing at all answers: that is another alert.
+            # A worker that holds Python's global lock stops the whole daemon, which is another alert.
             if earwitness("health", "--url", f"http://{ill.metrics}").returncode == 0:
                 for name, about in FIRES_WHILE_THE_WORKER_HANGS.items():
                     fires(name, about, prometheus)
@@ -189,7 +189,7 @@ def test_alerts_about_a_worker_that_hangs(ill: Daemon, prometheus: Prometheus) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_alert_about_a_store_that_fails(small_disk: Path, prometheus: Prometheus, ill: Daemon) -> None:
+def test_the_alert_for_a_failing_store(small_disk: Path, prometheus: Prometheus, ill: Daemon) -> None:
     filler = small_disk / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -202,16 +202,16 @@ def test_an_alert_about_a_store_that_fails(small_disk: Path, prometheus: Prometh
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_alert_about_who_is_refused(ill: Daemon, prometheus: Prometheus) -> None:
+def test_the_alert_for_refused_subscribers(ill: Daemon, prometheus: Prometheus) -> None:
     for _ in range(12):
         with socket.create_connection(("127.0.0.1", int(ill.endpoint.rpartition(":")[2]))) as one:
             one.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-            time.sleep(0.2)  # it is closed before it has said what a ZeroMQ peer would
+            time.sleep(0.2)  # then closed before a ZeroMQ handshake
     for name, about in FIRES_WHEN_SOMEBODY_IS_REFUSED.items():
         fires(name, about, prometheus)
 
 
-def test_each_alert_is_tried() -> None:
+def test_each_alert_is_tested() -> None:
     tried = [FIRES, FIRES_WHILE_THE_WORKER_HANGS, FIRES_WHEN_IT_HAS_HUNG]
     tried += [FIRES_WHEN_THE_DISK_IS_FULL, FIRES_WHEN_SOMEBODY_IS_REFUSED]
     assert {name for names in tried for name in names} == set(ALERTS)

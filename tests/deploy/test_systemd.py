@@ -1,4 +1,4 @@
-"""The unit's commands, run as they stand, with systemd's side of its protocol played by the test."""
+"""The unit's commands, run unchanged, while the test plays systemd's side of the protocol."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ ln -s "$VENV/bin" /opt/earwitness/bin
 cp "$CONFIG" /etc/earwitness/earwitness.yaml
 exec "$@"
 """
-"""Runs a command where Earwitness is installed as the unit says; nobody else sees it (mount_namespaces(7))."""
+"""Runs a command with Earwitness installed where the unit expects it, invisible to others (mount_namespaces(7))."""
 
 
 def unit(name: str) -> list[str]:
-    """The values of a setting."""
+    """All values of a setting of the unit."""
     return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.M)
 
 
@@ -48,7 +48,7 @@ def in_place(folder: Path, *command: str) -> list[str]:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder with a config; skips where this user may not make namespaces."""
+    """A folder with a config; skips the test if this user may not create namespaces."""
     (tmp_path / "earwitness.yaml").write_text(
         f"publish: {{zmq: off, jsonl: {tmp_path}/events.jsonl}}\n"
         f"metrics: 127.0.0.1:{free_port()}\n"
