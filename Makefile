@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Tests wait for real time more than they compute, so there are more processes than cores. JOBS=0: no other process.
-JOBS ?= 3
+JOBS ?= 4
 PYTEST := -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all coverage lint format check-python schema clean

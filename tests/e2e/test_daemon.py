@@ -84,7 +84,7 @@ def assert_same(live: Events, recorded: Events, within_s: float, *, all_live: bo
 
 
 @needs_rtsp
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("udp", marks=pytest.mark.slow)])
 def test_rtsp_events_reach_a_subscriber_in_another_process(
     tmp_path: Path, clip: Path, bundle: Path, transport: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_server_killed_twice_comes_back_in_new_epochs(tmp_path: Path, clip: Pa
 
 
 @needs_rtsp
-@pytest.mark.parametrize("how", ["stall", "freeze"])
+@pytest.mark.parametrize("how", ["stall", pytest.param("freeze", marks=pytest.mark.slow)])
 def test_a_stream_that_stalls_is_closed_by_a_timer_and_connected_anew(
     tmp_path: Path, clip: Path, bundle: Path, how: str
 ) -> None:

@@ -75,6 +75,7 @@ def hang_beside(tmp_path: Path, bundle: Path, good: int, hangs: int) -> None:
 
 @needs_rtsp
 @needs_own_dns
+@pytest.mark.slow
 def test_a_hung_reader_beside_two_good_streams(tmp_path: Path, bundle: Path) -> None:
     hang_beside(tmp_path, bundle, good=2, hangs=1)
 

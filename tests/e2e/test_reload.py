@@ -105,6 +105,7 @@ def stay_while_others_change(tmp_path: Path, clip: Path, bundle: Path, stay: dic
 
 
 @needs_rtsp
+@pytest.mark.slow
 def test_streams_that_stay_lose_no_cell(tmp_path: Path, clip: Path, bundle: Path) -> None:
     film = make_clip(tmp_path / "film.mp4", audio="aac", rate_hz=44_100, video="h264", seconds=300.0)
     with RtspServer(film) as server:

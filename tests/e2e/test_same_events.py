@@ -66,6 +66,7 @@ def differences(
 
 
 @needs_rtsp
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_live_and_recorded_are_heard_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Four cameras at once. The last seconds, where RTSP just stops, are left out."""

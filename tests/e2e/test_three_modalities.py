@@ -50,6 +50,7 @@ def film(path: Path, seconds: float) -> Path:
     return make_clip(path, audio="aac", rate_hz=44_100, video="h264", samples=samples, seconds=seconds)
 
 
+@pytest.mark.slow
 def test_replay_gives_scores_of_all_three(tmp_path: Path, weights: Path, bundle: Path) -> None:
     clip = film(tmp_path / "clip.mp4", 3.0)
     report = tmp_path / "report"

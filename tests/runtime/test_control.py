@@ -101,4 +101,5 @@ def test_a_runtime_folder_without_access_is_skipped(tmp_path: Path) -> None:
     finally:
         if root:
             os.seteuid(0)
-    assert found == [Path(tempfile.gettempdir()) / "earwitness-12345"]
+    assert found[-1] == Path(tempfile.gettempdir()) / "earwitness-12345"
+    assert not any(str(one).startswith(str(closed)) for one in found)

@@ -284,7 +284,7 @@ def feed(stream: Stream, seconds: float, done: threading.Event) -> None:
     done.set()
 
 
-@pytest.mark.parametrize("recordings", [1, 3])
+@pytest.mark.parametrize("recordings", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_recording_with_too_expensive_pictures_does_not_starve_a_live_stream(
     recordings: int,
 ) -> None:

@@ -35,7 +35,6 @@ def test_a_command_that_needs_a_missing_package_says_what_to_install(
 
 @pytest.mark.parametrize("command", ["features", "evaluate", "export", "card"])
 def test_the_other_commands_do_not_need_them(command: str, tmp_path: Path) -> None:
-    assert run([command, "--help"], "soundfile", "tensorboard").returncode == 0
     nowhere = str(tmp_path / "nowhere")
     arguments = {
         "features": [nowhere, nowhere],

@@ -87,6 +87,7 @@ def phases(out: Path) -> list[dict[str, Any]]:
     return json.loads((out / "fit.json").read_text())["phases"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(data: list[str], tmp_path: Path) -> None:
     assert fit(data, tmp_path / "whole", steps=40) == 0
     out = tmp_path / "killed"
