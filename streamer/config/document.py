@@ -50,7 +50,7 @@ def read_document(path: Path) -> Document:
     """Read the YAML file `path`.
 
     Raises:
-        ConfigError: it can't be read; says in which line. A value is never quoted: it may be a password.
+        ConfigError: it can't be read; the text names the line, but never quotes a value, which may be a password.
 
     """
     try:
@@ -129,7 +129,7 @@ def _check(node: yaml.ScalarNode, kind: str, loc: Loc, document: Document) -> No
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML says, without what it quotes from the file."""
+    """PyYAML's error text, without its quotes from the file."""
     text = " ".join((error.problem or error.context or "").split())
     hint = "" if not re.search("alias|anchor|tag|cannot start", text) else "; write the value in quotes"
     return re.sub(r"""(['"])(?!<)[^'"]{2,}\1""", "'***'", text) + hint

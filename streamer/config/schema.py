@@ -48,7 +48,7 @@ class StreamConfig(_Section):
     source: Place = Field(
         description="An RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (`-`: standard input), or a device. "
         "`${NAME}` is replaced by the environment variable NAME, or by the content of the file that the variable "
-        "NAME_FILE names (where containers have their secrets), so that this file need not contain a password. It is "
+        "NAME_FILE names (as secrets are passed to containers), so that this file need not contain a password. It is "
         "percent-encoded, so a password may contain any character. A variable at the start of the source, or one that "
         "is the host, is used unchanged: `${CAMERA_URL}`.",
     )

@@ -62,7 +62,7 @@ class Processes:
             media.wait_until_open()
         except OSError:
             media.close()
-            raise media.gone() from None
+            raise media.died() from None
         except BaseException:
             media.close()
             raise
@@ -208,7 +208,7 @@ class ForeignMedia:
         self._connection.close()
         self._processes.kill(self._pid)
 
-    def gone(self) -> SourceError:
+    def died(self) -> SourceError:
         """The error for a process that ended unexpectedly."""
         return SourceError("other", f"{self._address}: its reading process was killed or crashed")
 
@@ -230,7 +230,7 @@ class ForeignMedia:
                 "timeout", f"{self._address}: opening it hung and was aborted: check the host name and the server"
             ) from None
         except EOFError:
-            raise self.gone() from None
+            raise self.died() from None
         except ValueError as error:
             raise self._invalid(error) from None
 

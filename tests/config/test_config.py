@@ -121,11 +121,11 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("!!python/object:os.system {}\n", "config FILE:1: not valid YAML"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+def test_errors_are_one_line_with_the_place(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in fault(tmp_path, text)
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_an_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "gone.yaml", {})
     with pytest.raises(ConfigError, match="directory"):
@@ -170,7 +170,7 @@ def test_sources(text: str, name: str | None, url: str) -> None:
     assert split_source(text) == (name, url)
 
 
-def test_names_are_made_where_none_is_given() -> None:
+def test_unnamed_sources_get_names() -> None:
     config = with_sources(
         DaemonConfig(),
         ["rtsp://u:p@cam-1.lan:554/x", "rtsp://cam-1.lan/y", "/data/My film (1).mp4", "file:///a/b.mkv", "hall=x.mp4"],

@@ -1,4 +1,4 @@
-"""What YAML makes of text: said with file and line, and without a secret."""
+"""YAML errors: reported with file and line, and without secrets."""
 
 from __future__ import annotations
 
@@ -121,6 +121,6 @@ def test_values_that_yaml_reads_as_something_else(tmp_path: Path, text: str, exp
     ],
 )
 def test_no_secret_is_quoted(tmp_path: Path, text: str) -> None:
-    said = fault(tmp_path, text)
-    assert CANARY not in said
-    assert "1234567" not in said
+    error = fault(tmp_path, text)
+    assert CANARY not in error
+    assert "1234567" not in error

@@ -27,7 +27,7 @@ def test_the_schema_is_generated() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_the_configs_that_ship_name_it_and_fit_it(path: Path) -> None:
+def test_the_shipped_configs_name_it_and_are_valid(path: Path) -> None:
     assert path.read_text().startswith(MODELINE + "\n")
     assert faults(path.read_text()) == []
 
@@ -41,7 +41,7 @@ def test_the_configs_that_ship_name_it_and_fit_it(path: Path) -> None:
         "streams: {a: {source: x, audio_track: 2, channel: left, ffmpeg: {rw_timeout: '1'}}}",
     ],
 )
-def test_what_the_daemon_takes_fits(text: str) -> None:
+def test_accepted_configs_are_valid(text: str) -> None:
     assert faults(text) == []
 
 
@@ -63,5 +63,5 @@ def test_what_the_daemon_takes_fits(text: str) -> None:
         "publish: {queue_messages: 10}",
     ],
 )
-def test_what_the_daemon_refuses_does_not(text: str) -> None:
+def test_refused_configs_are_invalid(text: str) -> None:
     assert len(faults(text)) >= 1

@@ -57,7 +57,7 @@ def test_variables(text: str, url: str, shown: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
-def test_any_password_comes_through(password: str) -> None:
+def test_any_password_is_preserved(password: str) -> None:
     address = read_source("rtsp://user:${PW}@127.0.0.1:9/x", {"PW": password})
     assert unquote(urlsplit(address.reveal()).password or "") == password
     assert (address.fault, address.host, address.port) == ("", "127.0.0.1", 9)
@@ -71,7 +71,7 @@ def test_on_the_command_line_too() -> None:
         with_sources(DaemonConfig(), ["door=rtsp://user:${GONE}@h/x"], ENVIRON)
 
 
-def test_names_made_from_malformed_urls_hold_nothing_of_them() -> None:
+def test_names_from_malformed_urls_contain_no_part_of_them() -> None:
     sources = ["rtsp://user:12/34secret@h/x", "rtsp://secret/a@h/x", "user:secret@h/x", "rtsp:/u:secret@h/secret"]
     assert "secret" not in str(list(with_sources(DaemonConfig(), sources, {}).streams))
 
@@ -87,7 +87,7 @@ def test_ffmpeg_options(tmp_path: Path) -> None:
 
 
 def test_variables_from_files(tmp_path: Path) -> None:
-    """Docker's and Kubernetes' secrets are files; an editor ends the last line."""
+    """Docker and Kubernetes provide secrets as files; editors add a line break at their end."""
     secret = tmp_path / "door_password"
     secret.write_text(" p@ss/word\n")
     address = read_source("rtsp://user:${PW}@h/x", {"PW_FILE": str(secret)})

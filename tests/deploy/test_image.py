@@ -1,6 +1,6 @@
 """The image, built from deploy/Dockerfile and run as deployed by a real container runtime.
 
-Takes ten minutes, and 15 GB of disk until the end.
+Takes ten minutes, and up to 15 GB of disk, which is freed at the end.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_without_a_source_or_keys_it_says_what_to_do(run: Podman) -> None:
 
 @pytest.fixture(scope="module")
 def keys(run: Podman, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key folder created by the image, in a volume of its own; `outside.key` is a subscriber's."""
+    """A key folder that the image created in a volume; `outside.key` is a subscriber's."""
     file = "/etc/earwitness/keys/outside.key"
     volume = ["--volume", "keys:/etc/earwitness/keys"]
     run("run", "--rm", *as_deployed(), *volume, IMAGE, "keys", "new", "outside", "--to", file)

@@ -149,9 +149,9 @@ FIRES_WHILE_THE_WORKER_HANGS = {
     "EarwitnessFallingBehind": {"demo", "mute"},
     "EarwitnessModelSilent": {"ill"},
 }
-FIRES_WHEN_IT_HAS_HUNG = {"EarwitnessCoverageLow": {"demo", "mute"}}
+FIRES_AFTER_THE_WORKER_HUNG = {"EarwitnessCoverageLow": {"demo", "mute"}}
 FIRES_WHEN_THE_DISK_IS_FULL = {"EarwitnessStoreFailing": {"ill"}}
-FIRES_WHEN_SOMEBODY_IS_REFUSED = {"EarwitnessSubscribersRefused": {"ill"}}
+FIRES_WHEN_A_SUBSCRIBER_IS_REFUSED = {"EarwitnessSubscribersRefused": {"ill"}}
 
 
 def fires(name: str, about: set[str], prometheus: Prometheus) -> None:
@@ -183,7 +183,7 @@ def test_alerts_for_a_hanging_worker(ill: Daemon, prometheus: Prometheus) -> Non
         time.sleep(0.3)
     else:
         pytest.fail("the worker was never stopped outside Python")
-    for name, about in FIRES_WHEN_IT_HAS_HUNG.items():
+    for name, about in FIRES_AFTER_THE_WORKER_HUNG.items():
         fires(name, about, prometheus)
 
 
@@ -207,11 +207,11 @@ def test_the_alert_for_refused_subscribers(ill: Daemon, prometheus: Prometheus) 
         with socket.create_connection(("127.0.0.1", int(ill.endpoint.rpartition(":")[2]))) as one:
             one.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
             time.sleep(0.2)  # then closed before a ZeroMQ handshake
-    for name, about in FIRES_WHEN_SOMEBODY_IS_REFUSED.items():
+    for name, about in FIRES_WHEN_A_SUBSCRIBER_IS_REFUSED.items():
         fires(name, about, prometheus)
 
 
 def test_each_alert_is_tested() -> None:
-    tried = [FIRES, FIRES_WHILE_THE_WORKER_HANGS, FIRES_WHEN_IT_HAS_HUNG]
-    tried += [FIRES_WHEN_THE_DISK_IS_FULL, FIRES_WHEN_SOMEBODY_IS_REFUSED]
+    tried = [FIRES, FIRES_WHILE_THE_WORKER_HANGS, FIRES_AFTER_THE_WORKER_HUNG]
+    tried += [FIRES_WHEN_THE_DISK_IS_FULL, FIRES_WHEN_A_SUBSCRIBER_IS_REFUSED]
     assert {name for names in tried for name in names} == set(ALERTS)

@@ -41,7 +41,7 @@ class Reloadable(Daemon):
         super().__init__(folder, *sources, modalities=modalities, scores=True)
         self.fault: Exception | None = None
         self._setup: Setup | None = None
-        self.taken = threading.Event()
+        self.applied = threading.Event()
 
     def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
         super().until(condition, seconds)
@@ -59,7 +59,7 @@ class Reloadable(Daemon):
     def reload(self, *sources: Source, model: Model | None = None, limits: Any = None, **changes: Any) -> Outcome:
         streams = [StreamPlan(one, **{**LIMITS, **(limits or {})}) for one in sources]
         plan = replace(self.supervisor.plan, streams=streams, **changes)
-        self._setup = Setup(plan, model or self.supervisor.model, (), self.taken.set)
+        self._setup = Setup(plan, model or self.supervisor.model, (), self.applied.set)
         outcomes: list[Outcome] = []
         self.reloads.ask(outcomes.append)
         self.until(lambda: outcomes)
@@ -104,7 +104,7 @@ def test_adding_and_removing_streams_costs_the_others_no_cell(tmp_path: Path, cl
         daemon.until(lambda: daemon.has_open("goes") and daemon.cells("stays") > 60)
         outcome = daemon.reload(stays, comes)
         assert outcome == Outcome(True, "added: comes; removed: goes")
-        assert daemon.taken.is_set()
+        assert daemon.applied.is_set()
         daemon.until(lambda: daemon.last("goes", "state") == "stopped")
         before = daemon.cells("stays")
         daemon.until(lambda: daemon.cells("comes") > 30 and daemon.cells("stays") > before + 30)
