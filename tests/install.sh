@@ -17,7 +17,6 @@ elif [ "${1:-all}" = image ]; then
     need podman podman --version
     need runc runc --version
     need mmdebstrap mmdebstrap --version
-    need iproute2 ip -V
 else
     need gir1.2-gst-rtsp-server-1.0 /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
     need python3-gi /usr/bin/python3 -c 'import gi'
@@ -29,6 +28,7 @@ else
     need prometheus promtool --version
     need systemd systemd-analyze --version
     need openssl openssl version
+    need iproute2 ip -V
     need ffmpeg ffmpeg -version
     need libasound2-data has_file /usr/share/alsa/alsa.conf
 fi
