@@ -158,7 +158,7 @@ def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | 
         path=store.path or default_store_path(config.publisher, environ),
         limits=Limits(keep_days=store.keep_days, keep_bytes=store.keep_mb * 1_000_000),
         longest_event_s=config.windows.max_event_s,
-        most_waiting=config.publish.queue_messages,
+        max_waiting=config.publish.queue_messages,
     )
 
 

@@ -92,7 +92,7 @@ class HeartbeatLostError(EarwitnessError):
 
 
 class GapError(EarwitnessError):
-    """A subscriber can't get messages that were stored, or the store of `publisher` is another one now."""
+    """Stored messages of `publisher` are unavailable to a subscriber, or `publisher` has begun a new store."""
 
     def __init__(self, publisher: str, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""How loud an event is, and how far it stands out from what was heard before it.
+"""The level of an event, and how far it exceeds the background before the event.
 
-Measured on the mono audio that the model hears, cell by cell, as mean power without a constant offset (DC).
+Measured on the mono audio that the model receives, per cell, as mean power without the DC component.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk, Floats
 BACKGROUND_CELLS = 151
 """The background is measured over the 10 s before an onset."""
 _LEAST_BACKGROUND_CELLS = 15
-"""With less than a second before the onset, nothing is said of the background."""
+"""With less than 1 s of audio before the onset the background is unknown."""
 _BACKGROUND_SHARE = 0.1
-"""The background is the level that 90 % of its cells exceed: L90, as acoustics uses it (ISO 1996-2). A mean or a
-median would count earlier events as background."""
+"""The background is the level that 90 % of its cells exceed: L90, as defined in acoustics (ISO 1996-2). A mean or
+median would include earlier events in the background."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventLevel:
-    """The level of an event, so far or in all."""
+    """The level of an event: up to now, or of the whole event."""
 
     level_dbfs: float  # mean power of its cells in dB of full scale; -150: digital silence
-    over_background_db: float | None  # how far above the background before the onset; None: too little was heard
+    over_background_db: float | None  # above the background before the onset; None: unknown
 
 
 class CellPowers:
-    """The power of an epoch's newest cells: `push` its audio, ask for `level`. Not thread-safe.
+    """The power of an epoch's newest cells: `push` its audio, then query `level`. Not thread-safe.
 
-    The result does not depend on how the audio is cut into chunks.
+    The result does not depend on how the audio is divided into chunks.
     """
 
     def __init__(self, rate_hz: int, keep_cells: int) -> None:
-        """Measures the audio of `rate_hz`. Keeps the `keep_cells` newest cells, and `BACKGROUND_CELLS` before them."""
+        """Measure the audio at `rate_hz`. Keep the `keep_cells` newest cells, and `BACKGROUND_CELLS` before them."""
         self._rate_hz = rate_hz
         self._keep = keep_cells + BACKGROUND_CELLS
-        self._base = 0  # cell of the first kept power
+        self._base = 0  # index of the first kept cell
         self._powers: NDArray[np.float64] = np.empty(256)
         self._count = 0
-        self._pieces: list[Floats] = []  # of the cell that is not complete
+        self._pieces: list[Floats] = []  # of the incomplete cell
 
     def push(self, chunk: Chunk) -> None:
-        """Take in audio; of another rate it is the same sound once more, and is ignored."""
+        """Accept audio. Chunks at another rate contain the same sound resampled, and are ignored."""
         if chunk.rate_hz != self._rate_hz:
             return
         position, samples = chunk.start, chunk.samples
@@ -60,7 +60,7 @@ class CellPowers:
             self._complete()
 
     def level(self, start: int, stop: int) -> EventLevel | None:
-        """The level of the cells from `start` to before `stop`; None if no audio of them is known (any more)."""
+        """The level of the cells from `start` to before `stop`; None if none of them has audio or is kept."""
         power = self._mean(start, stop)
         if power is None:
             return None
@@ -86,7 +86,7 @@ class CellPowers:
         return -(-(cell + 1) * CELL * self._rate_hz // SAMPLE_RATE_HZ)
 
     def _complete(self) -> None:
-        """The cell after the kept ones is over; without any sample its power is unknown."""
+        """Finish the current cell. Without any samples its power is unknown (NaN)."""
         power = float("nan")
         if self._pieces:
             power = float(np.concatenate(self._pieces).astype(np.float64).var())
@@ -97,7 +97,7 @@ class CellPowers:
         self._count += 1
 
     def _make_room(self) -> None:
-        """Forget the oldest beyond what is kept, or take twice the memory."""
+        """Drop the oldest cells that need not be kept; double the array if that frees too little."""
         kept = self._powers[max(self._count - self._keep, 0) : self._count]
         self._base += self._count - len(kept)
         self._count = len(kept)

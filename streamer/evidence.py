@@ -1,4 +1,4 @@
-"""The scores that made an event certain: kept for a while, so that it can be explained later why it was raised."""
+"""The scores that raised and ended an event, kept so that the event can be explained later."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Evidence:
 
 
 class ScoreHistory:
-    """The newest cells' posteriors of one epoch: `push` them in order, and ask for the evidence of an event."""
+    """The posteriors of an epoch's newest cells: `push` them in order, then query the evidence of an event."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
         self._scores: list[CellScores] = []
 
     def push(self, scores: CellScores) -> None:
-        """Take in the next cells. What is older than any evidence needs is forgotten."""
+        """Accept the next cells. Cells that are too old for any evidence are dropped."""
         self._scores.append(scores)
         while len(self._scores) > 1 and self._scores[1].start <= scores.start - 2 * INSIDE_CELLS:
             del self._scores[0]
@@ -47,7 +47,7 @@ class ScoreHistory:
         return self._between(cell - INSIDE_CELLS, cell + OUTSIDE_CELLS)
 
     def _between(self, start: int, stop: int) -> Evidence:
-        """What is known of these cells."""
+        """The evidence of those of these cells that are kept."""
         parts = [one for one in self._scores if one.start + len(one.scores) > start and one.start < stop]
         first = parts[0].start if parts else start
         known = slice(max(start - first, 0), stop - first)

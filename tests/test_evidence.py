@@ -1,4 +1,4 @@
-"""What is kept of an event shows why the decoder raised it and ended it."""
+"""The evidence of an event shows why the decoder raised and ended it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECODING = Decoding(("Dog", "Cat"), (ClassDecoding(0.6, 0.4, 7), ClassDecoding(0
 
 
 def decoded(scores: Floats, cuts: list[int]) -> list[tuple[Onset | Offset, Evidence]]:
-    """The events of `scores` (n, 2), pushed in pieces, each with its evidence at that moment."""
+    """The events of `scores` (n, 2), pushed in pieces, each with its evidence at that time."""
     ids = count()
     tracker = EventTracker("door", 0, DECODING, max_event_cells=10_000, new_id=lambda: str(next(ids)))
     history = ScoreHistory(DECODING)
@@ -36,7 +36,7 @@ def decoded(scores: Floats, cuts: list[int]) -> list[tuple[Onset | Offset, Evide
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 899), min_size=20, max_size=60))
-def test_the_filtered_score_of_the_evidence_is_what_met_the_threshold(seed: int, cuts: list[int]) -> None:
+def test_the_filtered_score_of_the_evidence_crosses_the_threshold(seed: int, cuts: list[int]) -> None:
     noise = np.random.default_rng(seed).random((900, 2))
     scores = np.stack([np.convolve(column, np.ones(9) / 9, mode="same") for column in noise.T], axis=1)
     for event, evidence in decoded(scores.astype(np.float32), cuts):
@@ -46,7 +46,7 @@ def test_the_filtered_score_of_the_evidence_is_what_met_the_threshold(seed: int,
         cell = (event.offset if isinstance(event, Offset) else event.onset) // CELL - evidence.start
         assert 0 <= cell < len(smooth)
         if np.isnan(smooth[cell]):
-            assert evidence.start == 0  # the filter reaches before the epoch, where it takes zeros
+            assert evidence.start == 0  # the filter extends before the epoch, where it uses zeros
         elif isinstance(event, Onset):
             assert smooth[cell] == np.float32(event.score) >= each.onset_threshold
         else:
@@ -66,7 +66,7 @@ def test_evidence_is_bounded_however_long_the_event() -> None:
 
 
 @pytest.mark.parametrize("median_cells", [1, 3, 7])
-def test_the_filter_says_nothing_where_it_reaches_beyond_what_is_known(median_cells: int) -> None:
+def test_the_filter_is_nan_where_it_needs_unknown_cells(median_cells: int) -> None:
     scores = np.random.default_rng(0).random((20, 2)).astype(np.float32)
     smooth = filtered(scores, np.ones(20, bool), median_cells)
     half = median_cells // 2

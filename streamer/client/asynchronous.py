@@ -1,4 +1,4 @@
-"""A subscriber for programs that run in asyncio."""
+"""The subscriber for asyncio."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Self
 
 import zmq
 
-from streamer.client.feed import Feed, Wishes, tell
+from streamer.client.feed import Feed, Options, report
 from streamer.errors import GapError, HeartbeatLostError
 from streamer.sinks.keys import ClientKey
 from streamer.sinks.wire import Message
 
 
 class AsyncSubscriber:
-    """`Subscriber` for asyncio: `async with`, `async for`, `await receive()`. All else is as there.
+    """`Subscriber` for asyncio: with `async with`, `async for` and `await receive()`, otherwise the same.
 
     >>> async with AsyncSubscriber("tcp://127.0.0.1:5557", ["event/"]) as messages:
     ...     async for message in messages:
@@ -41,7 +41,7 @@ class AsyncSubscriber:
         patience_s: float = 15.0,
         on_gap: Callable[[GapError], None] | None = None,
     ) -> None:
-        """As `Subscriber`; `on_lost` and `on_gap` are plain functions.
+        """Like `Subscriber`; `on_lost` and `on_gap` are plain functions, not coroutines.
 
         Raises:
             UsageError: an endpoint is invalid.
@@ -52,7 +52,7 @@ class AsyncSubscriber:
         self._on_lost = on_lost
         self._on_gap = on_gap
         self._feed = Feed(
-            Wishes(
+            Options(
                 endpoints=(endpoints,) if isinstance(endpoints, str) else tuple(endpoints),
                 topics=(topics,) if isinstance(topics, str) else tuple(topics),
                 lost_after_s=lost_after_s,
@@ -66,18 +66,18 @@ class AsyncSubscriber:
 
     @property
     def missed(self) -> Mapping[str, int]:
-        """As `Subscriber.missed`."""
+        """See `Subscriber.missed`."""
         return MappingProxyType(self._feed.inbox.missed)
 
     @property
     def position(self) -> dict[str, int]:
-        """As `Subscriber.position`."""
+        """See `Subscriber.position`."""
         return self._feed.inbox.position
 
     async def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message; None if none arrived within `timeout_s` seconds. Raises as `Subscriber.receive`.
 
-        It may be cancelled: no message is lost by that.
+        Cancelling it loses no message.
         """
         deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -89,9 +89,9 @@ class AsyncSubscriber:
                 if wait_s > 0:
                     await self._wait(wait_s)
             else:
-                await asyncio.sleep(0)  # a flood must not keep the others from running
-            while (error := self._feed.trouble()) is not None:
-                tell(error, self._on_lost, self._on_gap)
+                await asyncio.sleep(0)  # let other tasks run, also under a flood of messages
+            while (error := self._feed.next_error()) is not None:
+                report(error, self._on_lost, self._on_gap)
             if time.monotonic() >= deadline_s:
                 return self._feed.take()
 
@@ -120,7 +120,7 @@ class AsyncSubscriber:
         """Wait until a socket may have something to read."""
         sockets = self._feed.sockets
         if any(socket.poll(0) for socket in sockets):
-            return  # ZeroMQ tells of a change once, and may have told it when we asked
+            return  # ZMQ_FD is edge-triggered: the edge may have been consumed already
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
         descriptors = [int(socket.get(zmq.FD)) for socket in sockets]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from streamer.sinks.wire import Head, Message
 
 _RUNS = 64
-"""Publisher runs that are tracked at a time; beyond this, the one that was silent longest is dropped."""
-_MOST_UNSTORED = 20_000
-"""Messages that are remembered because they may be stored later."""
+"""Publisher runs that are tracked at a time; beyond this, the least recently heard one is dropped."""
+_MAX_UNSTORED = 20_000
+"""Live messages without `stored_seq` to remember: they may arrive again when the store has them."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Run:
-    """What was received of one run of a publisher."""
+    """Received messages of one run of a publisher."""
 
     topics: dict[str, int] = field(default_factory=dict)  # topic -> its newest `topic_seq`
     tallies: dict[str, _Tally] = field(default_factory=dict)  # by topic; of all messages: under ""
@@ -58,7 +58,7 @@ class Order:
         return +found
 
     def is_new(self, topic: str, message: Message | Head) -> bool:
-        """Whether the message is newer than all of its topic in its run."""
+        """Whether the message is newer than all others of its topic and run."""
         run = self._runs.get((message.publisher, message.run))
         return run is None or message.topic_seq > run.topics.get(topic, 0)
 
@@ -69,15 +69,15 @@ class Order:
             return False
         if not message.stored_seq and topic.startswith(("event/", "status/")):
             self._unstored[message.publisher, message.run, message.seq] = None
-            if len(self._unstored) > _MOST_UNSTORED:
+            if len(self._unstored) > _MAX_UNSTORED:
                 self._unstored.popitem(last=False)
         self._count(run, topic, message, begins=not (self._everything and message.replay))
         return True
 
     def record(self, topic: str, message: Message | Head, *, caught_up: bool) -> bool:
-        """Record a message that its `stored_seq` shows to be new; False if it was received before it was stored.
+        """Record a message whose `stored_seq` is new; returns False if it was received live before it was stored.
 
-        `caught_up`: it was asked for. What was sent before the first live message of its run is not missed.
+        `caught_up`: it came in a reply. Messages before the first live one of its run do not count as missed.
         """
         if self._unstored.pop((message.publisher, message.run, message.seq), self) is None:
             return False

@@ -1,4 +1,4 @@
-"""Whether publishers are still heard. Does no I/O and reads no clock."""
+"""Detects publishers that have fallen silent. Does no I/O and reads no clock."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from streamer.sinks.wire import Head, HeartbeatMessage, Message
 
 
 class Pulse:
-    """When each publisher was last heard, and which of them have fallen silent. Times are monotonic seconds."""
+    """When each publisher was last heard, and which ones have fallen silent. Times are monotonic seconds."""
 
     def __init__(self, where: str, lost_after_s: float | None, now_s: float) -> None:
-        """`where` are the endpoints, for messages; None: silence does not matter."""
+        """`where`: the endpoints, for error texts. `lost_after_s` None: silence is not an error."""
         self._where = where
         self._lost_after_s = lost_after_s
         self._heard_s: dict[str, float] = {}
@@ -20,7 +20,7 @@ class Pulse:
         self._begun_s = now_s
 
     def push(self, message: Message | Head, now_s: float) -> None:
-        """A message was heard."""
+        """Note that a message of this publisher arrived."""
         self._heard_s[message.publisher] = now_s
         if isinstance(message, HeartbeatMessage):
             self._interval_s[message.publisher] = message.interval_s
@@ -34,7 +34,7 @@ class Pulse:
         return min(heard_s + self._patience_s(publisher) for publisher, heard_s in self._heard_s.items())
 
     def lost(self, now_s: float) -> list[HeartbeatLostError]:
-        """Those who have fallen silent, each once until it is heard again."""
+        """The publishers that have fallen silent; each is reported once until it is heard again."""
         if now_s < self.next_s():
             return []
         if not self._heard_s:

@@ -1,4 +1,4 @@
-"""A subscriber for programs that wait."""
+"""The blocking subscriber."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 import zmq
 
-from streamer.client.feed import Feed, Wishes, tell
+from streamer.client.feed import Feed, Options, report
 from streamer.errors import GapError, HeartbeatLostError
 from streamer.sinks.keys import ClientKey
 from streamer.sinks.wire import Message
@@ -21,9 +21,9 @@ class Subscriber:
     """An iterator over the messages of one or more daemons, in the order of sending. Not thread-safe.
 
     ZeroMQ connects and reconnects automatically. The current statuses and open events arrive first, each once; replays
-    for other subscribers are skipped. Onsets, offsets and statuses that were missed are asked for and delivered in
-    their order, each once, also when the daemon was restarted meanwhile. `missed` counts messages that are lost all
-    the same: tags, scores and heartbeats, or all where the daemon has no store.
+    for other subscribers are skipped. Missed onsets, offsets and statuses are requested from the daemon's store and
+    delivered in order, each once, even across restarts of the daemon. `missed` counts the messages that can't be
+    recovered: tags, scores and heartbeats, and everything from a daemon without a store.
     """
 
     def __init__(
@@ -57,11 +57,12 @@ class Subscriber:
             on_lost: see above.
             queue_messages: see above.
             key: see above.
-            since: begin after this `stored_seq` (0: with the oldest stored message), or where a saved `position` says.
-                None: begin with what is live.
-            catch_up: ask for what was missed; an endpoint (tcp://HOST:PORT): ask there, not where the daemon says.
-            patience_s: messages that a daemon does not give out for so long, though it is heard, are given up.
-            on_gap: called when stored messages can't be had, or a daemon begins a new store. None: that is logged.
+            since: begin after this `stored_seq` (0: with the oldest stored message), or at a saved `position`.
+                None: begin with live messages.
+            catch_up: request missed messages. An endpoint (tcp://HOST:PORT): send the requests there, and not to the
+                endpoint that the daemon announces.
+            patience_s: missed messages are skipped if a running daemon does not deliver them within this time.
+            on_gap: called when stored messages are unavailable, or a daemon begins a new store. None: log it.
 
         Raises:
             UsageError: an endpoint is invalid.
@@ -72,7 +73,7 @@ class Subscriber:
         self._on_lost = on_lost
         self._on_gap = on_gap
         self._feed = Feed(
-            Wishes(
+            Options(
                 endpoints=(endpoints,) if isinstance(endpoints, str) else tuple(endpoints),
                 topics=(topics,) if isinstance(topics, str) else tuple(topics),
                 lost_after_s=lost_after_s,
@@ -94,9 +95,9 @@ class Subscriber:
 
     @property
     def position(self) -> dict[str, int]:
-        """Up to which `stored_seq` everything was received, by the store's id: to be saved, and given as `since`.
+        """By store id, the `stored_seq` up to which everything was received. Save it, and pass it as `since` later.
 
-        Save it after a message was dealt with: then none is lost if the program is killed.
+        Save it after processing each message: then no message is lost if the program is killed.
         """
         return self._feed.inbox.position
 
@@ -118,8 +119,8 @@ class Subscriber:
                 wait_s = min(deadline_s, self._feed.next_s()) - time.monotonic()
                 if wait_s > 0:
                     self._wait(wait_s)
-            while (error := self._feed.trouble()) is not None:
-                tell(error, self._on_lost, self._on_gap)
+            while (error := self._feed.next_error()) is not None:
+                report(error, self._on_lost, self._on_gap)
             if time.monotonic() >= deadline_s:
                 return self._feed.take()
 

@@ -1,36 +1,33 @@
-"""`earwitness events`: what was heard, from the event store."""
+"""`earwitness events`: lists or exports the events in the event store."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import os
 import re
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamer.config.schema import DaemonConfig
+from streamer.commands.options import add_store_options, store_path
 from streamer.escapes import escaped, printable
 from streamer.replay.truth import STRONG_HEADER
-from streamer.sinks.store.history import History, Wanted
-from streamer.sinks.store.opening import default_store_path
+from streamer.sinks.store.history import EventFilter, History
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, encode
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-_AGO = re.compile(r"(?P<count>\d+(?:\.\d+)?)(?P<unit>[smhdw])")
+_AGE = re.compile(r"(?P<count>\d+(?:\.\d+)?)(?P<unit>[smhdw])")
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0}
 _COLUMNS = (
     *("event_id", "stream", "class", "onset_utc", "offset_utc", "duration_s", "confidence", "peak", "end_reason"),
     *("clock", "level_dbfs", "over_background_db", "onset_s", "offset_s", "publisher", "run", "epoch", "stored_seq"),
 )
-"""Of a CSV file: fields of the messages."""
+"""The columns of the CSV format: fields of the messages."""
 
 Event = OnsetMessage | OffsetMessage
 
@@ -39,15 +36,18 @@ def add_parser(subparsers: _SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "events",
-        help="show or export what was heard, from the event store",
-        description="Shows the events in the event store, while the daemon runs or when it does not. An event that has "
-        "not ended has no offset yet.",
+        help="list or export the events in the event store",
+        description="Lists the events in the event store; the daemon may be running. An open event has no offset yet.",
         epilog="example: earwitness events --stream door --class Dog --since 1d --format csv > dogs.csv",
     )
-    parser.add_argument("--stream", action="append", metavar="NAME", help="only of this stream; can be repeated")
-    parser.add_argument("--class", action="append", dest="label", metavar="CLASS", help="only of this class; likewise")
-    parser.add_argument("--since", type=_moment, metavar="TIME", help=f"only events that began then or later: {_TIMES}")
-    parser.add_argument("--until", type=_moment, metavar="TIME", help="only events that began before that")
+    parser.add_argument("--stream", action="append", metavar="NAME", help="only events of this stream; can be repeated")
+    parser.add_argument(
+        "--class", action="append", dest="label", metavar="CLASS", help="only events of this class; can be repeated"
+    )
+    parser.add_argument(
+        "--since", type=_moment, metavar="TIME", help=f"only events that began at this time or later: {_TIMES}"
+    )
+    parser.add_argument("--until", type=_moment, metavar="TIME", help="only events that began before this time")
     parser.add_argument(
         "--min-confidence", type=_share, metavar="P", help="only events with at least this confidence, 0 to 1"
     )
@@ -55,24 +55,23 @@ def add_parser(subparsers: _SubParsersAction[Any]) -> None:
         "--format",
         choices=tuple(_WRITERS),
         default="text",
-        help="readable lines, the messages as JSON lines, CSV, or DCASE's tab-separated form (default: text)",
+        help="readable lines, the messages as JSON lines, CSV, or DCASE's tab-separated format (default: text)",
     )
-    parser.add_argument("--store", type=Path, metavar="FILE", help="the event store; default: the user's own")
-    parser.add_argument("--publisher", default=DaemonConfig().publisher, help="the daemon whose store it is")
+    add_store_options(parser)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the events; 0, or an `EarwitnessError`."""
-    wanted = Wanted(
+    chosen = EventFilter(
         streams=tuple(args.stream or ()),
         classes=tuple(args.label or ()),
         since_utc_s=args.since,
         until_utc_s=args.until,
         min_confidence=args.min_confidence,
     )
-    with closing(History(args.store or default_store_path(args.publisher, os.environ))) as history:
-        _WRITERS[args.format](history.events(wanted))
+    with closing(History(store_path(args))) as history:
+        _WRITERS[args.format](history.events(chosen))
     return 0
 
 
@@ -96,39 +95,39 @@ def _csv(events: Iterable[Event]) -> None:
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(_COLUMNS)
     for event in events:
-        open_ones = {} if isinstance(event, OffsetMessage) else {"confidence": event.score}
-        rows.writerow([open_ones.get(name, getattr(event, _FIELDS.get(name, name), None)) for name in _COLUMNS])
+        if_open = {} if isinstance(event, OffsetMessage) else {"confidence": event.score}
+        rows.writerow([if_open.get(name, getattr(event, _FIELDS.get(name, name), None)) for name in _COLUMNS])
 
 
 def _dcase(events: Iterable[Event]) -> None:
-    """Media seconds count from the start of an epoch, so each epoch of each run is a file of its own."""
+    """Media seconds count from the start of an epoch, so each epoch of each run gets its own file name."""
     sys.stdout.write("\t".join(STRONG_HEADER) + "\n")
-    still_open = 0
+    omitted = 0
     for event in events:
         if isinstance(event, OffsetMessage):
             name = escaped(f"{event.stream}-{event.run}-{event.epoch}")
             sys.stdout.write(f"{name}\t{event.onset_s:.3f}\t{event.offset_s:.3f}\t{escaped(event.label)}\n")
         else:
-            still_open += 1
-    if still_open:
-        sys.stderr.write(f"earwitness: {still_open} events have not ended and are left out\n")
+            omitted += 1
+    if omitted:
+        sys.stderr.write(f"earwitness: open events omitted: {omitted}\n")
 
 
 _FIELDS = {"class": "label"}
 _WRITERS = {"text": _text, "json": _json, "csv": _csv, "dcase": _dcase}
-_TIMES = "a date, a date and time (RFC 3339; UTC unless it says otherwise), or how long ago: 30m, 12h, 7d"
+_TIMES = "a date, a date and time (RFC 3339; UTC without an offset), or an age: 30m, 12h, 7d"
 
 
 def _clock(onset_utc: str) -> str:
-    """An RFC 3339 text as date and time to a tenth of a second."""
+    """An RFC 3339 text as date and time, to a tenth of a second."""
     return f"{onset_utc[:10]} {onset_utc[11:21]}Z"
 
 
 def _moment(text: str) -> float:
-    """The type of an argument that is a time, as Unix seconds."""
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return time.time() - float(ago["count"]) * _UNITS_S[ago["unit"]]
+    """The argument type of a time, as Unix seconds."""
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return time.time() - float(age["count"]) * _UNITS_S[age["unit"]]
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -137,7 +136,7 @@ def _moment(text: str) -> float:
 
 
 def _share(text: str) -> float:
-    """The type of an argument from 0 to 1."""
+    """The argument type of a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:

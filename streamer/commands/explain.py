@@ -1,19 +1,16 @@
-"""`earwitness explain`: why an event was raised, from the store."""
+"""`earwitness explain`: shows why an event was raised, from the event store."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamer.config.schema import DaemonConfig
+from streamer.commands.options import add_store_options, store_path
 from streamer.escapes import printable
 from streamer.sinks.store.explanation import Explanation, explanation
-from streamer.sinks.store.opening import default_store_path
 from streamer.timeline import samples, seconds
 from streamer.types import CELL
 
@@ -21,9 +18,9 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 _WIDTH = 40
-"""Characters of a bar from 0 to 1."""
-_NEIGHBOURS = 2
-"""Other classes that are shown: those with the highest scores beside the event."""
+"""Width of the bar of a score of 1, in characters."""
+_OTHER_CLASSES = 2
+"""How many other classes are shown: those with the highest scores during the event."""
 
 
 def add_parser(subparsers: _SubParsersAction[Any]) -> None:
@@ -31,20 +28,19 @@ def add_parser(subparsers: _SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "explain",
         help="show why an event was raised",
-        description="Shows the scores that raised an event, the thresholds they were compared with, and the scores "
-        "of the other classes.",
+        description="Shows the scores that raised an event, the thresholds they were compared with, and the scores of "
+        "other classes at that time.",
         epilog="example: earwitness explain 0b6f5d1c9f7e4c3c8a55a2a1d1f0c9aa",
     )
-    parser.add_argument("event_id", metavar="EVENT_ID", help="as in the event's messages")
-    parser.add_argument("--store", type=Path, metavar="FILE", help="the event store; default: the user's own")
-    parser.add_argument("--publisher", default=DaemonConfig().publisher, help="the daemon whose store it is")
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument("event_id", metavar="EVENT_ID", help="`event_id` of the event's messages")
+    add_store_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with all classes")
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Explain one event; 0, or an `EarwitnessError`."""
-    path = args.store or default_store_path(args.publisher, os.environ)
+    path = store_path(args)
     found = explanation(path, args.event_id)
     sys.stdout.write(_json(found) if args.json else _text(found))
     return 0
@@ -84,19 +80,19 @@ def _text(found: Explanation) -> str:
 
 
 def _summary(found: Explanation, label: str, column: int) -> list[str]:
-    """What happened, in sentences."""
+    """Sentences that summarise the event."""
     event = found.offset or found.onset
     assert event is not None
     decoding = found.decoding.per_class[column]
     when = event.onset_utc or f"{event.onset_s:.2f} s of epoch {event.epoch}"
-    lines = [f"{label} on {event.stream}, {when}" + (f", heard by the model {found.model}" if found.model else "")]
+    lines = [f"{label} on {event.stream}, {when}" + (f", detected by the model {found.model}" if found.model else "")]
     if found.onset is not None:
         lines.append(
             f"began at {event.onset_s:.2f} s: its filtered score reached the onset threshold "
             f"{decoding.onset_threshold:.2f} ({found.onset.score:.2f})"
         )
     if found.offset is None:
-        lines.append("has not ended")
+        lines.append("is still open")
     elif found.offset.end_reason == "silence":
         lines.append(
             f"ended at {found.offset.offset_s:.2f} s: its filtered score fell below the offset threshold "
@@ -106,13 +102,13 @@ def _summary(found: Explanation, label: str, column: int) -> list[str]:
         lines.append(f"ended at {found.offset.offset_s:.2f} s: {found.offset.end_reason}")
     if event.level_dbfs is not None:
         over = event.over_background_db
-        beside = "" if over is None else f", {over:+.1f} dB over the background"
-        lines.append(f"its level: {event.level_dbfs:.1f} dBFS{beside}")
+        beside = "" if over is None else f", {over:+.1f} dB above the background"
+        lines.append(f"level: {event.level_dbfs:.1f} dBFS{beside}")
     return lines
 
 
 def _table(found: Explanation, label: str, column: int) -> list[str]:
-    """A line per cell: its time from the onset, scores, a bar, and the neighbouring classes."""
+    """One line per cell: its time from the onset, score, filtered score, bar, and the scores of other classes."""
     event = found.offset or found.onset
     assert event is not None
     decoding = found.decoding.per_class[column]
@@ -120,7 +116,7 @@ def _table(found: Explanation, label: str, column: int) -> list[str]:
     end = samples(found.offset.offset_s) // CELL if found.offset else math.inf
     inside = [index for index, cell in enumerate(found.cells) if begin <= cell < end]
     ranked = found.scores[inside or slice(None)].max(axis=0).argsort()[::-1]
-    others = [int(other) for other in ranked if other != column][:_NEIGHBOURS]
+    others = [int(other) for other in ranked if other != column][:_OTHER_CLASSES]
     names = [found.decoding.classes[other] for other in others]
     lines = [
         f"filter: median of {decoding.median_cells} cells; bar: filtered score; "
@@ -131,7 +127,7 @@ def _table(found: Explanation, label: str, column: int) -> list[str]:
     before = None
     for index, cell in enumerate(found.cells):
         if before is not None and cell != before + 1:
-            lines.append(f"     ...  {cell - before - 1} cells are not kept")
+            lines.append(f"     ...  {cell - before - 1} cells were not stored")
         before = cell
         value = float(found.filtered[index, column])
         filled = 0 if math.isnan(value) else round(value * _WIDTH)

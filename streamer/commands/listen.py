@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--since",
         type=number_from_0,
         metavar="SEQ",
-        help="first the stored messages after this stored_seq; 0: all that the daemon's event store holds",
+        help="begin with the stored messages after this stored_seq; 0: with the oldest one in the daemon's event store",
     )
     parser.add_argument("--human", action="store_true", help="print readable lines instead of JSON")
     parser.set_defaults(main=main)
@@ -72,10 +72,10 @@ def main(args: argparse.Namespace) -> int:
         args.endpoint,
         topics,
         lost_after_s=_SILENCE_S,
-        on_lost=_say,
+        on_lost=_report,
         key=args.key,
         since=args.since,
-        on_gap=_say,
+        on_gap=_report,
     ) as messages:
         while args.count is None or printed < args.count:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
                 sys.stdout.write(line + "\n")
                 sys.stdout.flush()
             except BrokenPipeError:
-                # The reader of our output is gone. Python must not try to flush it again at exit.
+                # The reader of our output has exited. Python must not try to flush it again at exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 0
             printed += 1
@@ -142,6 +142,6 @@ def _clock(utc_s: float) -> str:
     return datetime.fromtimestamp(utc_s, UTC).isoformat(sep=" ", timespec="milliseconds")[11:21] + "Z"
 
 
-def _say(error: EarwitnessError) -> None:
+def _report(error: EarwitnessError) -> None:
     sys.stderr.write(f"earwitness: {error} Still listening.\n")
     sys.stderr.flush()

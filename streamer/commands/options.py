@@ -15,6 +15,7 @@ from streamer.config.schema import DaemonConfig
 from streamer.config.sources import with_sources
 from streamer.errors import UsageError
 from streamer.media.tracks import Channel
+from streamer.sinks.store.opening import default_store_path
 
 SOURCE_HELP = (
     "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (-: standard input), or a "
@@ -49,6 +50,23 @@ def add_config_file(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("EARWITNESS_CONFIG") or None,
         help="YAML config; see configs/daemon/example.yaml (default: what the variable EARWITNESS_CONFIG names)",
     )
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the event store to read; see `store_path`."""
+    publisher = DaemonConfig().publisher
+    parser.add_argument(
+        "--store", type=Path, metavar="FILE", help="event store (default: --publisher's in the state folder)"
+    )
+    parser.add_argument(
+        "--publisher", default=publisher, metavar="NAME", help=f"the daemon's `publisher` (default: {publisher})"
+    )
+
+
+def store_path(args: argparse.Namespace) -> Path:
+    """The path of the event store to read, from the arguments of `add_store_options`."""
+    path: Path = args.store or default_store_path(args.publisher, os.environ)
+    return path
 
 
 def add_sound_options(parser: argparse.ArgumentParser, of: str = "") -> None:

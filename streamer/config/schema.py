@@ -123,7 +123,7 @@ class PublishConfig(_Section):
     )
     catch_up: Annotated[str | None, OrOff] = Field(
         default="auto",
-        description="Endpoint that answers what subscribers missed; `auto`: beside `zmq`, at the next port; "
+        description="Endpoint from which subscribers request missed messages; `auto`: that of `zmq`, at the next port; "
         "`off`: none.",
     )
     keys: Path | None = Field(
@@ -148,16 +148,18 @@ class PublishConfig(_Section):
 
 
 class StoreConfig(_Section):
-    """Keeps every onset, offset and status, so that a subscriber that was away misses nothing."""
+    """Keeps every onset, offset and status, so that subscribers can request missed ones."""
 
     path: Annotated[Path | Literal["off"] | None, BeforeValidator(lambda value: "off" if value is False else value)] = (
         Field(
             default=None,
-            description="The file; null: ~/.local/state/earwitness/PUBLISHER.sqlite3; off: nothing is stored.",
+            description="SQLite file; null: ~/.local/state/earwitness/PUBLISHER.sqlite3; off: no store.",
         )
     )
-    keep_days: Positive = Field(default=30.0, description="Older messages are removed.")
-    keep_mb: int = Field(default=500, ge=1, description="Megabytes; beyond that the oldest messages are removed.")
+    keep_days: Positive = Field(default=30.0, description="Maximum age in days; older messages are removed.")
+    keep_mb: int = Field(
+        default=500, ge=1, description="Maximum size in megabytes; above it the oldest messages are removed."
+    )
 
 
 class ReconnectConfig(_Section):
@@ -266,7 +268,7 @@ class DaemonConfig(_Section):
     publish: PublishConfig = Field(default_factory=PublishConfig, description="What is published, and where.")
     store: StoreConfig = Field(
         default_factory=StoreConfig,
-        description="Keeps every onset, offset and status, so that a subscriber that was away misses nothing.",
+        description="Keeps every onset, offset and status, so that subscribers can request missed ones.",
     )
     http: HttpConfig = Field(default_factory=HttpConfig, description="Access to /metrics, /healthz and /readyz.")
     windows: WindowsConfig = Field(

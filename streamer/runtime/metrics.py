@@ -135,17 +135,19 @@ class Metrics:
             "connections_refused", "Connections and requests that were refused.", ["socket", "reason"]
         )
         self._sink_errors = counter("sink_errors", "Messages that a sink lost.", ["sink"])
-        self._store_up = gauge("store_up", "1 if messages are stored; 0: not, or there is no store.", [])
-        self._store_waiting = gauge("store_waiting", "Messages that were sent while the store failed, and wait.", [])
+        self._store_up = gauge("store_up", "1: messages are stored; 0: the store fails or is off.", [])
+        self._store_waiting = gauge("store_waiting", "Messages that wait to be stored because the store failed.", [])
         self._store_messages = gauge("store_messages", "Messages in the store.", [])
-        self._store_bytes = gauge("store_bytes", "Bytes of the store that are in use.", [])
-        self._store_limit = gauge("store_limit_bytes", "Bytes that the store may have (`store.keep_mb`).", [])
-        self._store_free = gauge("store_free_bytes", "Bytes that the store's disk still has.", [])
+        self._store_bytes = gauge("store_bytes", "Bytes of the store in use.", [])
+        self._store_limit = gauge("store_limit_bytes", "Maximum bytes of the store (`store.keep_mb`).", [])
+        self._store_free = gauge("store_free_bytes", "Free bytes on the store's disk.", [])
         self._store_oldest = gauge("store_oldest_timestamp_seconds", "When the oldest stored message was sent.", [])
-        self._store_failures = counter("store_failures", "How often the store could not be used.", ["why"])
-        self._store_removed = counter("store_removed", "Messages removed: too old, or too much.", ["limit"])
+        self._store_failures = counter("store_failures", "Failed operations of the store.", ["why"])
+        self._store_removed = counter(
+            "store_removed", "Messages removed from the store, by the limit that was exceeded.", ["limit"]
+        )
         self._requests = counter("catch_up_requests", "Requests for missed messages.", ["result"])
-        self._caught_up = counter("catch_up_messages", "Messages sent to subscribers that had missed them.", [])
+        self._caught_up = counter("catch_up_messages", "Missed messages sent to subscribers on request.", [])
         for socket, reasons in REFUSED_REASONS.items():
             for reason in reasons:
                 self._refused.labels(socket, reason)
@@ -321,7 +323,7 @@ class Metrics:
         self._sink_errors.labels(sink).inc()
 
     def store(self, works: bool, waiting: int, content: Content | None) -> None:
-        """How the store is; without `content` it can't be read now, and what was last known stands."""
+        """The state of the store. Without `content`, which means that it can't be read, the last numbers are kept."""
         self._store_up.set(works)
         self._store_waiting.set(waiting)
         if content is not None:
@@ -332,11 +334,11 @@ class Metrics:
             self._store_oldest.set(content.oldest_utc_s or 0.0)
 
     def store_failed(self, why: str) -> None:
-        """The store could not be used; `why` is the reason of its `StoreError`."""
+        """An operation of the store failed; `why` is the reason of the `StoreError`."""
         self._store_failures.labels(why if why in REASONS else "other").inc()
 
     def store_removed(self, limit: str, count: int) -> None:
-        """`count` messages were removed from the store, by the limit on `age` or `size`."""
+        """`count` messages were removed from the store because of the limit on `age` or `size`."""
         self._store_removed.labels(limit).inc(count)
 
     def caught_up(self, result: str, count: int) -> None:

@@ -17,7 +17,7 @@ class Outgoing:
 
     message: Message
     onset_arrival_utc_s: float | None = None  # of an onset whose latency can be measured
-    evidence: Evidence | None = None  # of an event: what explains it, for the store alone
+    evidence: Evidence | None = None  # of an event; only for the store
 
 
 class Outbox:

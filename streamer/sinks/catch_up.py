@@ -1,6 +1,6 @@
-"""Answers subscribers that missed messages: a ROUTER socket, and the store behind it (docs/messages.md, "Catching up").
+"""Sends subscribers the messages that they missed, from the store, over a ROUTER socket (docs/messages.md).
 
-It has a thread and a database connection of its own, so that catching up does not delay live messages.
+It has its own thread and database connection, so that requests do not delay live messages.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from streamer.sinks.wire import SCHEMA
 log = logging.getLogger(__name__)
 
 LIMIT = 500
-"""Messages in one reply, at most."""
+"""Maximum number of messages in one reply."""
 LIMIT_BYTES = 256 * 1024
-"""Bytes of messages in one reply, about."""
-_LONGEST_REQUEST = 16 * 1024
-"""Bytes. ZeroMQ closes a connection that sends more."""
-_MOST_TOPICS = 100
-_REPLIES_WAITING = 4
-"""Replies that may wait for one requester to read them. Then it gets none until it has."""
-_REQUESTS_WAITING = 16
+"""Approximate maximum of bytes in one reply."""
+_MAX_REQUEST_BYTES = 16 * 1024
+"""ZeroMQ closes the connection of a client that sends a longer frame."""
+_MAX_TOPICS = 100
+_MAX_QUEUED_REPLIES = 4
+"""Replies queued for one client. When its queue is full, further replies to it are dropped."""
+_MAX_QUEUED_REQUESTS = 16
 _POLL_S = 0.1
-_LONGEST_PAUSE_S = 0.25
+_MAX_PAUSE_S = 0.25
 RESULTS = ("answered", "garbage", "slow", "gone", "failed")
-"""What becomes of a request: it got its reply; it is none; its sender does not read, or has gone; the store failed."""
+"""Of a request: replied to; invalid request; the client does not read; it has disconnected; the store failed."""
 
 
 class Request(Struct, frozen=True):
-    """What a subscriber asks for: the messages after number `since` of the store `store`."""
+    """A subscriber's request for the messages after number `since` of the store `store`."""
 
     since: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    store: Annotated[str, Meta(max_length=64)] = ""  # empty: whichever is there
-    topics: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=_MOST_TOPICS)] = ("",)
+    store: Annotated[str, Meta(max_length=64)] = ""  # empty: the daemon's current one
+    topics: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(max_length=_MAX_TOPICS)] = ("",)
     limit: Annotated[int, Meta(ge=1)] = LIMIT  # of messages
-    request: int = 0  # handed back in the reply
+    request: int = 0  # returned in the reply
 
 
 class Reply(Struct, kw_only=True, frozen=True):
@@ -55,36 +55,36 @@ class Reply(Struct, kw_only=True, frozen=True):
 
     schema: int = SCHEMA
     publisher: str = ""
-    store: str = ""  # id of the store that answers
-    since: int = 0  # the request's, or 0 if it was about another store
-    through: int = 0  # all that matches up to this number is here
-    oldest: int = 1  # nothing that could match was removed from this number on
-    newest: int = 0  # the highest number in the store
-    more: bool = False  # ask again, with `since` at `through`
+    store: str = ""  # id of the daemon's store
+    since: int = 0  # the request's, or 0 if it named another store
+    through: int = 0  # every matching message up to this number is in the reply
+    oldest: int = 1  # no message that could match was removed from this number on
+    newest: int = 0  # the highest assigned number
+    more: bool = False  # request again, with `since` set to `through`
     request: int = 0  # the request's
-    error: str = ""  # why there is no answer; then all else but `request` means nothing
+    error: str = ""  # why the request failed; then only `request` is valid
 
 
 class CatchUp:
-    """Answers from `start` to `close`, one request after the other, and takes at most half of one processor core.
+    """Answers requests one at a time, from `start` to `close`, with at most half of one processor core.
 
-    A requester that sends nothing, sends garbage or does not read costs the others nothing: ZeroMQ takes one request
-    from each in turn, and what does not fit into a requester's queue is dropped.
+    A client that sends nothing, sends garbage or does not read does not affect the others: ZeroMQ takes one request
+    from each client in turn, and drops replies that do not fit into a client's queue.
     """
 
     def __init__(self, endpoint: str, path: Path, publisher: str, access: Access | None = None) -> None:
-        """Bind to `endpoint`, as `ZmqSink` does; `path` is the store's file, which may come later.
+        """Bind to `endpoint`, as `ZmqSink` does. `path` is the store's file, which need not exist yet.
 
         Raises:
-            SinkError: it is not such an endpoint, is taken, can't be bound, or reaches beyond this machine
-                without keys.
+            SinkError: the endpoint is invalid, in use, can't be bound, or reaches beyond this machine without
+                keys.
 
         """
         options = (
-            (zmq.ROUTER_MANDATORY, 1),  # makes sending to a peer that is gone, or does not read, an error
-            (zmq.SNDHWM, _REPLIES_WAITING),
-            (zmq.RCVHWM, _REQUESTS_WAITING),
-            (zmq.MAXMSGSIZE, _LONGEST_REQUEST),
+            (zmq.ROUTER_MANDATORY, 1),  # sending to a client that disconnected or does not read is an error
+            (zmq.SNDHWM, _MAX_QUEUED_REPLIES),
+            (zmq.RCVHWM, _MAX_QUEUED_REQUESTS),
+            (zmq.MAXMSGSIZE, _MAX_REQUEST_BYTES),
             (zmq.LINGER, 0),
             (zmq.TCP_KEEPALIVE, 1),
             (zmq.TCP_KEEPALIVE_IDLE, 30),
@@ -95,29 +95,29 @@ class CatchUp:
         self._publisher = publisher
         self._history = History(path)
         self._stop = threading.Event()
-        self._trouble = ""
+        self._problem = ""
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="catch-up", daemon=True)
         self.endpoint: str = self._door.endpoint
-        """Where subscribers ask, with the port that was chosen."""
+        """The bound endpoint, with the actual port."""
         self.refused = self._door.access.refusals.counts
-        """Refused connections by reason."""
+        """Number of refused connections by reason."""
         self.results: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
-        """What became of requests."""
+        """Number of requests by result."""
         self.messages = 0
-        """Messages that were sent in replies."""
+        """Number of messages sent in replies."""
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what the thread died of, if it did."""
+        """Raise the error that ended the thread, if there was one."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Stop answering. A second call has no effect."""
+        """Stop the thread and close the socket. A second call has no effect."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -131,8 +131,8 @@ class CatchUp:
                 if self._door.socket.poll(round(_POLL_S * 1000)):
                     began_s = time.monotonic()
                     self._serve()
-                    # Pause for as long as it took, so that a flood of requests uses at most half of a core.
-                    self._stop.wait(min(time.monotonic() - began_s, _LONGEST_PAUSE_S))
+                    # Pause for as long as that took: clients that never stop requesting take half of a core at most.
+                    self._stop.wait(min(time.monotonic() - began_s, _MAX_PAUSE_S))
         except BaseException as error:
             self._failure = error
 
@@ -140,16 +140,16 @@ class CatchUp:
         try:
             self._door.keep()
         except SinkError as error:
-            self._say(f"catching up: {error}")
+            self._warn(f"catch-up endpoint: {error}")
             self._stop.wait(_POLL_S)
 
     def _serve(self) -> None:
-        """Take one request and answer it."""
+        """Receive one request and reply to it."""
         try:
             sender, *frames = self._door.socket.recv_multipart(zmq.DONTWAIT)
         except zmq.Again:
             return
-        # A REQ socket puts an empty frame in front, and wants it back.
+        # A REQ socket sends an empty delimiter frame first, and expects it in the reply.
         envelope = [sender, b""] if len(frames) > 1 and not frames[0] else [sender]
         result, reply = self._reply(frames[len(envelope) - 1 :])
         try:
@@ -165,7 +165,7 @@ class CatchUp:
             self.messages += len(reply) - 1
 
     def _reply(self, frames: list[bytes]) -> tuple[str, list[bytes]]:
-        """What becomes of a request, and the frames of its reply."""
+        """The result of a request (see `RESULTS`), and the frames of its reply."""
         if len(frames) != 1:
             return "garbage", [self._error(f"a request is one frame of JSON, not {len(frames)} frames")]
         try:
@@ -176,9 +176,9 @@ class CatchUp:
             limit = min(request.limit, LIMIT)
             page = self._history.page(request.store, request.since, request.topics, limit, LIMIT_BYTES)
         except StoreError as error:
-            self._say(str(error))
-            return "failed", [self._error("the event store can't be read now; try again later", request.request)]
-        self._trouble = ""
+            self._warn(str(error))
+            return "failed", [self._error("the event store can't be read at the moment; retry later", request.request)]
+        self._problem = ""
         head = Reply(
             publisher=self._publisher,
             store=page.store,
@@ -194,10 +194,10 @@ class CatchUp:
     def _error(self, text: str, request: int = 0) -> bytes:
         return msgspec.json.encode(Reply(publisher=self._publisher, request=request, error=text))
 
-    def _say(self, text: str) -> None:
-        """Log a trouble, once until it is over."""
-        if text != self._trouble:
-            self._trouble = text
+    def _warn(self, text: str) -> None:
+        """Log a problem, once until it is solved."""
+        if text != self._problem:
+            self._problem = text
             log.warning("%s", text)
 
 

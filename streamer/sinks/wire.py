@@ -49,7 +49,7 @@ class _Header(Struct, kw_only=True, frozen=True, tag_field="type"):
     topic_seq: Annotated[int, Meta(ge=1, description="Number of the message within its topic, from 1.")] = 0
     sent_utc_s: Annotated[float, Meta(description="Unix seconds when it was first sent.")] = 0.0
     replay: Annotated[bool, Meta(description="Sent again, otherwise unchanged, because a subscriber joined.")] = False
-    store: Annotated[StoreId, Meta(description="The event store that `stored_seq` is about; empty: none.")] = ""
+    store: Annotated[StoreId, Meta(description="Id of the event store that assigned `stored_seq`; empty: none.")] = ""
     stored_seq: Annotated[Count, Meta(description="Number of the message in the store, from 1; 0: not stored.")] = 0
 
 

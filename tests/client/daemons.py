@@ -1,4 +1,4 @@
-"""Daemons that are started, killed and started again on one store and the same ports (`tests.speaking_daemon`)."""
+"""Starts, kills and restarts a daemon on one store and the same ports (`tests.publishing_daemon`)."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ class Daemons:
         self.catch_up = f"tcp://127.0.0.1:{free_port()}"
         self.runs = 0
         self.process: subprocess.Popen[str] | None = None
-        self._said: list[str] = []
+        self._lines: list[str] = []
 
     def start(self) -> None:
         self.runs += 1
-        command = [sys.executable, "-m", "tests.speaking_daemon", str(self.store), self.live, self.catch_up]
+        command = [sys.executable, "-m", "tests.publishing_daemon", str(self.store), self.live, self.catch_up]
         self.process = subprocess.Popen(
             [*command, f"r{self.runs}"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._said = []
-        threading.Thread(target=self._read, args=(self.process, self._said), daemon=True).start()
+        self._lines = []
+        threading.Thread(target=self._read, args=(self.process, self._lines), daemon=True).start()
         self._until("ready")
 
-    def say(self, what: int | str, *, wait: bool = True) -> None:
+    def publish(self, what: int | str, *, wait: bool = True) -> None:
         assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
         if wait:
-            self._until(f"said {what}")
+            self._until(f"published {what}")
 
     def settle(self) -> int:
-        """Wait until all that was said is stored; returns the newest number."""
+        """Wait until all published messages are stored; returns the newest number."""
         newest, since_s = -1, time.monotonic()
         while time.monotonic() - since_s < 0.5:
             found = -1
-            with closing(History(self.store)) as history, suppress(StoreError):  # it may be in the making
+            with closing(History(self.store)) as history, suppress(StoreError):  # it may not be complete yet
                 found = history.page("", 0, [""], 1, 1).newest
             if found < 0 or found != newest:
                 newest, since_s = found, time.monotonic()
@@ -64,7 +64,7 @@ class Daemons:
         self._ended(self.process)
 
     def end(self) -> None:
-        """In order: all is sent."""
+        """Shut down, which sends all messages."""
         assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -87,16 +87,16 @@ class Daemons:
                     pipe.close()
         return code
 
-    def _read(self, process: subprocess.Popen[str], said: list[str]) -> None:
+    def _read(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         assert process.stdout is not None
-        with suppress(ValueError):  # it was closed
-            said.extend(line.strip() for line in process.stdout)
+        with suppress(ValueError):  # the pipe was closed
+            lines.extend(line.strip() for line in process.stdout)
 
     def _until(self, line: str, timeout_s: float = 60.0) -> None:
         end_s = time.monotonic() + timeout_s
-        while line not in self._said:
+        while line not in self._lines:
             assert self.process is not None
             assert self.process.poll() is None, "it has ended"
             assert time.monotonic() < end_s, f"{line!r} did not come"
             time.sleep(0.01)
-        self._said.remove(line)
+        self._lines.remove(line)

@@ -1,4 +1,4 @@
-"""Nobody misses a message: real daemons that are killed and started again, real subscribers that were away."""
+"""Subscribers miss no stored message, although real daemons are killed and restarted and subscribers disconnect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def events(messages: list[Message]) -> list[Message]:
 
 
 def complete(path: Path) -> list[Message]:
-    """All of a store; it must be sound: numbers without a gap, and an onset and an offset to each event."""
+    """All messages of a store, which must have no gaps and exactly one onset and one offset per event."""
     kept = content(path)
     assert [one.stored_seq for one in kept] == list(range(1, len(kept) + 1))
     counts = Counter((type(one), one.event_id) for one in kept if isinstance(one, OnsetMessage | OffsetMessage))
@@ -37,7 +37,7 @@ def complete(path: Path) -> list[Message]:
 
 
 def receive_until(messages: Subscriber, number: int, timeout_s: float = 60.0) -> list[Message]:
-    """What comes until everything up to that number was received."""
+    """The messages received until everything up to `number` has been."""
     got: list[Message] = []
     end_s = time.monotonic() + timeout_s
     while max(messages.position.values(), default=0) < number:
@@ -49,7 +49,7 @@ def receive_until(messages: Subscriber, number: int, timeout_s: float = 60.0) ->
 
 
 def killed(folder: Path, times: int, seed: int) -> None:
-    """A daemon that speaks without end is killed at random moments; a subscriber listens all the time."""
+    """A daemon that publishes continuously is killed at random times, while a subscriber receives."""
     print(f"seed {seed}")
     chance = random.Random(seed)
     gaps: list[GapError] = []
@@ -57,63 +57,63 @@ def killed(folder: Path, times: int, seed: int) -> None:
     with Daemons(folder) as daemons, Subscriber(daemons.live, ["event/", "status/"], since=0, on_gap=gaps.append) as to:
         for _ in range(times):
             daemons.start()
-            daemons.say("flood", wait=False)
+            daemons.publish("flood", wait=False)
             end_s = time.monotonic() + chance.uniform(0.0, 0.6)
             while (left_s := end_s - time.monotonic()) > 0:
                 message = to.receive(left_s)
                 got += [message] if message is not None else []
             daemons.kill()
         daemons.start()
-        daemons.say(1)
+        daemons.publish(1)
         got += receive_until(to, daemons.settle())
         daemons.end()
         got += receive_until(to, len(content(daemons.store)), 10.0) if to.position else []
     kept = complete(daemons.store)
     assert [one for one in got if not one.stored_seq] == []
-    assert got == kept[: len(got)]  # each once, in order, as it is in the store
-    assert len(kept) - len(got) <= 1  # the last status, with which the daemon ended
+    assert got == kept[: len(got)]  # each once, in order, as stored
+    assert len(kept) - len(got) <= 1  # the status that the daemon sent last, at shutdown
     assert gaps == []
     assert sum(isinstance(one, OffsetMessage) and one.end_reason == "crash" for one in kept) <= times
-    print(f"killed {times} times: {len(kept)} messages, {len(got)} received, none lost, none doubled")
+    print(f"killed {times} times: {len(kept)} messages, {len(got)} received, none lost, none duplicated")
 
 
-def test_killed_five_times_at_random_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_five_random_kills_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     killed(tmp_path, 5, random.SystemRandom().randrange(10**6))
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_at_random_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_fifty_random_kills_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     killed(tmp_path, 50, random.SystemRandom().randrange(10**6))
 
 
 def away(daemons: Daemons) -> None:
-    """What happens while a subscriber is away: 1,000 events, and the daemon starts again twice, once killed."""
-    daemons.say(400)
-    daemons.say("open")
+    """While a subscriber is disconnected: 1,000 events and two restarts of the daemon, one of them after a kill."""
+    daemons.publish(400)
+    daemons.publish("open")
     daemons.settle()
     daemons.kill()
     daemons.start()
-    daemons.say(300)
+    daemons.publish(300)
     daemons.end()
     daemons.start()
-    daemons.say(299)
+    daemons.publish(299)
 
 
-def test_a_subscriber_that_was_away_gets_all_in_order_and_once(tmp_path: Path) -> None:
-    """Ten minutes are not waited for: away is away, and the events are sent as fast as they are stored."""
+def test_a_disconnected_subscriber_receives_all_missed_events_once_and_in_order(tmp_path: Path) -> None:
+    """The length of the absence does not matter, so the events are published as fast as they can be stored."""
     with Daemons(tmp_path) as daemons:
         daemons.start()
         with Subscriber(daemons.live, ["event/"]) as messages:
             wait_for(lambda: bool(messages.position), lambda: assert_none(messages.receive(0.05)))
-            daemons.say(2)
+            daemons.publish(2)
             before = [messages.receive(10.0) for _ in range(4)]
-            position = json.loads(json.dumps(messages.position))  # as it is saved
+            position = json.loads(json.dumps(messages.position))  # as a program saves it
         away(daemons)
         gaps: list[GapError] = []
         with Subscriber(daemons.live, ["event/"], since=position, on_gap=gaps.append) as messages:
             got = [one for one in (messages.receive(20.0) for _ in range(2000)) if one is not None]
             assert messages.receive(0.3) is None
-            daemons.say(1)
+            daemons.publish(1)
             got += [one for one in (messages.receive(5.0), messages.receive(5.0)) if one is not None]
             assert messages.missed == {}
         daemons.end()
@@ -129,19 +129,19 @@ def assert_none(message: Message | None) -> None:
 
 
 @needs_node
-def test_in_node_too_without_our_client(tmp_path: Path) -> None:
+def test_a_node_subscriber_receives_all_missed_events(tmp_path: Path) -> None:
     position = str(tmp_path / "position.json")
     with Daemons(tmp_path) as daemons:
         daemons.start()
         with listening(*CATCH_UP_NODE, daemons.live, position, "4") as node:
-            wait_for(lambda: len(node.lines) >= 4, lambda: daemons.say(1), 30.0)
+            wait_for(lambda: len(node.lines) >= 4, lambda: daemons.publish(1), 30.0)
             assert node.wait() == 0, node.errors()
             lines = list(node.lines)
         away(daemons)
         with listening(*CATCH_UP_NODE, daemons.live, position) as node:
             newest = daemons.settle()
             wait_for(lambda: json.loads(Path(position).read_text())["seq"] >= newest, lambda: time.sleep(0.05), 30.0)
-            daemons.say(1)
+            daemons.publish(1)
             wait_for(lambda: f"r{daemons.runs}-300" in node.lines[-1], lambda: time.sleep(0.05))
             time.sleep(0.3)
             lines += node.lines
@@ -153,7 +153,7 @@ def test_in_node_too_without_our_client(tmp_path: Path) -> None:
     assert len(got) >= 2004
 
 
-def test_in_asyncio_too(tmp_path: Path) -> None:
+def test_an_asyncio_subscriber_receives_all_missed_events(tmp_path: Path) -> None:
     async def run(daemons: Daemons) -> list[Message]:
         got: list[Message] = []
         done = asyncio.Event()
@@ -166,7 +166,7 @@ def test_in_asyncio_too(tmp_path: Path) -> None:
                         done.set()
 
         reader = asyncio.create_task(read(0))
-        await asyncio.to_thread(daemons.say, 5)
+        await asyncio.to_thread(daemons.publish, 5)
         await asyncio.to_thread(away, daemons)
         await asyncio.wait_for(done.wait(), 30.0)
         reader.cancel()
@@ -188,24 +188,24 @@ def test_in_asyncio_too(tmp_path: Path) -> None:
 def test_listen_since(tmp_path: Path) -> None:
     with Daemons(tmp_path) as daemons:
         daemons.start()
-        daemons.say(10)
+        daemons.publish(10)
         command = (*LISTEN, daemons.live, "--topic", "event/", "--since", "10", "--count", "11", "--timeout", "30")
         with listening(*command) as listener:
             assert listener.wait(40) == 0, listener.errors()
         assert [json.loads(line)["stored_seq"] for line in listener.lines] == list(range(11, 22))
 
 
-def test_a_big_catch_up_does_not_delay_what_is_live(tmp_path: Path) -> None:
-    """Printed, and asserted generously: how late live messages come while others catch up with all they can."""
+def test_catching_up_does_not_delay_live_messages(tmp_path: Path) -> None:
+    """Prints the latency of live messages while three others catch up, and checks it against a generous limit."""
     with Daemons(tmp_path) as daemons:
         daemons.start()
-        daemons.say(3000)
+        daemons.publish(3000)
         daemons.settle()
 
         def slowest(messages: Subscriber) -> float:
             late: list[float] = []
             for _ in range(30):
-                daemons.say(1, wait=False)
+                daemons.publish(1, wait=False)
                 while not isinstance(message := messages.receive(10.0), OffsetMessage):
                     assert message is not None
                 late.append(time.time() - message.sent_utc_s)
@@ -213,7 +213,7 @@ def test_a_big_catch_up_does_not_delay_what_is_live(tmp_path: Path) -> None:
 
         with Subscriber(daemons.live, ["event/"]) as live:
             while live.receive(1.0) is not None:
-                pass  # what was stored is still being sent
+                pass  # earlier messages are still being sent
             alone_s = slowest(live)
             command = (*LISTEN, daemons.live, "--since", "0", "--topic", "event/")
             with listening(*command), listening(*command), listening(*command):
@@ -223,11 +223,11 @@ def test_a_big_catch_up_does_not_delay_what_is_live(tmp_path: Path) -> None:
             assert busy_s < 1.0
 
 
-def test_without_a_way_to_catch_up_a_gap_is_given_up_and_told(tmp_path: Path) -> None:
+def test_a_gap_is_skipped_and_reported_if_the_catch_up_endpoint_does_not_answer(tmp_path: Path) -> None:
     gaps: list[GapError] = []
     with Daemons(tmp_path) as daemons:
         daemons.start()
-        daemons.say(3)
+        daemons.publish(3)
         daemons.settle()
         nowhere = Daemons(tmp_path).catch_up
         with Subscriber(
@@ -235,5 +235,5 @@ def test_without_a_way_to_catch_up_a_gap_is_given_up_and_told(tmp_path: Path) ->
         ) as messages:
             wait_for(lambda: bool(gaps), lambda: assert_none(messages.receive(0.1)), 30.0)
             assert "does not answer" in str(gaps[0])
-            daemons.say(1)
+            daemons.publish(1)
             assert isinstance(messages.receive(5.0), OnsetMessage)

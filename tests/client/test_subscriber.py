@@ -1,4 +1,4 @@
-"""The subscriber: what it passes on, what it counts, and what it says when nobody speaks any more."""
+"""The subscriber: what it delivers and counts, and how it reports silent publishers."""
 
 from __future__ import annotations
 
@@ -27,53 +27,53 @@ from tests.listeners import wait_for
 from tests.rtsp import free_port
 
 
-class Speaker:
-    """A publisher in a thread of its own, as in the daemon, that does what it is told."""
+class Sender:
+    """A publisher in its own thread, as in the daemon, that sends the messages it is given."""
 
     def __init__(self, endpoint: str = "tcp://127.0.0.1:0", publisher: str = "earwitness", run: str = "r1") -> None:
         self._sink = ZmqSink(endpoint)
         self.endpoint = self._sink.endpoint
         self._numberer = make.numberer(publisher, run)
-        self._say: list[Message] = []
+        self._to_send: list[Message] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def say(self, *sent: Message) -> None:
+    def publish(self, *sent: Message) -> None:
         with self._lock:
-            self._say.extend(sent)
+            self._to_send.extend(sent)
 
     def close(self) -> None:
         self._stop.set()
         self._thread.join(10)
 
     def _run(self) -> None:
-        while not self._stop.is_set() or self._say:
+        while not self._stop.is_set() or self._to_send:
             with self._lock:
-                said, self._say = self._say, []
-            for message in said:
+                batch, self._to_send = self._to_send, []
+            for message in batch:
                 self._sink.send(self._numberer.number(message))
             self._sink.poll(0.005)
         self._sink.close()
 
 
 @contextmanager
-def speaking(
+def sending(
     endpoint: str = "tcp://127.0.0.1:0", publisher: str = "earwitness", run: str = "r1", stream: str = "cam"
-) -> Iterator[Speaker]:
-    """A publisher whose one stream has a status, so that a subscriber knows when it is heard."""
-    speaker = Speaker(endpoint, publisher, run)
-    speaker.say(make.status(stream))
+) -> Iterator[Sender]:
+    """A publisher whose only stream has a status, so that a subscriber can tell when it is connected."""
+    sender = Sender(endpoint, publisher, run)
+    sender.publish(make.status(stream))
     try:
-        yield speaker
+        yield sender
     finally:
-        speaker.close()
+        sender.close()
 
 
 @contextmanager
 def raw_publisher() -> Iterator[tuple[str, zmq.Socket[bytes]]]:
-    """A socket that sends what it is given, once a subscriber is there."""
+    """A socket for sending raw messages, and its endpoint."""
     context = zmq.Context()
     socket = context.socket(zmq.XPUB)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
@@ -88,10 +88,10 @@ def _send_raw(socket: zmq.Socket[bytes], *sent: Message) -> None:
         socket.send_multipart([topic(message).encode(), encode(message)])
 
 
-def test_iteration_gives_typed_messages_and_ends_when_nothing_comes() -> None:
-    with speaking() as speaker, Subscriber(speaker.endpoint, timeout_s=0.5) as messages:
+def test_iteration_yields_typed_messages_and_ends_after_the_timeout() -> None:
+    with sending() as sender, Subscriber(sender.endpoint, timeout_s=0.5) as messages:
         assert isinstance(next(messages), StatusMessage)
-        speaker.say(make.onset(), make.offset())
+        sender.publish(make.onset(), make.offset())
         assert [message.seq for message in messages] == [2, 3]
         assert messages.receive(0.0) is None
         assert messages.missed == {}
@@ -99,23 +99,23 @@ def test_iteration_gives_typed_messages_and_ends_when_nothing_comes() -> None:
 
 
 def test_one_prefix_may_be_given_as_a_string() -> None:
-    with speaking() as speaker, Subscriber(speaker.endpoint, "status/") as messages:
+    with sending() as sender, Subscriber(sender.endpoint, "status/") as messages:
         assert isinstance(messages.receive(5), StatusMessage)
 
 
-def test_what_is_lost_is_counted_by_seq_where_everything_is_subscribed_to() -> None:
+def test_losses_are_counted_by_seq_if_everything_is_subscribed_to() -> None:
     numberer = make.numberer()
     sent = [numberer.number(make.onset(label=label)) for label in "abcdefgh"]
     with raw_publisher() as (endpoint, socket), Subscriber(endpoint) as messages:
         assert socket.poll(5000)
         _send_raw(socket, *sent[:3], sent[5])  # 4 and 5 are lost
-        _send_raw(socket, msgspec.structs.replace(sent[6], replay=True), sent[7])  # 7 is only late
+        _send_raw(socket, msgspec.structs.replace(sent[6], replay=True), sent[7])  # 7 is only replayed
         got = [messages.receive(5) for _ in range(6)]
         assert [message.seq for message in got if message] == [1, 2, 3, 6, 7, 8]
         assert messages.missed == {"earwitness": 2}
 
 
-def test_what_is_lost_is_counted_by_topic_where_not() -> None:
+def test_losses_are_counted_by_topic_otherwise() -> None:
     numberer = make.numberer()
     sent = [numberer.number(message) for message in (make.onset(), make.tags(), make.offset(), make.onset())]
     with raw_publisher() as (endpoint, socket), Subscriber(endpoint, ["event/"]) as messages:
@@ -127,8 +127,10 @@ def test_what_is_lost_is_counted_by_topic_where_not() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["Dog", "Speech", "Cat"]), st.booleans()), max_size=40), st.booleans())
-def test_any_loss_is_counted_exactly_and_nothing_comes_twice(sent: list[tuple[str, bool]], everything: bool) -> None:
-    """`sent`: topic, and whether it arrives; each message that arrives does so twice, as over two ways."""
+def test_losses_are_counted_exactly_and_nothing_is_delivered_twice(
+    sent: list[tuple[str, bool]], everything: bool
+) -> None:
+    """`sent`: topic, and whether it arrives. Each message that arrives does so twice, as over two endpoints."""
     order = Order(everything=everything)
     numberer = make.numberer()
     arrived: dict[str, list[Message]] = defaultdict(list)
@@ -146,10 +148,10 @@ def test_any_loss_is_counted_exactly_and_nothing_comes_twice(sent: list[tuple[st
     assert sum(order.missed.values()) == expected
 
 
-def test_two_publishers_are_told_apart() -> None:
+def test_two_publishers_are_distinguished() -> None:
     with (
-        speaking(publisher="north", stream="n") as north,
-        speaking(publisher="south", stream="s") as south,
+        sending(publisher="north", stream="n") as north,
+        sending(publisher="south", stream="s") as south,
         Subscriber([north.endpoint, south.endpoint]) as messages,
     ):
         assert {message.publisher for message in (messages.receive(5), messages.receive(5)) if message} == {
@@ -157,45 +159,45 @@ def test_two_publishers_are_told_apart() -> None:
             "south",
         }
         for _ in range(20):
-            north.say(make.onset("n"), make.offset("n"))
-            south.say(make.tags("s"))
+            north.publish(make.onset("n"), make.offset("n"))
+            south.publish(make.tags("s"))
         got = [messages.receive(5) for _ in range(60)]
         by_publisher = {name: [m.seq for m in got if m and m.publisher == name] for name in ("north", "south")}
         assert by_publisher == {"north": list(range(2, 42)), "south": list(range(2, 22))}
         assert messages.missed == {}
 
 
-def test_a_publisher_that_starts_again_is_heard_again_from_its_first_message() -> None:
+def test_a_restarted_publisher_is_received_from_its_first_message() -> None:
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     with Subscriber(endpoint, ["status/", "event/"]) as messages:
         for run in ("r1", "r2", "r3"):
-            with speaking(endpoint, run=run) as speaker:
+            with sending(endpoint, run=run) as sender:
                 status = messages.receive(10)
                 assert isinstance(status, StatusMessage)
                 assert status.run == run
-                speaker.say(make.onset(), make.offset())
+                sender.publish(make.onset(), make.offset())
                 assert [m.seq for m in (messages.receive(5), messages.receive(5)) if m] == [2, 3]
         assert messages.missed == {}
 
 
-def test_a_subscriber_that_connects_again_hears_nothing_twice() -> None:
-    """The connection breaks, the publisher lives: what holds is sent once more, and was heard before."""
-    with speaking() as speaker:
-        speaker.say(make.onset())
-        with Subscriber(speaker.endpoint, ["status/", "event/"]) as messages:
+def test_a_reconnected_subscriber_receives_nothing_twice() -> None:
+    """The connection breaks but the publisher does not: it replays messages that were received before."""
+    with sending() as sender:
+        sender.publish(make.onset())
+        with Subscriber(sender.endpoint, ["status/", "event/"]) as messages:
             assert [m.seq for m in (messages.receive(5), messages.receive(5)) if m] == [1, 2]
             socket = messages._feed.live[0].socket
-            socket.disconnect(speaker.endpoint)
+            socket.disconnect(sender.endpoint)
             time.sleep(0.1)
-            socket.connect(speaker.endpoint)
+            socket.connect(sender.endpoint)
             assert messages.receive(0.5) is None
-            speaker.say(make.offset())
+            sender.publish(make.offset())
             offset = messages.receive(5)
             assert offset is not None
             assert offset.seq == 3
 
 
-def test_nobody_there_is_told() -> None:
+def test_an_absent_publisher_is_reported() -> None:
     with Subscriber(f"tcp://127.0.0.1:{free_port()}", lost_after_s=0.3) as messages:
         for _ in range(2):
             with pytest.raises(HeartbeatLostError, match=r"nothing heard for 0 s; is a daemon running\?") as raised:
@@ -203,33 +205,33 @@ def test_nobody_there_is_told() -> None:
             assert raised.value.publisher is None
 
 
-def test_a_publisher_that_falls_silent_is_told_once_and_may_come_back() -> None:
+def test_a_silent_publisher_is_reported_once_and_may_return() -> None:
     lost: list[str | None] = []
     with (
-        speaking() as speaker,
+        sending() as sender,
         Subscriber(
-            speaker.endpoint, ["event/"], lost_after_s=0.1, on_lost=lambda error: lost.append(error.publisher)
+            sender.endpoint, ["event/"], lost_after_s=0.1, on_lost=lambda error: lost.append(error.publisher)
         ) as messages,
     ):
-        # The heartbeat is listened to without being asked for, and not passed on.
-        speaker.say(make.onset())
+        # The heartbeat is received although its topic was not requested, and it is not delivered.
+        sender.publish(make.onset())
         assert isinstance(messages.receive(5), OnsetMessage)
         for _ in range(4):
-            speaker.say(make.heartbeat(interval_s=0.3))
+            sender.publish(make.heartbeat(interval_s=0.3))
             assert messages.receive(0.2) is None
-        assert lost == []  # 0.3 s were announced, so 0.1 s of silence mean nothing
+        assert lost == []  # the heartbeat interval is 0.3 s, so 0.1 s of silence is not an error
         assert messages.receive(0.8) is None
         assert lost[:1] == ["earwitness"]
         assert "earwitness" not in lost[1:]
-        speaker.say(make.offset())
+        sender.publish(make.offset())
         assert messages.receive(5) is not None
 
 
-def test_a_reader_that_was_busy_has_lost_nobody() -> None:
-    with speaking() as speaker, Subscriber(speaker.endpoint, lost_after_s=0.3) as messages:
+def test_a_busy_reader_does_not_report_a_lost_publisher() -> None:
+    with sending() as sender, Subscriber(sender.endpoint, lost_after_s=0.3) as messages:
         assert isinstance(messages.receive(5), StatusMessage)
         for _ in range(8):
-            speaker.say(make.heartbeat(interval_s=0.1))
+            sender.publish(make.heartbeat(interval_s=0.1))
             time.sleep(0.1)
         got = [messages.receive(0.01) for _ in range(8)]
         assert all(isinstance(message, HeartbeatMessage) for message in got)
@@ -263,17 +265,17 @@ def test_a_newer_schema_is_an_error_and_an_unknown_type_is_none() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["", "nowhere", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "http://127.0.0.1:5557"])
-def test_what_is_no_endpoint_is_refused_in_one_line(endpoint: str) -> None:
+def test_an_invalid_endpoint_is_one_line(endpoint: str) -> None:
     with pytest.raises(UsageError, match="is not an endpoint to subscribe to; use tcp://HOST:PORT") as raised:
         Subscriber(endpoint)
     assert "\n" not in str(raised.value)
 
 
-def test_a_subscriber_may_come_before_the_publisher() -> None:
+def test_a_subscriber_may_start_before_the_publisher() -> None:
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     got: list[Message | None] = []
     with Subscriber(endpoint) as messages:
         assert messages.receive(0.2) is None
-        with speaking(endpoint):
+        with sending(endpoint):
             wait_for(lambda: bool(got), lambda: got.append(messages.receive(5)))
     assert isinstance(got[0], StatusMessage)

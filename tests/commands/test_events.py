@@ -1,4 +1,4 @@
-"""`earwitness events` on a real store: of a daemon that writes, and of none."""
+"""`earwitness events` on a real store, with and without a daemon that writes to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from streamer.cli import main
 from streamer.replay.truth import read_truth
-from streamer.sinks.store.tables import Kept
+from streamer.sinks.store.tables import Storable
 from streamer.sinks.store.writing import Store
 from streamer.sinks.wire import decode
 from tests import messages as make
@@ -22,17 +22,17 @@ from tests.listeners import ROOT
 from tests.sinks.test_store import AMPLE, numbered
 
 
-def filled(path: Path) -> list[Kept]:
-    """Three events, the last of which is open, and a status."""
+def filled(path: Path) -> list[Storable]:
+    """A store with three events, the last one open, and a status."""
     numberer = make.numberer()
     day_s = 86_400.0
 
-    def at(message: Kept, later_s: float) -> Kept:
+    def at(message: Storable, later_s: float) -> Storable:
         changed = msgspec.structs.replace(message, onset_utc_s=1_790_000_001.5 + later_s)
         return numbered(numberer, changed)
 
     dog, speech = ("door", "Dog"), ("yard", "Male speech, 1/2")
-    kept: list[Kept] = [
+    kept: list[Storable] = [
         at(make.onset(*dog, event_id="a"), 0.0),
         at(make.offset(*dog, event_id="a"), 0.0),
         at(make.onset(*speech, event_id="b"), day_s),
@@ -44,14 +44,14 @@ def filled(path: Path) -> list[Kept]:
         return store.append(kept)
 
 
-def said(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> list[str]:
+def printed(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> list[str]:
     assert main(["events", "--store", str(path), *arguments]) == 0
     return capsys.readouterr().out.splitlines()
 
 
-def test_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readable_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path / "s")
-    assert said(capsys, tmp_path / "s") == [
+    assert printed(capsys, tmp_path / "s") == [
         "2026-09-21 14:13:21.5Z  door  Dog     0.50 s  confidence 0.70",
         "2026-09-21 14:13:21.5Z  yard  Male speech, 1/2     0.50 s  confidence 0.30  (crash)",
         "2026-09-21 14:13:21.5Z  door  Dog     open    score 0.80",
@@ -72,18 +72,18 @@ def test_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--since", "1h"], ""),
     ],
 )
-def test_what_is_asked_for_comes_as_it_was_stored(
+def test_matching_events_are_printed_as_stored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     kept = filled(tmp_path / "s")
-    found = [decode(line.encode()) for line in said(capsys, tmp_path / "s", "--format", "json", *arguments)]
+    found = [decode(line.encode()) for line in printed(capsys, tmp_path / "s", "--format", "json", *arguments)]
     ends = {"a": kept[1], "b": kept[4], "c": kept[5]}
     assert found == [ends[event_id] for event_id in expected]
 
 
 def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path / "s")
-    rows = list(csv.DictReader(io.StringIO("\n".join(said(capsys, tmp_path / "s", "--format", "csv")))))
+    rows = list(csv.DictReader(io.StringIO("\n".join(printed(capsys, tmp_path / "s", "--format", "csv")))))
     assert [(row["event_id"], row["class"], row["confidence"], row["end_reason"], row["offset_s"]) for row in rows] == [
         ("a", "Dog", "0.7", "silence", "2.0"),
         ("b", "Male speech, 1/2", "0.3", "crash", "2.0"),
@@ -91,11 +91,11 @@ def test_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_dcase_is_read_by_our_reader_of_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dcase_format_is_read_by_our_truth_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filled(tmp_path / "s")
     assert main(["events", "--store", str(tmp_path / "s"), "--format", "dcase"]) == 0
     out, err = capsys.readouterr()
-    assert err == "earwitness: 1 events have not ended and are left out\n"
+    assert err == "earwitness: open events omitted: 1\n"
     (tmp_path / "truth.tsv").write_text(out)
     truth = read_truth(tmp_path / "truth.tsv")
     assert {
@@ -106,7 +106,7 @@ def test_dcase_is_read_by_our_reader_of_truth(tmp_path: Path, capsys: pytest.Cap
     }
 
 
-def test_of_a_daemon_that_writes_and_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_reading_while_a_daemon_writes_and_from_a_read_only_folder(tmp_path: Path) -> None:
     path, numberer = tmp_path / "s", make.numberer()
     command = [sys.executable, "-m", "streamer.cli", "events", "--store", str(path), "--format", "json"]
 
@@ -117,7 +117,7 @@ def test_of_a_daemon_that_writes_and_where_nothing_can_be_written(tmp_path: Path
     with closing(Store(path, AMPLE)) as store:
         for number in range(1500):
             store.append([numbered(numberer, make.offset(event_id=f"e{number}"))])
-        assert lines() == 1500  # more than a page, all of which began at the same moment
+        assert lines() == 1500  # more than a page of events with the same onset
         store.append([numbered(numberer, make.offset(event_id="last"))])
     path.chmod(0o400)
     tmp_path.chmod(0o500)
@@ -127,14 +127,14 @@ def test_of_a_daemon_that_writes_and_where_nothing_can_be_written(tmp_path: Path
         tmp_path.chmod(0o700)
 
 
-def test_what_can_not_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_stores_and_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes").write_text("precious " * 100)
     (tmp_path / "empty").touch()
     for name, expected in (
         ("nothing", "there is no event store "),
         ("notes", "damaged"),
         ("empty", "is empty: no daemon has used it yet"),
-        (".", "is no event store of earwitness"),
+        (".", "is not an earwitness event store"),
     ):
         assert main(["events", "--store", str(tmp_path / name)]) == 1
         out, err = capsys.readouterr()

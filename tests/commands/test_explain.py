@@ -1,4 +1,4 @@
-"""`earwitness explain`, of a real daemon's store."""
+"""`earwitness explain` on the store of a real daemon."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.models import bursts
 
 @pytest.fixture(scope="module")
 def state(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state folder of a daemon that has heard a recording, with the messages that it published."""
+    """The state folder of a daemon that processed a recording, and the messages that it published."""
     folder = tmp_path_factory.mktemp("state")
     make_clip(folder / "clip.wav", audio="pcm", rate_hz=48_000, samples=bursts(20, 0, 48_000))
     command = ["run", f"clip={folder / 'clip.wav'}", "--model", str(bundle), "--publish", "off", "--metrics", "off"]
     subprocess.run(
-        [*COMMAND, *command, "--jsonl", str(folder / "said.jsonl")],
+        [*COMMAND, *command, "--jsonl", str(folder / "published.jsonl")],
         check=True,
         cwd=ROOT,
         env={**os.environ, "XDG_STATE_HOME": str(folder)},
@@ -40,11 +40,11 @@ def explain(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def published(state: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (state / "said.jsonl").read_text().splitlines()
+    lines = (state / "published.jsonl").read_text().splitlines()
     return [message for line in lines if (message := json.loads(line))["type"] == kind]
 
 
-def test_each_event_is_explained_by_the_scores_that_met_the_thresholds(state: Path) -> None:
+def test_the_filtered_scores_cross_the_thresholds_at_onset_and_offset(state: Path) -> None:
     offsets = [one for one in published(state, "offset") if one["end_reason"] == "silence" and one["offset_s"] < 18]
     onsets = {one["event_id"]: one for one in published(state, "onset")}
     assert offsets
@@ -59,7 +59,7 @@ def test_each_event_is_explained_by_the_scores_that_met_the_thresholds(state: Pa
     assert found["class"] == offset["class"]
 
 
-def test_for_people(state: Path) -> None:
+def test_text_format(state: Path) -> None:
     offset = published(state, "offset")[-1]
     done = explain(state, str(offset["event_id"]))
     assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_for_people(state: Path) -> None:
     assert any(line.startswith(">  +0.00") for line in rest)
 
 
-def test_an_event_that_is_not_there_is_one_line(state: Path) -> None:
+def test_an_unknown_event_is_one_line(state: Path) -> None:
     done = explain(state, "nosuch")
     assert done.returncode != 0
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""`earwitness listen` as a command of its own."""
+"""`earwitness listen` in its own process."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import time
 import pytest
 
 from tests import messages as make
-from tests.client.test_subscriber import speaking
+from tests.client.test_subscriber import sending
 from tests.listeners import LISTEN, ROOT, listening, wait_for
 from tests.rtsp import free_port
 
 
-def test_json_lines_come_at_once_and_end_at_the_count() -> None:
-    with speaking() as speaker, listening(*LISTEN, speaker.endpoint, "--topic", "event/", "--count", "2") as listener:
-        speaker.say(make.onset())  # open: the listener is sent it when it comes
+def test_json_lines_are_printed_immediately_until_the_count() -> None:
+    with sending() as sender, listening(*LISTEN, sender.endpoint, "--topic", "event/", "--count", "2") as listener:
+        sender.publish(make.onset())  # an open event: replayed to the listener when it joins
         wait_for(lambda: len(listener.lines) == 1, lambda: time.sleep(0.02))
-        speaker.say(make.tags(), make.offset())
+        sender.publish(make.tags(), make.offset())
         assert listener.wait() == 0
         assert [json.loads(line)["type"] for line in listener.lines] == ["onset", "offset"]
         assert listener.errors() == ""
 
 
-def test_lines_for_people() -> None:
-    with speaking() as speaker, listening(*LISTEN, speaker.endpoint, "--human", "--count", "7") as listener:
+def test_readable_lines() -> None:
+    with sending() as sender, listening(*LISTEN, sender.endpoint, "--human", "--count", "7") as listener:
         wait_for(lambda: len(listener.lines) == 1, lambda: time.sleep(0.02))
-        speaker.say(
+        sender.publish(
             make.onset(), make.offset(), make.tags(), make.scores(), make.heartbeat(), make.status(state="backoff")
         )
         assert listener.wait() == 0
@@ -42,7 +42,7 @@ def test_lines_for_people() -> None:
     ]
 
 
-def test_the_time_is_up() -> None:
+def test_timeout() -> None:
     nobody = f"tcp://127.0.0.1:{free_port()}"
     with listening(*LISTEN, nobody, "--timeout", "0.3") as listener:
         assert listener.wait() == 0
@@ -65,23 +65,23 @@ def test_wrong_arguments_are_one_line(wrong: list[str]) -> None:
     assert ": error: " in done.stderr
 
 
-def test_a_reader_that_has_seen_enough_ends_it_in_peace() -> None:
-    with speaking() as speaker:
+def test_a_closed_output_pipe_ends_it_without_error() -> None:
+    with sending() as sender:
         process = subprocess.Popen(
-            [*LISTEN, speaker.endpoint], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*LISTEN, sender.endpoint], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["type"] == "status"
         process.stdout.close()
-        speaker.say(make.onset())
+        sender.publish(make.onset())
         assert process.wait(10) == 0
         assert process.stderr.read() == ""
         process.stderr.close()
 
 
 def test_ctrl_c_ends_it_without_a_traceback() -> None:
-    with speaking() as speaker, listening(*LISTEN, speaker.endpoint) as listener:
+    with sending() as sender, listening(*LISTEN, sender.endpoint) as listener:
         wait_for(lambda: bool(listener.lines), lambda: time.sleep(0.02))
         listener.process.send_signal(signal.SIGINT)
         assert listener.wait() == 130

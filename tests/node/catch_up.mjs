@@ -1,5 +1,5 @@
-// Misses nothing: prints each stored event as a line of JSON, in order and once, whatever happens to this program, the
-// connection or the daemon. node catch_up.mjs ENDPOINT POSITION_FILE [COUNT]
+// Prints each stored event as a line of JSON, in order and once, even if this program, the connection or the daemon
+// fails in between. node catch_up.mjs ENDPOINT POSITION_FILE [COUNT]
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { Request, Subscriber } from "zeromq"
 
@@ -16,7 +16,7 @@ function deliver(json) {
 
 function save(seq) {
   position.seq = seq
-  writeFileSync(`${file}.new`, JSON.stringify(position)) // after the message was dealt with, and at once
+  writeFileSync(`${file}.new`, JSON.stringify(position)) // after the message was processed, and atomically
   renameSync(`${file}.new`, file)
 }
 
@@ -42,7 +42,7 @@ async function ask(where) {
         if (!reply.more) return
       }
     } catch {
-      await new Promise((resolve) => setTimeout(resolve, 300)) // the daemon may be starting: ask again
+      await new Promise((resolve) => setTimeout(resolve, 300)) // the daemon may be restarting: try again
     } finally {
       socket.close()
     }
@@ -57,9 +57,9 @@ for await (const [, json] of live) {
   const message = JSON.parse(json.toString())
   const beat = message.type === "heartbeat"
   if (beat) where = message.catch_up
-  if (!message.store || (message.replay && !beat)) continue // what is sent again is in the store
+  if (!message.store || (message.replay && !beat)) continue // replayed messages are in the store
   const newest = beat ? message.stored_through : message.stored_seq
-  position ??= { store: message.store, seq: beat ? newest : newest - 1 } // the first time: begin with what is live
+  position ??= { store: message.store, seq: beat ? newest : newest - 1 } // the first time: begin with live messages
   const missed = message.store !== position.store || newest > position.seq + (beat ? 0 : 1)
   if (missed && where) await ask(where)
   else if (!beat && newest === position.seq + 1) {

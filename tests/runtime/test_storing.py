@@ -60,7 +60,7 @@ def test_a_store_of_a_newer_version(tmp_path: Path, caplog: pytest.LogCaptureFix
         running.until(lambda: running.metric("store_failures_total", why="newer") >= 1)
         assert running.metric("store_up") == 0
     first, *rest = store_lines(caplog)
-    assert "was made by a newer earwitness (schema 99" in first
+    assert "was written by a newer earwitness (schema 99" in first
     assert len(rest) <= 2  # with what was lost, at the end
     assert path.read_bytes() == before
 
@@ -75,7 +75,7 @@ def test_a_damaged_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         numbers = [one.stored_seq for one in heard(running, messages)]
         assert numbers == list(range(numbers[0], numbers[0] + 3))
         running.until(lambda: running.metric("store_up") == 1)
-    assert "is damaged: it is kept as" in store_lines(caplog)[0]
+    assert "is damaged: it was renamed to" in store_lines(caplog)[0]
     assert len(list(tmp_path.glob("s.damaged-*"))) >= 1
     assert len(content(path)) >= 5
 
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_under_it(small_disk: Path, caplog: pytest.LogCaptur
         assert last.stored_seq > said
         assert messages.receive(0.5) is None
     lines = [one for one in store_lines(caplog) if one.startswith("store: ")]
-    assert "the disk is full; make room (live messages go on)" in lines[0]
+    assert "the disk is full; make room (live messages are still sent)" in lines[0]
     assert "works again; no message was lost" in lines[1] or len(lines) == 1
     assert [one.event_id for one in content(path) if isinstance(one, OnsetMessage)] == [f"e{n}" for n in range(said)]
 

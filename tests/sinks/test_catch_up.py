@@ -1,4 +1,4 @@
-"""Whoever missed messages gets them, with any ZeroMQ library; and no requester harms another, or what is live."""
+"""Replies to requests for missed messages, with plain ZeroMQ sockets; clients do not affect each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streamer.sinks.access import Access
 from streamer.sinks.catch_up import LIMIT, LIMIT_BYTES, CatchUp
 from streamer.sinks.keys import ClientKey, KeyFolder
 from streamer.sinks.store.retention import Limits
-from streamer.sinks.store.tables import Kept
+from streamer.sinks.store.tables import Storable
 from streamer.sinks.store.writing import Store
 from streamer.sinks.wire import Message, decode, topic
 from streamer.sinks.zmq import ZmqSink
@@ -42,8 +42,8 @@ def answering(path: Path) -> Iterator[CatchUp]:
     catch_up.check()
 
 
-def filled(path: Path, events: int = 10) -> list[Kept]:
-    """A store of events with a status after each."""
+def filled(path: Path, events: int = 10) -> list[Storable]:
+    """A store with `events` events, each followed by a status."""
     numberer = make.numberer()
     with closing(Store(path, AMPLE)) as store:
         return [
@@ -77,7 +77,7 @@ def counted(catch_up: CatchUp, result: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
-def test_what_was_stored_since_a_number_comes_as_it_was_stored(tmp_path: Path, kind: int) -> None:
+def test_a_reply_has_the_messages_after_a_number_as_stored(tmp_path: Path, kind: int) -> None:
     kept = filled(tmp_path / "s")
     with answering(tmp_path / "s") as catch_up, asking(catch_up, kind) as ask:
         head, messages = ask(since=7, request=42)
@@ -102,7 +102,7 @@ def test_what_was_stored_since_a_number_comes_as_it_was_stored(tmp_path: Path, k
         assert catch_up.messages == 53
 
 
-def test_only_what_matches_comes_and_what_was_looked_at_is_told(tmp_path: Path) -> None:
+def test_a_reply_has_only_matching_messages_and_how_far_it_reaches(tmp_path: Path) -> None:
     kept = filled(tmp_path / "s")
     with answering(tmp_path / "s") as catch_up, asking(catch_up) as ask:
         for topics in (["event/cam/Dog/"], ["event/cam/"], ["event/"]):
@@ -113,11 +113,11 @@ def test_only_what_matches_comes_and_what_was_looked_at_is_told(tmp_path: Path) 
         assert ask(topics=["event/ca/", "tags/"])[1] == []
         head, messages = ask(topics=["status/"], limit=3)
         assert [decode(one).stored_seq for one in messages] == [3, 6, 9]
-        assert (head["through"], head["more"]) == (11, True)  # no status in between
+        assert (head["through"], head["more"]) == (11, True)  # there is no status in between
         assert ask(topics=[])[1] == []
 
 
-def test_a_reply_is_bounded_and_says_that_there_is_more(tmp_path: Path) -> None:
+def test_a_reply_is_bounded_and_has_more_set(tmp_path: Path) -> None:
     filled(tmp_path / "s", 500)
     with answering(tmp_path / "s") as catch_up, asking(catch_up) as ask:
         since, got, pages = 0, [], 0
@@ -132,7 +132,7 @@ def test_a_reply_is_bounded_and_says_that_there_is_more(tmp_path: Path) -> None:
                 break
         assert got == list(range(1, 1501))
         assert 3 <= pages <= 6
-        # Where nothing matches, one page looks at a bounded number too.
+        # If nothing matches, the number of messages that one page reads is bounded too.
         head, messages = ask(topics=["event/none/"])
         assert (messages, head["through"], head["more"]) == ([], 1000, True)
 
@@ -153,7 +153,7 @@ def test_another_store_is_read_from_its_beginning(tmp_path: Path) -> None:
         assert head["store"] != kept[0].store
 
 
-def test_what_retention_removed_is_told(tmp_path: Path) -> None:
+def test_a_reply_shows_which_messages_were_removed(tmp_path: Path) -> None:
     path, numberer = tmp_path / "s", make.numberer()
     with closing(Store(path, Limits(10_000, 200_000))) as store:
         store.append(event(numberer, "a"))
@@ -188,7 +188,7 @@ GARBAGE = [
 ]
 
 
-def test_garbage_is_counted_and_answered_with_what_is_wrong(tmp_path: Path) -> None:
+def test_an_invalid_request_is_counted_and_gets_an_error(tmp_path: Path) -> None:
     kept = filled(tmp_path / "s")
     with answering(tmp_path / "s") as catch_up, asking(catch_up) as ask:
         for number, data in enumerate(GARBAGE, 1):
@@ -199,7 +199,7 @@ def test_garbage_is_counted_and_answered_with_what_is_wrong(tmp_path: Path) -> N
         assert len(ask()[1]) == len(kept)
 
 
-def test_what_is_too_long_or_is_no_zeromq_is_cut_off_alone(tmp_path: Path) -> None:
+def test_a_too_long_request_closes_only_its_own_connection(tmp_path: Path) -> None:
     filled(tmp_path / "s")
     context = zmq.Context()
     try:
@@ -215,7 +215,7 @@ def test_what_is_too_long_or_is_no_zeromq_is_cut_off_alone(tmp_path: Path) -> No
         context.destroy(linger=0)
 
 
-def test_requesters_that_do_not_read_or_have_gone_cost_the_others_nothing(tmp_path: Path) -> None:
+def test_clients_that_do_not_read_or_disconnect_do_not_affect_others(tmp_path: Path) -> None:
     filled(tmp_path / "s", 500)
     context = zmq.Context()
     try:
@@ -242,7 +242,7 @@ def test_requesters_that_do_not_read_or_have_gone_cost_the_others_nothing(tmp_pa
         context.destroy(linger=0)
 
 
-def test_a_store_that_is_written_to_meanwhile_is_read_whole(tmp_path: Path) -> None:
+def test_a_store_is_read_completely_while_it_is_written(tmp_path: Path) -> None:
     path, numberer = tmp_path / "s", make.numberer()
     stop = threading.Event()
 
@@ -260,7 +260,7 @@ def test_a_store_that_is_written_to_meanwhile_is_read_whole(tmp_path: Path) -> N
             while time.monotonic() < end_s or since < 100:
                 head, messages = ask(since=since)
                 if head["error"]:
-                    time.sleep(0.05)  # it is just being made
+                    time.sleep(0.05)  # it is not complete yet
                     continue
                 assert [decode(one).stored_seq for one in messages] == list(range(since + 1, head["through"] + 1))
                 since = head["through"]
@@ -271,7 +271,7 @@ def test_a_store_that_is_written_to_meanwhile_is_read_whole(tmp_path: Path) -> N
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_where_it_can_not_listen_is_told_as_of_the_live_socket(tmp_path: Path) -> None:
+def test_an_unusable_endpoint_is_one_line(tmp_path: Path) -> None:
     with answering(tmp_path / "s") as catch_up:
         with pytest.raises(SinkError, match="is in use"):
             CatchUp(catch_up.endpoint, tmp_path / "s", "earwitness")
@@ -279,8 +279,8 @@ def test_where_it_can_not_listen_is_told_as_of_the_live_socket(tmp_path: Path) -
             CatchUp("tcp://0.0.0.0:0", tmp_path / "s", "earwitness")
 
 
-def test_with_keys_those_alone_catch_up_who_have_one_until_it_is_revoked(tmp_path: Path) -> None:
-    """Both sockets ask one `Access`; a key that is revoked cuts off both."""
+def test_with_keys_only_allowed_clients_catch_up(tmp_path: Path) -> None:
+    """Both sockets share one `Access`: revoking a key disconnects both."""
     path, keys = tmp_path / "s", KeyFolder(tmp_path / "keys")
     keys.new("kitchen", tmp_path / "kitchen.key")
     key = ClientKey.load(tmp_path / "kitchen.key")

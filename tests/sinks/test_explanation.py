@@ -1,4 +1,4 @@
-"""An event's evidence in a real store: packed, joined, removed with its event, and refused in one line."""
+"""An event's evidence in a real store: packing, merging, removal with its event, and one-line errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.evidence import Evidence
 from streamer.sinks.base import Numberer
 from streamer.sinks.store.explanation import explanation, packed, unpacked
 from streamer.sinks.store.retention import Limits
-from streamer.sinks.store.tables import Kept
+from streamer.sinks.store.tables import Storable
 from streamer.sinks.store.writing import Store
 from tests import messages as make
 
@@ -30,14 +30,14 @@ def evidence(start: int, cells: int) -> Evidence:
     return Evidence(DECODING, start, scores, covered)
 
 
-def kept(numberer: Numberer, message: Kept) -> Kept:
+def kept(numberer: Numberer, message: Storable) -> Storable:
     done = numberer.number(message)
-    assert isinstance(done, Kept)
+    assert isinstance(done, Storable)
     return done
 
 
 def store_with(path: Path, *starts: tuple[int, int]) -> None:
-    """A store with a status, the onset and the offset of event `e1`, and evidence of these (start, cells)."""
+    """A store with a status, onset and offset of event `e1`, and their evidence as (start, cells)."""
     numberer = make.numberer()
     with closing(Store(path, AMPLE)) as store:
         store.append([kept(numberer, make.status())])
@@ -45,7 +45,7 @@ def store_with(path: Path, *starts: tuple[int, int]) -> None:
         store.explain([(one.stored_seq, evidence(*span)) for one, span in zip(stored, starts, strict=False)])
 
 
-def test_evidence_comes_back_as_it_was() -> None:
+def test_evidence_is_unpacked_as_it_was_packed() -> None:
     before = evidence(40, 30)
     after = unpacked(packed(before))
     assert after.start == 40
@@ -64,7 +64,7 @@ def test_damaged_evidence_is_one_line(damage: object, tmp_path: Path) -> None:
         unpacked(damage(packed(evidence(0, 20))))
 
 
-def test_what_overlaps_is_one_run_and_the_model_is_that_of_the_time(tmp_path: Path) -> None:
+def test_overlapping_evidence_is_merged_and_the_model_is_found(tmp_path: Path) -> None:
     store_with(tmp_path / "s.sqlite3", (10, 30), (25, 30))
     found = explanation(tmp_path / "s.sqlite3", "e1")
     assert list(found.cells) == list(range(10, 55))
@@ -73,7 +73,9 @@ def test_what_overlaps_is_one_run_and_the_model_is_that_of_the_time(tmp_path: Pa
     assert found.offset is not None
     assert np.isnan(found.filtered[[0, -1], 0]).all()
     assert not np.isnan(found.filtered[1:-1, 0]).any()
-    assert (found.filtered[:38, 1] == found.scores[:38, 1]).all()  # without a filter; uncovered cells hold the last
+    assert (
+        found.filtered[:38, 1] == found.scores[:38, 1]
+    ).all()  # a median of 1 cell; uncovered cells hold the previous value
 
 
 def test_the_middle_of_a_long_event_is_a_hole_that_no_filter_crosses(tmp_path: Path) -> None:
@@ -87,13 +89,13 @@ def test_an_unknown_event_and_one_without_evidence_are_one_line(tmp_path: Path) 
     store_with(tmp_path / "s.sqlite3")
     with pytest.raises(UsageError, match="has no event 'e2'"):
         explanation(tmp_path / "s.sqlite3", "e2")
-    with pytest.raises(UsageError, match="nothing that explains it was kept"):
+    with pytest.raises(UsageError, match="no scores for it"):
         explanation(tmp_path / "s.sqlite3", "e1")
     with pytest.raises(StoreError, match="there is no event store"):
         explanation(tmp_path / "none.sqlite3", "e1")
 
 
-def test_evidence_goes_with_its_event(tmp_path: Path) -> None:
+def test_evidence_is_removed_with_its_event(tmp_path: Path) -> None:
     store_with(tmp_path / "s.sqlite3", (10, 30), (25, 30))
     with closing(Store(tmp_path / "s.sqlite3", Limits(keep_days=1, keep_bytes=10**9))) as store:
         assert store.alive(1_790_000_000 + 10 * 86_400) == ("age", 3)

@@ -1,4 +1,4 @@
-"""Messages are stored before they are sent, and what the store can't take is sent all the same, and stored later."""
+"""Messages are stored before they are sent; while the store fails they are sent anyway, and stored later."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.sinks.test_store import AMPLE, content
 
 
 class Recording:
-    """A recorder on a real file, with a clock that is told what time it is."""
+    """A recorder with a real file and a fake clock."""
 
-    def __init__(self, path: Path, run: str = "r1", most_waiting: int = 100) -> None:
+    def __init__(self, path: Path, run: str = "r1", max_waiting: int = 100) -> None:
         self.now_s = 0.0
         self.numberer: Numberer = make.numberer(run=run)
         self.failures: list[tuple[str, int]] = []
         self.worked = 0
-        plan = StorePlan(path, AMPLE, 600.0, most_waiting)
+        plan = StorePlan(path, AMPLE, 600.0, max_waiting)
         self.recorder = Recorder(plan, run, lambda: self.now_s, self._failed, self._worked)
 
     def _failed(self, error: StoreError, lost: int) -> None:
@@ -46,8 +46,8 @@ class Recording:
 
 
 @contextmanager
-def recording(path: Path, run: str = "r1", most_waiting: int = 100) -> Iterator[Recording]:
-    running = Recording(path, run, most_waiting)
+def recording(path: Path, run: str = "r1", max_waiting: int = 100) -> Iterator[Recording]:
+    running = Recording(path, run, max_waiting)
     try:
         yield running
     finally:
@@ -61,16 +61,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def test_what_was_recorded_is_in_the_store_and_the_rest_is_not(tmp_path: Path) -> None:
+def test_only_onsets_offsets_and_statuses_are_stored(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with recording(path) as running:
         sent = running.send(make.onset(), make.tags(), make.offset(), make.scores(), make.status())
         assert [one.stored_seq for one in sent] == [1, 0, 2, 0, 3]
-        assert content(path) == [one for one in sent if one.stored_seq]  # before it is sent, and before it is closed
+        assert content(path) == [one for one in sent if one.stored_seq]  # the store is still open
         assert {one.store for one in sent if not one.stored_seq} == {""}
 
 
-def test_a_heartbeat_says_what_was_sent(tmp_path: Path) -> None:
+def test_a_heartbeat_has_the_newest_sent_number(tmp_path: Path) -> None:
     with recording(tmp_path / "store.sqlite3") as running:
         running.recorder.catch_up = "tcp://127.0.0.1:5558"
         first, _, second, _, third = running.send(
@@ -82,7 +82,7 @@ def test_a_heartbeat_says_what_was_sent(tmp_path: Path) -> None:
             assert len(beat.store) == 12
 
 
-def test_what_a_store_can_not_take_goes_out_and_is_stored_later_in_order(tmp_path: Path) -> None:
+def test_messages_of_an_outage_are_sent_and_stored_later_in_order(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with recording(path) as running:
         assert running.numbers(make.onset(event_id="a")) == [1]
@@ -90,7 +90,7 @@ def test_what_a_store_can_not_take_goes_out_and_is_stored_later_in_order(tmp_pat
             late = running.send(make.offset(event_id="a"), make.onset(event_id="b"))
             assert [one.stored_seq for one in late] == [0, 0]
             assert not running.recorder.works
-            late += running.send(make.offset(event_id="b"))  # it is not tried again at once
+            late += running.send(make.offset(event_id="b"))  # it is not retried yet
             assert len(running.failures) == 1
             late += running.send(make.status(), after_s=1.5)
             assert len(running.failures) == 2
@@ -100,7 +100,7 @@ def test_what_a_store_can_not_take_goes_out_and_is_stored_later_in_order(tmp_pat
         assert running.recorder.waiting == 4
         beat = running.send(make.heartbeat(), after_s=5.0)[0]
         assert isinstance(beat, HeartbeatMessage)
-        assert beat.stored_through == 5  # who was there can tell that there is more, and ask
+        assert beat.stored_through == 5  # so subscribers notice the gap and request the messages
         assert running.numbers(make.onset(event_id="c")) == [6]
         assert running.failures == [(f"event store {path}: another program is writing to it", 0)] * 2
     kept = content(path)
@@ -108,9 +108,9 @@ def test_what_a_store_can_not_take_goes_out_and_is_stored_later_in_order(tmp_pat
     assert [msgspec.structs.replace(one, store="", stored_seq=0) for one in kept[1:5]] == late
 
 
-def test_what_waits_is_bounded_and_what_is_lost_is_told(tmp_path: Path) -> None:
+def test_the_waiting_queue_is_bounded_and_losses_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
-    with recording(path, most_waiting=3) as running:
+    with recording(path, max_waiting=3) as running:
         running.send(make.status())
         with locked(path):
             for _ in range(5):
@@ -120,7 +120,7 @@ def test_what_waits_is_bounded_and_what_is_lost_is_told(tmp_path: Path) -> None:
     assert [one.seq for one in content(path)] == [1, 4, 5, 6, 7]
 
 
-def test_at_the_end_what_waits_is_tried_once_more(tmp_path: Path) -> None:
+def test_waiting_messages_are_retried_once_at_shutdown(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with recording(path) as running:
         running.send(make.onset())
@@ -135,16 +135,16 @@ def test_at_the_end_what_waits_is_tried_once_more(tmp_path: Path) -> None:
         assert running.failures[-1][1] == 1
 
 
-def test_a_store_that_another_daemon_has_is_used_when_it_lets_go(tmp_path: Path) -> None:
+def test_a_store_locked_by_another_daemon_is_used_when_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with recording(path) as first, recording(path, run="r2") as second:
         first.send(make.onset(event_id="a"))
         assert second.numbers(make.onset(event_id="b")) == [0]
         assert "is in use by another earwitness" in second.failures[0][0]
         assert second.recorder.failures == {"taken": 1}
-        first.recorder.close()  # killed, with its event open
+        first.recorder.close()  # as if killed, with an open event
         sent = second.send(make.offset(event_id="b"), after_s=2.0)
-        # The event of the killed one is closed first, then what waited is stored.
+        # The event that the killed run left open is closed first, then the waiting messages are stored.
         assert [(one.event_id, one.end_reason) for one in sent if isinstance(one, OffsetMessage)] == [
             ("a", "crash"),
             ("b", "silence"),
@@ -154,7 +154,7 @@ def test_a_store_that_another_daemon_has_is_used_when_it_lets_go(tmp_path: Path)
     assert [one.run for one in kept] == ["r1", "r2", "r2", "r2"]
 
 
-def test_a_store_that_is_removed_under_it_begins_anew(tmp_path: Path) -> None:
+def test_a_removed_store_is_recreated(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with recording(path) as running:
         (first,) = running.send(make.onset())
@@ -163,12 +163,12 @@ def test_a_store_that_is_removed_under_it_begins_anew(tmp_path: Path) -> None:
         assert (second.stored_seq, second.store != first.store) == (1, True)
 
 
-def test_a_run_that_was_killed_has_its_open_events_closed_once(tmp_path: Path) -> None:
+def test_the_open_events_of_a_killed_run_are_closed_once(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     first = Recording(path)
     onset = first.send(make.onset(event_id="a"), make.onset(event_id="b"), make.offset(event_id="b"))[0]
-    first.send(make.heartbeat())  # sent, by the numberer's clock, 3 s after the onset
-    first.recorder._close_store()  # as when it is killed
+    first.send(make.heartbeat())  # sent 3 s after the onset, by the numberer's clock
+    first.recorder._close_store()  # as if killed
     with recording(path, run="r2") as second:
         (closed,) = second.send()
         assert isinstance(closed, OffsetMessage)
@@ -179,12 +179,12 @@ def test_a_run_that_was_killed_has_its_open_events_closed_once(tmp_path: Path) -
         assert third.send() == []
 
 
-def test_a_commit_whose_end_was_not_seen_is_not_stored_twice(tmp_path: Path) -> None:
+def test_a_commit_that_succeeded_despite_an_error_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with recording(path) as running:
         running.send(make.status())
         running.recorder._close_store()
-        waits = running.send  # the message is stored, but the recorder was told that it was not
+        waits = running.send  # the message is stored, but the recorder saw an error
         message = running.numberer.number(make.onset())
         with closing(Store(path, Limits(1e4, 10**9))) as store:
             store.append([message])  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""The event store, with real files: what it keeps, what it refuses, and what it does with a file that is broken."""
+"""The event store with real files: what it stores and refuses, and how it handles damaged files."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def opened(path: Path, limits: Limits = AMPLE) -> Iterator[Store]:
         yield store
 
 
-def numbered(numberer: Numberer, message: tables.Kept) -> tables.Kept:
+def numbered(numberer: Numberer, message: tables.Storable) -> tables.Storable:
     done = numberer.number(message)
-    assert isinstance(done, tables.Kept)
+    assert isinstance(done, tables.Storable)
     return done
 
 
-def event(numberer: Numberer, event_id: str, *, done: bool = True) -> list[tables.Kept]:
+def event(numberer: Numberer, event_id: str, *, done: bool = True) -> list[tables.Storable]:
     onset = numbered(numberer, make.onset(event_id=event_id))
     return [onset, numbered(numberer, make.offset(event_id=event_id))] if done else [onset]
 
 
 def content(path: Path) -> list[Message]:
-    """All that is in a store, in order; the file must be sound."""
+    """All messages of a store, in order; also checks the file's integrity."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = connection.execute("SELECT stored_seq, topic, message FROM messages ORDER BY stored_seq").fetchall()
@@ -61,13 +61,13 @@ def content(path: Path) -> list[Message]:
     return found
 
 
-def test_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
+def test_numbers_continue_after_reopening(tmp_path: Path) -> None:
     path, numberer = tmp_path / "a" / "b" / "store.sqlite3", make.numberer()
-    kept: list[tables.Kept] = []
+    kept: list[tables.Storable] = []
     ids = set()
     for number in range(3):
         with opened(path) as store:
-            assert store.began == (number == 0)
+            assert store.is_new == (number == 0)
             ids.add(store.id)
             kept += store.append(event(numberer, f"e{number}"))
             kept += store.append([])
@@ -78,7 +78,7 @@ def test_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
     assert content(path) == kept
 
 
-def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "state" / "store.sqlite3"
     with opened(path) as store:
         store.append(event(make.numberer(), "a"))
@@ -87,11 +87,11 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_all_of_a_batch_is_stored_or_nothing(tmp_path: Path) -> None:
+def test_a_batch_is_stored_completely_or_not_at_all(tmp_path: Path) -> None:
     path, numberer = tmp_path / "store.sqlite3", make.numberer()
     with opened(path) as store:
         store.append(event(numberer, "a"))
-        connection = sqlite3.connect(path)  # somebody looks at it with the sqlite3 command, and forgets to leave
+        connection = sqlite3.connect(path)  # like a sqlite3 shell that was left open
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="another program is writing to it") as raised:
             store.append(event(numberer, "b"))
@@ -124,7 +124,7 @@ print(count, store.through)
 """
 
 
-def test_a_file_that_may_not_grow_loses_nothing_that_it_had(tmp_path: Path) -> None:
+def test_a_file_that_can_not_grow_keeps_its_content(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
@@ -150,7 +150,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full_and_has_room_again(small_disk: Path) -> None:
+def test_a_full_disk_that_gets_space_again(small_disk: Path) -> None:
     path, numberer = small_disk / "store.sqlite3", make.numberer()
     ballast = small_disk / "ballast"
     kept: list[Message] = []
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_and_has_room_again(small_disk: Path) -> None:
     assert content(path) == kept
 
 
-def test_a_damaged_store_is_set_aside_and_a_new_one_begins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_store_is_renamed_and_a_new_one_is_created(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, numberer = tmp_path / "store.sqlite3", make.numberer()
     with opened(path) as store:
         first = store.id
@@ -184,16 +184,16 @@ def test_a_damaged_store_is_set_aside_and_a_new_one_begins(tmp_path: Path, caplo
         path.write_bytes(broken)
         caplog.clear()
         with opened(path) as store:
-            assert store.began
+            assert store.is_new
             assert store.id != first
             assert [one.stored_seq for one in store.append(event(numberer, "new"))] == [1, 2]
         assert len(content(path)) == 2
-        (said,) = caplog.messages
-        assert f"event store {path} is damaged: it is kept as {path}.damaged-2" in said
-        assert Path(said.split("kept as ")[1].split(",")[0]).read_bytes() == broken
+        (logged,) = caplog.messages
+        assert f"event store {path} is damaged: it was renamed to {path}.damaged-2" in logged
+        assert Path(logged.split("renamed to ")[1].split(",")[0]).read_bytes() == broken
 
 
-def test_a_store_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_store_of_a_newer_version_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with opened(path) as store:
         store.append(event(make.numberer(), "a"))
@@ -201,14 +201,14 @@ def test_a_store_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     before = path.read_bytes()
     with pytest.raises(
-        StoreError, match=rf"newer earwitness \(schema 99; this one reads up to {tables.SCHEMA}\)"
+        StoreError, match=rf"newer earwitness \(schema 99; this one supports up to {tables.SCHEMA}\)"
     ) as raised:
         Store(path, AMPLE)
     assert raised.value.reason == "newer"
     assert path.read_bytes() == before
 
 
-def test_what_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_not_changed(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("precious")
     other = tmp_path / "other.sqlite3"
@@ -217,7 +217,7 @@ def test_what_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (notes, other, tmp_path / "folder"):
         before = path.read_bytes() if path.is_file() else b""
-        with pytest.raises(StoreError, match=r"is no event store of earwitness; choose another `store.path`"):
+        with pytest.raises(StoreError, match=r"is not an earwitness event store; choose another `store.path`"):
             Store(path, AMPLE)
         assert not path.is_file() or path.read_bytes() == before
 
@@ -226,10 +226,10 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     path.touch()
     with opened(path) as store:
-        assert store.began
+        assert store.is_new
 
 
-def test_one_daemon_has_it(tmp_path: Path) -> None:
+def test_only_one_daemon_can_open_it(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with opened(path):
         code = (
@@ -246,18 +246,18 @@ def test_one_daemon_has_it(tmp_path: Path) -> None:
         "give each daemon its own `publisher` or `store.path`\n"
     )
     with opened(path) as store:
-        assert not store.began
+        assert not store.is_new
 
 
 @pytest.mark.parametrize("place", ["/proc/no/store.sqlite3", "{}/file/store.sqlite3", "/sys/store.sqlite3"])
-def test_where_nothing_can_be_written_is_told(tmp_path: Path, place: str) -> None:
+def test_an_unwritable_place_is_one_line(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"let this user write there, or set another `store.path`") as raised:
         Store(Path(place.format(tmp_path)), AMPLE)
     assert raised.value.reason == "denied"
 
 
-def test_a_step_to_a_newer_schema_is_done_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_migration_is_applied_completely_or_not_at_all(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as connection:
         tables.migrate(connection)
         tables.set_meta(connection, "store", "abc")
@@ -273,11 +273,11 @@ def test_a_step_to_a_newer_schema_is_done_as_a_whole_or_not_at_all(tmp_path: Pat
         assert tables.get_meta(connection, "store") == "abc"
 
 
-def aged(numberer: Numberer, *ages_s: float, now_s: float = 1_790_000_000.0) -> list[tables.Kept]:
+def aged(numberer: Numberer, *ages_s: float, now_s: float = 1_790_000_000.0) -> list[tables.Storable]:
     return [msgspec.structs.replace(numbered(numberer, make.status()), sent_utc_s=now_s - age_s) for age_s in ages_s]
 
 
-def test_what_is_too_old_is_removed_and_numbers_are_not_given_again(tmp_path: Path) -> None:
+def test_old_messages_are_removed_and_their_numbers_are_not_reused(tmp_path: Path) -> None:
     path, numberer, day_s = tmp_path / "store.sqlite3", make.numberer(), 86_400.0
     with opened(path, Limits(2, 10**9)) as store:
         store.append(aged(numberer, 5 * day_s, 4 * day_s, 3 * day_s))
@@ -285,14 +285,14 @@ def test_what_is_too_old_is_removed_and_numbers_are_not_given_again(tmp_path: Pa
         assert store.alive(1_790_000_000.0) == ("", 0)
         assert store.content().oldest_utc_s is None
     with opened(path, Limits(2, 10**9)) as store:
-        # The clock was 20 years behind until it was set: what came in between is not thrown away for that.
+        # The clock was 20 years behind until it was set: messages from that time are not removed for it.
         kept = store.append(aged(numberer, 1.0, 20 * 365 * day_s, 0.0))
         assert [one.stored_seq for one in kept] == [4, 5, 6]
         assert store.alive(1_790_000_000.0) == ("", 0)
         assert store.content().messages == 3
 
 
-def test_statuses_do_not_push_events_out(tmp_path: Path) -> None:
+def test_statuses_do_not_displace_events(tmp_path: Path) -> None:
     path, numberer = tmp_path / "store.sqlite3", make.numberer()
     limits = Limits(10_000, 1_000_000)
     with opened(path, limits) as store:
@@ -310,7 +310,7 @@ def test_statuses_do_not_push_events_out(tmp_path: Path) -> None:
     assert sum(isinstance(one, OnsetMessage) for one in kept) == 50
     statuses = [one.stored_seq for one in kept if isinstance(one, StatusMessage)]
     assert statuses == list(range(statuses[0], 3101))
-    # Nor do events push statuses out, once they are many; and a smaller limit makes the file smaller.
+    # Nor do events displace statuses when they are many; and a lower limit shrinks the file.
     with opened(path, Limits(10_000, 500_000)) as store:
         for number in range(100):
             store.append([one for i in range(20) for one in event(numberer, f"f{number}-{i}")])
@@ -324,13 +324,13 @@ def test_statuses_do_not_push_events_out(tmp_path: Path) -> None:
     assert path.stat().st_size < 800_000
 
 
-def test_evidence_goes_before_the_events_that_it_explains(tmp_path: Path) -> None:
+def test_evidence_is_removed_before_its_events(tmp_path: Path) -> None:
     path, numberer = tmp_path / "store.sqlite3", make.numberer()
     decoding = Decoding(("Dog",), (ClassDecoding(0.5, 0.4, 1),))
-    scores = np.random.default_rng(1).random((800, 1), np.float32)  # what can not be packed well
+    scores = np.random.default_rng(1).random((800, 1), np.float32)  # does not compress well
     one = Evidence(decoding, 0, scores, np.ones(800, np.bool_))
     limits = Limits(10_000, 800_000)
-    for _ in range(2):  # what is held is counted anew when the store is opened
+    for _ in range(2):  # the content is counted when the store is opened
         with opened(path, limits) as store:
             for number in range(100):
                 kept = store.append(event(numberer, f"e{number}"))
@@ -346,7 +346,7 @@ def test_evidence_goes_before_the_events_that_it_explains(tmp_path: Path) -> Non
     assert len(content(path)) == 400
 
 
-def test_a_file_that_is_removed_is_noticed(tmp_path: Path) -> None:
+def test_a_removed_file_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     with opened(path) as store:
         assert not store.moved
@@ -354,7 +354,7 @@ def test_a_file_that_is_removed_is_noticed(tmp_path: Path) -> None:
         assert store.moved
 
 
-def test_what_was_open_when_a_run_was_killed_is_known_to_the_next(tmp_path: Path) -> None:
+def test_events_left_open_by_a_killed_run_are_found_by_the_next(tmp_path: Path) -> None:
     path, first, second = tmp_path / "store.sqlite3", make.numberer(run="r1"), make.numberer(run="r2")
     with opened(path) as store:
         store.append([*event(first, "a", done=False), *event(first, "b"), *event(first, "c", done=False)])
@@ -377,7 +377,7 @@ def test_what_was_open_when_a_run_was_killed_is_known_to_the_next(tmp_path: Path
     onset_utc_s=st.none() | st.floats(1e9, 2e9),
     score=st.floats(0, 1),
 )
-def test_a_crash_offset_claims_no_more_than_is_known(
+def test_a_crash_offset_is_a_lower_bound(
     sent_utc_s: float, alive_utc_s: float, onset_utc_s: float | None, score: float
 ) -> None:
     onset = msgspec.structs.replace(
@@ -393,9 +393,9 @@ def test_a_crash_offset_claims_no_more_than_is_known(
     decode(msgspec.json.encode(make.numberer().number(offset)))
 
 
-def test_the_columns_are_what_the_message_says(tmp_path: Path) -> None:
+def test_the_columns_match_the_message(tmp_path: Path) -> None:
     path, numberer = tmp_path / "store.sqlite3", make.numberer()
-    sent: Sequence[tables.Kept] = [make.onset("c", "Töne, 1/2"), make.offset("c", "Töne, 1/2"), make.status("d")]
+    sent: Sequence[tables.Storable] = [make.onset("c", "Töne, 1/2"), make.offset("c", "Töne, 1/2"), make.status("d")]
     with opened(path) as store:
         store.append([numbered(numberer, one) for one in sent])
     with closing(sqlite3.connect(path)) as connection:

@@ -1,4 +1,4 @@
-"""Why an event was raised: the evidence that the store keeps beside its onset and its offset, packed and read."""
+"""Packs the evidence that the store keeps with an event's onset and offset, and reads it to explain the event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNPACK = msgspec.msgpack.Decoder(_Packed)
 
 
 def packed(evidence: Evidence) -> bytes:
-    """`evidence` as it is stored: about 3 bytes a cell and class."""
+    """`evidence` in its stored form: about 3 bytes per cell and class."""
     each = evidence.decoding.per_class
     value = _Packed(
         start=evidence.start,
@@ -48,7 +48,7 @@ def packed(evidence: Evidence) -> bytes:
 
 
 def unpacked(data: bytes) -> Evidence:
-    """Raises `StoreError` (`damaged`)."""
+    """The inverse of `packed`. Raises `StoreError` (`damaged`)."""
     try:
         value = _UNPACK.decode(zlib.decompress(data))
         decoding = Decoding(
@@ -68,26 +68,26 @@ def unpacked(data: bytes) -> Evidence:
 class Explanation:
     """An event and the scores that raised it and ended it."""
 
-    onset: OnsetMessage | None  # None: only its offset is kept
+    onset: OnsetMessage | None  # None: only the offset is stored
     offset: OffsetMessage | None  # None: it has not ended
-    model: str  # empty: not known
+    model: str  # empty: unknown
     decoding: Decoding
-    cells: Sequence[int]  # of the epoch, ascending; the middle of a long event is not kept
+    cells: Sequence[int]  # indices in the epoch, ascending; the middle of a long event is not stored
     scores: Floats  # (n, classes), the posteriors of `cells`
-    filtered: Floats  # (n, classes), what was compared with the thresholds; NaN: the filter reaches beyond what is kept
+    filtered: Floats  # (n, classes), compared with the thresholds; NaN: the filter needs cells that are not stored
     covered: Bools  # (n,)
 
 
 def explanation(path: Path, event_id: str) -> Explanation:
-    """What the store at `path` keeps of an event. A daemon may be writing to it.
+    """Explain an event from the store at `path`. A daemon may be writing to it.
 
     Raises:
         StoreError: the store can't be read.
-        UsageError: it does not hold this event, or nothing that explains it.
+        UsageError: the store does not contain the event, or no evidence of it.
 
     """
     if not path.exists():
-        raise StoreError("denied", f"there is no event store {path}; name one with --store")
+        raise StoreError("denied", f"there is no event store {path}; name the daemon's with --store or --publisher")
     try:
         connection = read_only(path)
         try:
@@ -102,11 +102,13 @@ def explanation(path: Path, event_id: str) -> Explanation:
     except sqlite3.Error as error:
         raise store_error(path, error) from None
     if not rows:
-        raise UsageError(f"event store {path} has no event {event_id!r}; `earwitness events` lists what it has")
+        raise UsageError(
+            f"event store {path} has no event {event_id!r}; `earwitness events --format json` lists the ids"
+        )
     messages = [decode(message) for message, _ in rows]
     evidence = [unpacked(data) for _, data in rows if data is not None]
     if not evidence:
-        raise UsageError(f"event store {path} has the event {event_id!r}, but nothing that explains it was kept")
+        raise UsageError(f"event store {path} has event {event_id!r}, but no scores for it")
     onset = next((one for one in messages if isinstance(one, OnsetMessage)), None)
     offset = next((one for one in messages if isinstance(one, OffsetMessage)), None)
     return _joined(onset, offset, model, evidence)
@@ -115,7 +117,7 @@ def explanation(path: Path, event_id: str) -> Explanation:
 def _joined(
     onset: OnsetMessage | None, offset: OffsetMessage | None, model: str, evidence: Sequence[Evidence]
 ) -> Explanation:
-    """One run of cells where the onset's evidence reaches the offset's, else two; each filtered by itself."""
+    """Merge the evidence of onset and offset. If there is a hole between them, each side is filtered separately."""
     decoding = evidence[0].decoding
     known: dict[int, tuple[Floats, bool]] = {}
     for one in evidence:
@@ -135,7 +137,7 @@ def _joined(
 
 
 def _model_of(connection: sqlite3.Connection, event_id: str) -> str:
-    """The model that the stream had when the event was stored."""
+    """The stream's model when the event was stored; empty: unknown."""
     row = connection.execute(
         "SELECT message FROM messages WHERE kind = 'status' AND (stream, stored_seq) <= "
         "(SELECT stream, MIN(stored_seq) FROM messages WHERE event_id = ?) "

@@ -1,4 +1,4 @@
-"""Reads a store, while a daemon writes to it or when none does."""
+"""Reads a store, also while a daemon writes to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.sinks.store.tables import APPLICATION_ID, SCHEMA, get_meta, schema
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, decode
 
 _ROWS_A_PAGE = 1000
-"""Messages that one page looks at, whether they match or not."""
+"""Messages that are read for one page, whether they match or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Page:
     """Some of a store's messages, in order."""
 
     store: str  # the store's id
-    since: int  # messages after this number
-    through: int  # up to this one; those in between that are not here do not match, or were removed
-    newest: int  # the highest number that was given
-    oldest: int  # from this number on no message that could match was removed
-    messages: list[bytes]  # their JSON as it was stored
+    since: int  # the page begins after this number
+    through: int  # every matching message up to this number is in `messages`, or was removed from the store
+    newest: int  # the highest assigned number; its message may have been removed
+    oldest: int  # no message that could match was removed from this number on
+    messages: list[bytes]  # JSON, as stored
 
     @property
     def more(self) -> bool:
@@ -34,18 +34,18 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which events are asked for; empty or None: all."""
+class EventFilter:
+    """Selects events; empty or None: no restriction."""
 
     streams: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     since_utc_s: float | None = None  # events that began then or later, in Unix seconds
-    until_utc_s: float | None = None  # events that began before
-    min_confidence: float | None = None  # of an open event: its onset's score
+    until_utc_s: float | None = None  # events that began before this
+    min_confidence: float | None = None  # for an open event: its onset's score
 
 
 class History:
-    """One reader of one store. Not thread-safe. It follows the path: a new file there is read from then on."""
+    """Reads one store. Not thread-safe. If the file at the path is replaced, the new one is read from then on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,10 +53,10 @@ class History:
         self._inode: tuple[int, int] | None = None
 
     def connection(self) -> sqlite3.Connection:
-        """The open store.
+        """The open database.
 
         Raises:
-            StoreError: there is none, it is of a newer version, or it can't be read.
+            StoreError: there is no store, it is of a newer version, or it can't be read.
 
         """
         inode = inode_of(self._path)
@@ -65,10 +65,10 @@ class History:
         self.close()
         if inode is None:
             raise StoreError(
-                "other", f"there is no event store {self._path}; name the daemon's with --store FILE or --config FILE"
+                "other", f"there is no event store {self._path}; name the daemon's with --store or --publisher"
             )
         if not self._path.is_file():
-            raise StoreError("foreign", f"{self._path} is no event store of earwitness")
+            raise StoreError("foreign", f"{self._path} is not an earwitness event store")
         connection = None
         try:
             connection = read_only(self._path)
@@ -81,11 +81,12 @@ class History:
         if not ours or schema > SCHEMA:
             connection.close()
             if not ours and not schema:
-                raise StoreError("other", f"event store {self._path} is empty: no daemon has used it yet")
+                raise StoreError("other", f"event store {self._path} is empty: no daemon has written to it yet")
             if not ours:
-                raise StoreError("foreign", f"{self._path} is no event store of earwitness")
+                raise StoreError("foreign", f"{self._path} is not an earwitness event store")
             raise StoreError(
-                "newer", f"event store {self._path} was made by a newer earwitness (schema {schema}): update this one"
+                "newer",
+                f"event store {self._path} was written by a newer earwitness (schema {schema}); update this one",
             )
         self._connection, self._inode = connection, inode
         return connection
@@ -93,8 +94,9 @@ class History:
     def page(self, store: str, since: int, prefixes: Sequence[str], limit: int, limit_bytes: int) -> Page:
         """The first messages after number `since` of the store `store` whose topics begin with one of `prefixes`.
 
-        If this is another store, from its beginning; an empty `store` means this one. At most `limit` messages and
-        about `limit_bytes` bytes, but at least one message if any match. Raises `StoreError`.
+        If `store` is another store's id, `since` is ignored and the page begins at the first message; an empty `store`
+        means this one. At most `limit` messages and about `limit_bytes` bytes, but at least one message if any match.
+        Raises `StoreError`.
         """
         connection = self.connection()
         try:
@@ -125,13 +127,13 @@ class History:
                 through = max(since, newest)
         return Page(here, since, through, newest, max(marks, default=1), found)
 
-    def events(self, wanted: Wanted) -> Iterator[OnsetMessage | OffsetMessage]:
-        """The events that are `wanted`, by the time of their onsets: the offset of each, or the onset while it is open.
+    def events(self, chosen: EventFilter) -> Iterator[OnsetMessage | OffsetMessage]:
+        """The matching events in the order of their onsets: the offset of each, or the onset of an open event.
 
-        Raises `StoreError`. Each page is read for itself: a daemon that writes meanwhile is not held up.
+        Raises `StoreError`. Each page is a query of its own, so that a daemon that is writing is not blocked.
         """
         connection = self.connection()
-        which, values = _condition(wanted)
+        which, values = _condition(chosen)
         query = (
             f"SELECT at_utc_s, stored_seq, message FROM messages AS one WHERE {which} "
             "AND (at_utc_s, stored_seq) > (?, ?) AND (kind = 'offset' OR NOT EXISTS (SELECT 1 FROM messages AS other "
@@ -152,23 +154,23 @@ class History:
             after = rows[-1][:2]
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is needed."""
+        """Close the file; it is reopened when needed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
-def _condition(wanted: Wanted) -> tuple[str, list[str | float]]:
-    """`wanted` in SQL, and its values."""
+def _condition(chosen: EventFilter) -> tuple[str, list[str | float]]:
+    """The filter as an SQL condition, and its values."""
     parts, values = ["event_id IS NOT NULL"], list[str | float]()
-    for column, names in (("stream", wanted.streams), ("class", wanted.classes)):
+    for column, names in (("stream", chosen.streams), ("class", chosen.classes)):
         if names:
             parts.append(f"{column} IN ({', '.join('?' * len(names))})")
             values += names
     for comparison, value in (
-        ("at_utc_s >= ?", wanted.since_utc_s),
-        ("at_utc_s < ?", wanted.until_utc_s),
-        ("confidence >= ?", wanted.min_confidence),
+        ("at_utc_s >= ?", chosen.since_utc_s),
+        ("at_utc_s < ?", chosen.until_utc_s),
+        ("confidence >= ?", chosen.min_confidence),
     ):
         if value is not None:
             parts.append(comparison)
@@ -177,7 +179,7 @@ def _condition(wanted: Wanted) -> tuple[str, list[str | float]]:
 
 
 def _kinds(prefixes: Sequence[str]) -> list[str]:
-    """Which kinds of stored messages can match."""
+    """The kinds of stored messages that can match."""
     return [
         kind
         for kind, first in (("events", "event/"), ("statuses", "status/"))

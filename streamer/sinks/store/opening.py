@@ -1,4 +1,4 @@
-"""Opens a store's file: alone, checked, of this version, and private. A damaged one is set aside."""
+"""Opens a store's file: locked, checked, migrated, and readable by its owner only. A damaged one is set aside."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 _MAGIC = b"SQLite format 3\0"
 _WAIT_S = 0.5
-"""How long a program that writes to the store, as the sqlite3 command may, is waited for."""
+"""How long to wait for another program, such as the sqlite3 shell, that locks the database."""
 _LOG_BYTES = 4 << 20
-"""What is left of the write-ahead log's file once its content is in the store."""
+"""Size to which the write-ahead log is truncated after a checkpoint."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _REASONS = {
     sqlite3.SQLITE_FULL: ("full", "the disk is full; make room"),
@@ -40,29 +40,29 @@ REASONS = frozenset({reason for reason, _ in _REASONS.values()} | {"newer", "tak
 
 @dataclass(slots=True)
 class Opened:
-    """A store's file that nobody else writes to."""
+    """An open store that no other daemon can open."""
 
     connection: sqlite3.Connection
-    lock: int  # a file descriptor; closing it lets others in
+    lock: int  # a file descriptor; closing it releases the lock
     inode: tuple[int, int]  # device and inode of the file
-    began: bool  # the store is new
+    is_new: bool  # the store was created just now
 
 
 def default_store_path(publisher: str, environ: Mapping[str, str]) -> Path:
-    """Where the messages of `publisher` are kept unless the config says otherwise: the user's state folder."""
+    """The default path of the store of `publisher`, in the user's state folder."""
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(state) / "earwitness" / f"{publisher}.sqlite3"
 
 
 def store_error(path: Path, error: sqlite3.Error) -> StoreError:
-    """What SQLite said, in one line with what to do."""
+    """SQLite's error as one line that says what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     reason, text = _REASONS.get(code, ("other", str(error)))
     return StoreError(reason, f"event store {path}: {text}")
 
 
 def inode_of(path: Path) -> tuple[int, int] | None:
-    """Which file is at `path`: device and inode; None if there is none."""
+    """Device and inode of the file at `path`; None if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -71,19 +71,19 @@ def inode_of(path: Path) -> tuple[int, int] | None:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that only reads; a daemon may write meanwhile. Raises `sqlite3.Error`."""
+    """A read-only connection, also while a daemon writes. Raises `sqlite3.Error`."""
     where = f"file:{quote(str(path.absolute()))}"
     logged = path.with_name(f"{path.name}-wal").exists()
-    # What nobody writes to can be read where no file can be made beside it; else its log's index is shared.
+    # SQLite needs to create a -shm file beside the database, unless it may assume that nobody writes (immutable).
     mode = "mode=ro" if logged or os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"
     return sqlite3.connect(f"{where}?{mode}", uri=True, isolation_level=None, timeout=_WAIT_S, check_same_thread=False)
 
 
 def open_store(path: Path) -> Opened:
-    """Open the store at `path`, or make one there. What is damaged is renamed, which is logged, and a new one is made.
+    """Open the store at `path`, or create one. A damaged store is renamed, which is logged, and a new one is created.
 
     Raises:
-        StoreError: another daemon has it, it is of a newer version, is no store, or can't be written.
+        StoreError: another daemon uses it, it is of a newer version, is not a store, or can't be written.
 
     """
     try:
@@ -96,20 +96,20 @@ def open_store(path: Path) -> Opened:
         ) from None
     try:
         try:
-            _refuse_what_is_not_ours(path, known)
+            _refuse_foreign(path, known)
             connection = _checked(path)
         except StoreError as error:
             if error.reason != "damaged":
                 raise
             aside = _set_aside(path)
-            log.error("event store %s is damaged: it is kept as %s, and a new one begins", path, aside)
+            log.error("event store %s is damaged: it was renamed to %s, and a new one was created", path, aside)
             connection = _checked(path)
-        began = get_meta(connection, "store") is None
-        if began:
+        is_new = get_meta(connection, "store") is None
+        if is_new:
             set_meta(connection, "store", uuid.uuid4().hex[:12])
         inode = inode_of(path)
         assert inode is not None
-        return Opened(connection, lock, inode, began)
+        return Opened(connection, lock, inode, is_new)
     except sqlite3.Error as error:
         os.close(lock)
         raise store_error(path, error) from None
@@ -126,7 +126,7 @@ def _lock_path(path: Path) -> Path:
 
 
 def _locked(path: Path) -> int:
-    """Keep other daemons out. Not a lock on the store's own file: closing that anywhere would undo SQLite's locks."""
+    """Lock out other daemons, with a file of its own: closing the database file would release SQLite's POSIX locks."""
     lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,11 +145,11 @@ def _locked(path: Path) -> int:
     return lock
 
 
-def _refuse_what_is_not_ours(path: Path, known: bool) -> None:
-    """Raise `StoreError` if the file must not be touched. `known`: a store was here before, whatever is here now."""
+def _refuse_foreign(path: Path, known: bool) -> None:
+    """Raise `StoreError` if the file must not be changed. `known`: a lock file shows that a store was here before."""
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         return
-    foreign = StoreError("foreign", f"{path} is no event store of earwitness; choose another `store.path`")
+    foreign = StoreError("foreign", f"{path} is not an earwitness event store; choose another `store.path`")
     if not path.is_file():
         raise foreign
     with path.open("rb") as file:
@@ -170,24 +170,25 @@ def _refuse_what_is_not_ours(path: Path, known: bool) -> None:
     if schema > SCHEMA:
         raise StoreError(
             "newer",
-            f"event store {path} was made by a newer earwitness (schema {schema}; this one reads up to {SCHEMA}), so "
-            "nothing is stored; update this one, or set another `store.path`",
+            f"event store {path} was written by a newer earwitness (schema {schema}; this one supports up to {SCHEMA}),"
+            " so nothing is stored; update this one, or set another `store.path`",
         )
 
 
 def _checked(path: Path) -> sqlite3.Connection:
-    """A connection to the store, with its tables. Raises `StoreError` (`damaged`, or what SQLite said)."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let everybody read it
+    """A connection to the store, checked and with its tables. Raises `StoreError` (`damaged`, or SQLite's error)."""
+    # SQLite would create the file readable by all users.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False)
     try:
         if not schema_of(connection):
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of no effect once there are tables
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect once there are tables
         else:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise StoreError("damaged", f"event store {path} is damaged: {found}")
         connection.execute("PRAGMA journal_mode = WAL")
-        # A number must not be given again after a power cut, so each commit is on the disk before its message is sent.
+        # A power cut must not undo a commit whose message was sent: its number would be used twice.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         migrate(connection)
@@ -201,7 +202,7 @@ def _checked(path: Path) -> sqlite3.Connection:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the store and what belongs to it; returns its new path. Raises `OSError`."""
+    """Rename the store and its -wal and -shm files; returns its new path. Raises `OSError`."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     number = 1

@@ -1,4 +1,4 @@
-"""Stores messages before they are sent, and never stands in their way: what a store can't take now waits, in bounds."""
+"""Stores messages before they are sent. A failing store never delays them: they wait in a bounded queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamer.errors import StoreError
 from streamer.evidence import Evidence
 from streamer.sinks.store.recovery import assumed_offset
 from streamer.sinks.store.retention import Limits
-from streamer.sinks.store.tables import Kept
+from streamer.sinks.store.tables import Storable
 from streamer.sinks.store.writing import Content, Store
 from streamer.sinks.wire import HeartbeatMessage, Message, OffsetMessage
 
@@ -23,24 +23,24 @@ log = logging.getLogger(__name__)
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 60.0
 _STAYS_OPEN = frozenset({"full", "busy"})
-"""After other errors the file is opened anew, and so checked."""
+"""After any other error the file is reopened, and thereby checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class StorePlan:
-    """Which store a daemon has."""
+    """A daemon's store: where it is, and its limits."""
 
     path: Path
     limits: Limits
-    longest_event_s: float  # no event is longer
-    most_waiting: int = 10_000  # messages that wait at most while the store does not work; beyond, the oldest are lost
+    longest_event_s: float  # maximum duration of an event
+    max_waiting: int = 10_000  # messages that wait while the store fails; beyond this the oldest are never stored
 
 
 class Recorder:
-    """Owns a daemon's store, for the publishing thread. A store that fails is tried again, ever more rarely.
+    """Owns a daemon's store; used by the publishing thread. A failing store is retried with exponential backoff.
 
-    Messages that it could not take go out with `stored_seq` 0 and wait: once the store works they are stored, before
-    those that come later.
+    Messages that can't be stored are sent with `stored_seq` 0 and wait. When the store works again, they are stored
+    before all later messages.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class Recorder:
         failed: Callable[[StoreError, int], None],
         worked: Callable[[], None],
     ) -> None:
-        """Nothing is opened yet.
+        """Does not open the store: `open` does.
 
         Args:
-            plan: which store.
-            run: this run's name, in its messages.
+            plan: the store.
+            run: the `run` of this daemon's messages.
             clock_s: monotonic seconds.
-            failed: hears of each failure, and how many messages more will never be stored.
-            worked: hears of each success.
+            failed: called after each failure, with the number of messages that will therefore never be stored.
+            worked: called after each success.
 
         """
         self._path = plan.path
         self.plan = plan
-        """May be changed at any time, but for its path."""
+        """May be replaced at any time by one with the same path."""
         self._run = run
         self._clock_s = clock_s
         self._failed = failed
@@ -71,34 +71,34 @@ class Recorder:
         self._store: Store | None = None
         self._retry_s = float("-inf")
         self._wait_s = _FIRST_RETRY_S
-        self._waiting: deque[Kept] = deque()
+        self._waiting: deque[Storable] = deque()
         self._sent_through = 0
         self.catch_up = ""
-        """The endpoint that answers what was missed; empty: none."""
+        """The catch-up endpoint; empty: none."""
         self.failures: Counter[str] = Counter()
-        """How often the store failed, by the `StoreError`'s reason."""
+        """Number of failures by the reason of the `StoreError`."""
         self.removed: Counter[str] = Counter()
-        """Messages that were removed: too old (`age`), or too much (`size`)."""
+        """Number of removed messages by limit: `age` or `size`."""
 
     @property
     def works(self) -> bool:
-        """Whether the next message can be stored, as far as is known."""
+        """Whether the store is open and its last operation succeeded."""
         return self._store is not None and self._retry_s == float("-inf")
 
     @property
     def waiting(self) -> int:
-        """Messages that are sent but not stored yet."""
+        """Number of messages that were sent but are not stored yet."""
         return len(self._waiting)
 
     def open(self) -> list[OffsetMessage]:
-        """Open the store unless that was done or failed a moment ago.
+        """Open the store, unless it is open or its next retry is not due.
 
         Returns:
-            The offsets of events that were open when an earlier run was killed; to be recorded and sent first.
+            Offsets for the events that were open when an earlier run was killed. Record and send them first.
 
         """
         if self._store is not None and self._store.moved:
-            log.warning("event store %s was moved or removed; a new one begins", self._path)
+            log.warning("event store %s was moved or removed; a new one is created", self._path)
             self._close_store()
         if self._store is not None or self._clock_s() < self._retry_s:
             return []
@@ -107,28 +107,28 @@ class Recorder:
             onsets, alive_utc_s = self._store.unfinished(self._run)
             stored_seq = self._store.newest_seq(self._run)
         except StoreError as error:
-            self._broke(error)
+            self._note_failure(error)
             return []
-        # A commit whose end was not seen may have been one.
+        # A commit that returned an error may still have succeeded: do not store its messages twice.
         self._waiting = deque(message for message in self._waiting if message.seq > stored_seq)
         self._sent_through = self._store.through
         self._retry_s = float("-inf")
         log.info(
-            "event store %s: %s, id %s, up to number %d%s",
+            "event store %s: %s, id %s, newest stored_seq %d%s",
             self._path,
-            "new" if self._store.began else "continued",
+            "new" if self._store.is_new else "continued",
             self._store.id,
             self._store.through,
-            f"; {len(onsets)} events were open in a run that was killed" if onsets else "",
+            f"; events left open by a run that was killed: {len(onsets)}" if onsets else "",
         )
         return [assumed_offset(onset, alive_utc_s, self.plan.longest_event_s, "crash") for onset in onsets]
 
     def record(self, messages: Sequence[Message]) -> list[Message]:
-        """Store what is to be stored of some numbered messages; returns all as they are to be sent.
+        """Store the onsets, offsets and statuses among numbered messages; returns all messages, ready to be sent.
 
-        A heartbeat says up to which number messages were sent; with it the store is kept within its limits.
+        A heartbeat gets the number through which messages were sent, and also triggers a check of the store's limits.
         """
-        kept = [message for message in messages if isinstance(message, Kept)]
+        kept = [message for message in messages if isinstance(message, Storable)]
         beats = [message for message in messages if isinstance(message, HeartbeatMessage)]
         stored = self._stored(kept, beats[-1].sent_utc_s if beats else None)
         outgoing: list[Message] = []
@@ -142,9 +142,10 @@ class Recorder:
         return outgoing
 
     def explain(self, evidence: Sequence[tuple[int, Evidence]]) -> None:
-        """Keep what explains onsets and offsets, by the `stored_seq` with which they were sent.
+        """Store the evidence of onsets and offsets, by the `stored_seq` with which they were sent.
 
-        What was not stored (0), or can't be now, stays unexplained: the events themselves are what must not be lost.
+        Evidence of a message that was not stored (0) is dropped, and so is evidence that can't be stored now: only
+        messages are retried.
         """
         stored = [(seq, one) for seq, one in evidence if seq]
         if not stored or self._store is None or not self.works:
@@ -152,45 +153,45 @@ class Recorder:
         try:
             self._store.explain(stored)
         except StoreError as error:
-            self._broke(error)
+            self._note_failure(error)
 
     def content(self) -> Content | None:
-        """How much the store holds; None: it does not work."""
+        """The store's content in numbers; None: it can't be read."""
         try:
             return self._store.content() if self._store is not None else None
         except StoreError as error:
-            self._broke(error)
+            self._note_failure(error)
             return None
 
     def close(self) -> None:
-        """Try once more to store what waits, then close the store. Never raises."""
+        """Try once more to store the waiting messages, then close the store. Never raises."""
         if self._waiting and self._store is not None:
             self._retry_s = float("-inf")
             self._stored([], None)
         if self._waiting:
-            error = StoreError("other", f"event store {self._path}: did not work again before the end")
+            error = StoreError("other", f"event store {self._path}: it still failed at shutdown")
             self._failed(error, len(self._waiting))
             self._waiting.clear()
         self._close_store()
 
-    def _stored(self, kept: Sequence[Kept], beat_utc_s: float | None) -> dict[int, Kept]:
-        """Store what waits and `kept`; the latter as stored, by `seq`. Empty if the store does not work."""
+    def _stored(self, kept: Sequence[Storable], beat_utc_s: float | None) -> dict[int, Storable]:
+        """Store the waiting messages and `kept`; returns the latter as stored, by `seq`. Empty if the store fails."""
         if self._store is None or self._clock_s() < self._retry_s:
             self._wait(kept)
             return {}
         if not kept and not self._waiting and beat_utc_s is None:
             return {}
-        done: list[Kept] = []
+        done: list[Storable] = []
         try:
             if kept or self._waiting:
                 done = self._store.append([*self._waiting, *kept])
         except StoreError as error:
-            self._broke(error)
+            self._note_failure(error)
             self._wait(kept)
             return {}
         self._waiting.clear()
         if not kept:
-            self._sent_through = self._store.through  # what waited was sent before
+            self._sent_through = self._store.through  # the waiting messages were sent earlier
         self._retry_s = float("-inf")
         if beat_utc_s is not None:
             self._keep_within_limits(self._store, beat_utc_s)
@@ -204,7 +205,7 @@ class Recorder:
         try:
             why, count = store.alive(utc_s)
         except StoreError as error:
-            self._broke(error)
+            self._note_failure(error)
             return
         if why:
             self.removed[why] += count
@@ -216,15 +217,17 @@ class Recorder:
             beat, catch_up=self.catch_up, store=self._store.id, stored_through=self._sent_through
         )
 
-    def _wait(self, kept: Sequence[Kept]) -> None:
+    def _wait(self, kept: Sequence[Storable]) -> None:
         self._waiting.extend(kept)
-        over = len(self._waiting) - self.plan.most_waiting
+        over = len(self._waiting) - self.plan.max_waiting
         if over > 0:
             for _ in range(over):
                 self._waiting.popleft()
-            self._failed(StoreError("other", f"event store {self._path}: too many messages wait for it"), over)
+            self._failed(
+                StoreError("other", f"event store {self._path}: the queue of messages waiting for it is full"), over
+            )
 
-    def _broke(self, error: StoreError) -> None:
+    def _note_failure(self, error: StoreError) -> None:
         self.failures[error.reason] += 1
         self._retry_s = self._clock_s() + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LAST_RETRY_S)

@@ -1,4 +1,4 @@
-"""The offsets of events whose end is unknown: the daemon was killed, or its model did not answer at shutdown."""
+"""Offsets of events whose end is unknown: the daemon was killed, or its model did not answer at shutdown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from streamer.types import EndReason
 def assumed_offset(onset: OnsetMessage, alive_utc_s: float, longest_s: float, reason: EndReason) -> OffsetMessage:
     """The offset of an event that was last known to be open at `alive_utc_s` (Unix seconds).
 
-    Nobody knows when the sound ended. It lasted at least as long as the event is known to have been open after its
-    onset was sent: an onset is sent some seconds after the sound began, and an offset would have been sent as many
-    seconds after it ended. That is the duration given here, and at most `longest_s`, in case the system's clock was
-    set meanwhile. Confidence, peak and level are those of the onset, because no more is known.
+    When the sound ended is unknown; the duration is a lower bound: the time for which the event is known to have been
+    open after its onset was sent. Onsets and offsets are both sent some seconds late, so these delays cancel out. The
+    duration is at most `longest_s`, because the system clock may have been set in between. Confidence, peak and level
+    are the onset's, because nothing later is known.
     """
     duration_s = round(min(max(0.0, alive_utc_s - onset.sent_utc_s), longest_s), 6)
     offset_utc_s = None if onset.onset_utc_s is None else round(onset.onset_utc_s + duration_s, 6)

@@ -1,4 +1,4 @@
-"""What is removed from a store so that it stays within its limits."""
+"""Removes messages and evidence from a store to keep it within its limits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from streamer.sinks.store.tables import get_meta, set_meta
 
 _ROWS_A_STEP = 2000
-"""Rows that one step looks at: about 20 ms of the publishing thread."""
+"""Rows per step: about 20 ms of the publishing thread."""
 _PAGES_A_STEP = 500
-"""Freed pages that one step gives back to the file system."""
+"""Free pages that one step returns to the file system."""
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a store may hold."""
+    """The limits of a store."""
 
     keep_days: float
     keep_bytes: int
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Tally:
-    """How much a store holds: messages and their bytes of JSON, and what explains them."""
+    """Number and bytes of the messages (JSON) and evidence in a store."""
 
     events: int = 0
     events_bytes: int = 0
@@ -34,7 +34,7 @@ class Tally:
     evidence_bytes: int = 0
 
     def add(self, kind: str, rows: int, size: int) -> None:
-        """So many more (or fewer, below 0) messages of `kind`."""
+        """Add `rows` messages of `kind` with `size` bytes in total; negative: subtract."""
         if kind == "status":
             self.statuses += rows
             self.statuses_bytes += size
@@ -44,7 +44,7 @@ class Tally:
 
 
 def tally(connection: sqlite3.Connection) -> Tally:
-    """Count what is in the store: reads all of it."""
+    """Count the content of the store, with a full scan."""
     found = Tally()
     for kind, rows, size in connection.execute("SELECT kind, COUNT(*), SUM(LENGTH(message)) FROM messages GROUP BY 1"):
         found.add(kind, rows, size)
@@ -55,7 +55,7 @@ def tally(connection: sqlite3.Connection) -> Tally:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Bytes of the file that hold something."""
+    """Bytes of the file without its free pages."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
@@ -63,15 +63,15 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def remove_some(connection: sqlite3.Connection, held: Tally, limits: Limits, now_utc_s: float) -> tuple[str, int]:
-    """Remove what is too old or too much, as far as one step goes; within the caller's transaction.
+    """One step of removing content beyond the limits, within the caller's transaction.
 
-    Age: from the first message up to the first that is young enough. A message's time may be wrong, as it is before a
-    machine without a battery has asked for the time; what follows on a young message is young.
+    Age: removes the messages before the first one that is young enough. Messages after that one are kept whatever
+    their time, because it may be wrong: a machine without a battery-backed clock starts with a wrong time.
 
-    Size: the oldest evidence, statuses or events, whichever take most of the room. So none can push out another.
+    Size: removes the oldest of whichever takes the most space: evidence, statuses or events. So none displaces another.
 
     Returns:
-        Why messages were removed (`age`, `size`, or empty: none were), and how many.
+        The limit that was exceeded (`age`, `size`, or empty: none), and the number of removed messages.
 
     """
     before_s = now_utc_s - limits.keep_days * _DAY_S
@@ -111,7 +111,7 @@ def remove_some(connection: sqlite3.Connection, held: Tally, limits: Limits, now
 
 
 def shrink(connection: sqlite3.Connection) -> None:
-    """Give freed pages back to the file system if they are many, as after the limit was lowered. Commits."""
+    """Return free pages to the file system if there are many, as after the limit was lowered. Commits."""
     free, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
     if free > pages // 4:
         connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})")  # `execute` would free one page
@@ -138,10 +138,10 @@ def _remove_evidence(connection: sqlite3.Connection, held: Tally, numbers: str, 
 
 
 def _step(rows: int) -> int:
-    """How many of `rows` rows are removed at a time."""
+    """How many of `rows` rows one step removes."""
     return max(1, min(_ROWS_A_STEP, rows // 10))
 
 
 def _mark(connection: sqlite3.Connection, name: str, first: int) -> None:
-    """Say from which number on all events, or all statuses, are still there."""
+    """Note the number from which on no event, or no status, has been removed."""
     set_meta(connection, name, max(first, int(get_meta(connection, name) or 1)))

@@ -1,4 +1,4 @@
-"""The store's tables, and how a store of an older version becomes one of this version."""
+"""The store's tables, and the migrations from older schemas."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import sqlite3
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, StatusMessage, encode, kind, topic
 
 APPLICATION_ID = 0x45617257
-"""In the file's header: whose SQLite file it is."""
+"""Identifies the SQLite file as an event store (in its header)."""
 
 MIGRATIONS: tuple[str, ...] = (
-    # `message` is the JSON that was sent. The other columns are for queries: `at_utc_s` is when an event began, or when
-    # the message was sent if that is not known. `evidence` explains an onset or an offset. AUTOINCREMENT: a number is
-    # never given twice, whatever is removed.
+    # `message` is the JSON that was sent. The other columns are for queries: `at_utc_s` is the onset, or the time of
+    # sending if the onset's UTC is unknown. AUTOINCREMENT: a number is never used twice, even if rows are removed.
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     CREATE TABLE messages (
@@ -33,20 +32,20 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE open_events (event_id TEXT PRIMARY KEY, onset BLOB NOT NULL) WITHOUT ROWID;
     """,
 )
-"""To schema 1, 2, ... A store's schema is how many of these it has had."""
+"""The migrations to schema 1, 2, ... A store's schema is the number of migrations that were applied to it."""
 SCHEMA = len(MIGRATIONS)
 
-Kept = OnsetMessage | OffsetMessage | StatusMessage
-"""What is stored. Tags, scores and heartbeats are of the moment."""
+Storable = OnsetMessage | OffsetMessage | StatusMessage
+"""The messages that are stored. Tags, scores and heartbeats are not: they are of no use later."""
 
 
 def schema_of(connection: sqlite3.Connection) -> int:
-    """The store's schema; 0: it has no tables yet."""
+    """The store's schema; 0: it has no tables."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:
-    """Bring the store to the newest schema: each step as a whole or not at all. Raises `sqlite3.Error`."""
+    """Migrate the store to the newest schema, each step in a transaction. Raises `sqlite3.Error`."""
     for number in range(schema_of(connection), len(migrations)):
         try:
             connection.executescript(
@@ -60,13 +59,13 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...] = MIGRAT
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> str | int | float | None:
-    """A value of the store as a whole; None if it was never set."""
+    """A value from the table `meta`; None if it was never set."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
 
 
 def set_meta(connection: sqlite3.Connection, name: str, value: str | float) -> None:
-    """Set a value of the store as a whole."""
+    """Set a value in the table `meta`."""
     connection.execute(
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
     )
@@ -75,7 +74,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str | float) -> N
 INSERT = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-def row_of(message: Kept) -> tuple[object, ...]:
+def row_of(message: Storable) -> tuple[object, ...]:
     """The numbered message as a row for `INSERT`."""
     label = event_id = began_s = confidence = None
     if not isinstance(message, StatusMessage):

@@ -1,4 +1,4 @@
-"""The one who writes to a store."""
+"""Writes to a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.evidence import Evidence
 from streamer.sinks.store.explanation import packed
 from streamer.sinks.store.opening import inode_of, open_store, store_error
 from streamer.sinks.store.retention import Limits, remove_some, shrink, tally, used_bytes
-from streamer.sinks.store.tables import INSERT, Kept, get_meta, row_of, set_meta
+from streamer.sinks.store.tables import INSERT, Storable, get_meta, row_of, set_meta
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, decode
 
 log = logging.getLogger(__name__)
@@ -26,23 +26,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """How much a store holds."""
+    """The content of a store in numbers."""
 
     messages: int
-    bytes: int  # of the file, without what is free in it
-    limit_bytes: int  # that it may have
-    free_bytes: int  # that the disk still has
+    bytes: int  # of the file, without its free pages
+    limit_bytes: int  # `store.keep_mb`
+    free_bytes: int  # on its disk
     oldest_utc_s: float | None  # when the oldest message was sent
 
 
 class Store:
-    """Gives messages their `stored_seq` and keeps them. What a method has returned is on the disk.
+    """Assigns `stored_seq` to messages and stores them. When a method returns, its changes are on the disk.
 
-    Numbers go on where they stopped, whoever was killed in between. A method that raises has changed nothing.
+    Numbers continue across restarts and crashes. A method that raises has changed nothing.
     """
 
     def __init__(self, path: Path, limits: Limits) -> None:
-        """Open the store at `path`, or make one. Raises `StoreError` as `open_store` does."""
+        """Open the store at `path`, or create one. Raises `StoreError` as `open_store` does."""
         self.path = path
         self.limits = limits
         """May be changed at any time."""
@@ -50,26 +50,26 @@ class Store:
         self._connection = self._opened.connection
         try:
             self.id = str(get_meta(self._connection, "store"))
-            """Names this store's numbers; a new store has another one."""
+            """Random id; a new store has another one."""
             row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
             self.through: int = 0 if row is None else row[0]
-            """The highest number that was given."""
+            """The highest assigned `stored_seq`; its message may have been removed."""
             self._tally = tally(self._connection)
         except sqlite3.Error as error:
             self.close()
             raise store_error(path, error) from None
 
     @property
-    def began(self) -> bool:
-        """Whether the store was made just now."""
-        return self._opened.began
+    def is_new(self) -> bool:
+        """Whether the store was created just now."""
+        return self._opened.is_new
 
     @property
     def moved(self) -> bool:
-        """Whether the file is no longer at its path: what is written to it is lost to everybody else."""
+        """Whether the file at the path was moved, removed or replaced, so that readers no longer see our writes."""
         return inode_of(self.path) != self._opened.inode
 
-    def append(self, messages: Sequence[Kept]) -> list[Kept]:
+    def append(self, messages: Sequence[Storable]) -> list[Storable]:
         """Store numbered messages, all or none; returns them with `store` and `stored_seq`. Raises `StoreError`."""
         kept = [
             msgspec.structs.replace(message, store=self.id, stored_seq=self.through + index)
@@ -93,7 +93,7 @@ class Store:
         return kept
 
     def explain(self, evidence: Sequence[tuple[int, Evidence]]) -> None:
-        """Keep what explains stored onsets and offsets, by their `stored_seq`. Raises `StoreError`."""
+        """Store the evidence of onsets and offsets, by their `stored_seq`. Raises `StoreError`."""
         rows = [(stored_seq, packed(one)) for stored_seq, one in evidence]
         with self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO evidence VALUES (?, ?)", rows)
@@ -101,13 +101,13 @@ class Store:
         self._tally.evidence_bytes += sum(len(data) for _, data in rows)
 
     def alive(self, utc_s: float) -> tuple[str, int]:
-        """Note that the daemon runs at `utc_s`, and remove some of what is too old or too much.
+        """Note that the daemon is running at `utc_s`, and do one step of removing content beyond the limits.
 
         Returns:
-            Why messages were removed (`age`, `size`, or empty: none were), and how many.
+            The limit that was exceeded (`age`, `size`, or empty: none), and the number of removed messages.
 
         Raises:
-            StoreError: it can't be written.
+            StoreError: the store can't be written.
 
         """
         before = replace(self._tally)
@@ -125,9 +125,9 @@ class Store:
             raise
 
     def unfinished(self, run: str) -> tuple[list[OnsetMessage], float]:
-        """The onsets of other runs than `run` that have no offset, and when such a run was last known to be alive.
+        """The onsets without offset of runs other than `run`, and when the store's last daemon was known to be running.
 
-        In the order in which they were stored, with Unix seconds. Raises `StoreError`.
+        The onsets are in the order of `stored_seq`; the time is in Unix seconds. Raises `StoreError`.
         """
         try:
             rows = self._connection.execute("SELECT onset FROM open_events").fetchall()
@@ -139,14 +139,14 @@ class Store:
             try:
                 onset = decode(data)
             except WireError as error:
-                log.warning("event store %s: an open event can't be read and is left as it is: %s", self.path, error)
+                log.warning("event store %s: an open event can't be read and is left open: %s", self.path, error)
                 continue
             if isinstance(onset, OnsetMessage) and onset.run != run:
                 found.append(onset)
         return sorted(found, key=lambda onset: onset.stored_seq), alive_utc_s
 
     def newest_seq(self, run: str) -> int:
-        """The `seq` of the newest message if it is of `run`, else 0. Raises `StoreError`."""
+        """The `seq` of the newest message if it is from `run`, else 0. Raises `StoreError`."""
         try:
             row = self._connection.execute("SELECT message FROM messages ORDER BY stored_seq DESC LIMIT 1").fetchone()
             newest = None if row is None else decode(row[0])
@@ -157,7 +157,7 @@ class Store:
         return newest.seq if newest is not None and newest.run == run else 0
 
     def content(self) -> Content:
-        """How much there is. Raises `StoreError`."""
+        """The store's content in numbers. Raises `StoreError`."""
         try:
             row = self._connection.execute("SELECT sent_utc_s FROM messages ORDER BY stored_seq LIMIT 1").fetchone()
             return Content(
@@ -173,7 +173,7 @@ class Store:
             raise StoreError("io", f"event store {self.path}: {error.strerror}") from None
 
     def close(self) -> None:
-        """Close the file and let others in. Never raises; a second call has no effect."""
+        """Close the file and release the lock. Never raises; a second call has no effect."""
         if self._opened.lock < 0:
             return
         try:

@@ -1,7 +1,7 @@
-"""The stored messages of one store, in order and each once: what arrives live, and what has to be asked for.
+"""Puts the messages of one store in order, each once: those that arrive live, and those that have to be requested.
 
-Does no I/O and reads no clock: `live`, `through` and `reply` push what has arrived, `take` gives what is due, and
-`request` says what to ask for.
+Does no I/O and reads no clock: `live`, `through`, `exists` and `reply` accept what has arrived, `take` returns the next
+message, and `behind` tells whether to request the messages after `position`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from streamer.sinks.wire import Head, Message
 
-_MOST_HELD = 10_000
-"""Live messages that wait for older ones; beyond, all are let go and asked for later."""
+_MAX_HELD = 10_000
+"""At most this many live messages wait for earlier ones; beyond that all are discarded, and requested later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message and its topic; `caught_up`: it was asked for."""
+    """A message and its topic; `caught_up`: it came in a reply, not live."""
 
     topic: str
     message: Message | Head
@@ -27,94 +27,94 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Numbers of a store whose messages can't be had any more."""
+    """A range of numbers of a store whose messages are unavailable."""
 
     first: int
     last: int
 
 
-class Line:
-    """One store, as one subscriber sees it.
+class Cursor:
+    """A subscriber's position in one store.
 
-    `position` is the number up to which everything was taken or is not to be had. It begins with the first live
-    message, or where it is told to.
+    Every message up to number `position` has been returned or is ready in `take`, or is unavailable. It starts just
+    before the first live message, or where `position` says.
     """
 
     def __init__(self, store: str, position: int | None = None) -> None:
-        """`position`: the last number that was received earlier; None: begin with what is live now."""
+        """`position`: the last number that was received earlier; None: begin with live messages."""
         self.store = store
         self.position = position
         self.newest = position or 0
-        """The highest number that is known to exist."""
+        """The highest number known to exist."""
         self._held: dict[int, Stored] = {}
-        self._due: deque[Stored] = deque()
+        self._ready: deque[Stored] = deque()
 
     @property
-    def wanting(self) -> bool:
-        """Whether there are messages to ask for."""
+    def behind(self) -> bool:
+        """Whether messages are missing and should be requested."""
         return self.position is not None and self.newest > self.position
 
     def live(self, stored: Stored) -> None:
-        """A message arrived that was just sent for the first time."""
+        """Accept a live message (not a replay)."""
         number = stored.message.stored_seq
         if self.position is None:
             self.position = self.newest = number - 1
         self.newest = max(self.newest, number)
         if number > self.position:
-            if len(self._held) >= _MOST_HELD:
+            if len(self._held) >= _MAX_HELD:
                 self._held.clear()
             self._held[number] = stored
-            self._let_go()
+            self._release()
 
     def through(self, number: int) -> None:
-        """All messages up to `number` have been sent, and so have arrived or were lost."""
+        """All messages up to `number` were sent: those that have not arrived are lost."""
         if self.position is None:
             self.position = number
         self.newest = max(self.newest, number)
 
     def exists(self, number: int) -> None:
-        """There is a message with that number."""
+        """A message with this number exists."""
         self.newest = max(self.newest, number)
 
     def reply(self, since: int, through: int, oldest: int, messages: Sequence[Stored]) -> Gap | None:
-        """What was asked for has come: `messages` are all of those after `since` and up to `through`.
+        """Accept a reply: `messages` are all matching ones after `since` and up to `through`.
 
         Returns:
-            The numbers of messages that were removed before we asked.
+            The range of messages that were removed from the store before the request; None: there is none.
 
         """
         if self.position is None or since > self.position:
-            return None  # an answer to an older question
+            return None  # the reply to an older request
         gone = Gap(self.position + 1, oldest - 1) if oldest - 1 > self.position else None
         for stored in messages:
             number = stored.message.stored_seq
             if number > self.position:
-                self._due.append(stored)
+                self._ready.append(stored)
                 self.position = number
         self.position = max(self.position, through)
         self.newest = max(self.newest, self.position)
-        self._let_go()
+        self._release()
         return gone
 
-    def give_up(self) -> Gap | None:
-        """Go on without what can't be had; returns the numbers of that."""
-        if self.position is None or not self.wanting:
+    def skip_gap(self) -> Gap | None:
+        """Skip the missing messages before the next live one; returns their range, None if none are missing."""
+        if self.position is None or not self.behind:
             return None
         last = min(self._held, default=self.newest + 1) - 1
         gap = Gap(self.position + 1, last)
         self.position = last
-        self._let_go()
+        self._release()
         return gap
 
     def take(self) -> Stored | None:
-        """The next message that is due; None: there is none now."""
-        return self._due.popleft() if self._due else None
+        """The next message; None: there is none yet."""
+        return self._ready.popleft() if self._ready else None
 
-    def _let_go(self) -> None:
-        """Live messages that nothing is missing before any more are due."""
+    def _release(self) -> None:
+        """Release the live messages that no longer wait for an earlier one."""
         assert self.position is not None
         while (stored := self._held.pop(self.position + 1, None)) is not None:
-            self._due.append(stored)
+            self._ready.append(stored)
             self.position += 1
         if self._held and min(self._held) <= self.position:
             self._held = {number: one for number, one in self._held.items() if number > self.position}

@@ -1,11 +1,11 @@
-"""A daemon in a process of its own, but for sources and model: it says what it is told on standard input.
+"""A daemon without sources and model, in its own process: it publishes the events that standard input requests.
 
-Store, ROUTER, live socket and publishing thread are the real ones, so killing it is killing a daemon.
+Store, ROUTER, live socket and publishing thread are the real ones, so killing it is like killing a daemon.
 
-    python -m tests.speaking_daemon STORE LIVE_ENDPOINT CATCH_UP_ENDPOINT RUN
+    python -m tests.publishing_daemon STORE LIVE_ENDPOINT CATCH_UP_ENDPOINT RUN
 
 Each line of input is a number N: N events (an onset, then its offset) are published. `open`: an onset alone. `flood`:
-events without end. For each event a line is printed once it was handed to the publishing thread.
+events without end. After each line of input, `published` and the line are printed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(store: str, live: str, catch_up: str, run: str) -> None:
                 outbox.put(make.offset(event_id=event_id))
             if word == "flood":
                 time.sleep(0.0005)
-        print(f"said {word}", flush=True)
+        print(f"published {word}", flush=True)
     outbox.close()
     publisher.join()
     assert not crashes, crashes
