@@ -133,7 +133,7 @@ def test_bad_stores_and_arguments_are_one_line(tmp_path: Path, capsys: pytest.Ca
     for name, expected in (
         ("nothing", "there is no event store "),
         ("notes", "damaged"),
-        ("empty", "is empty: no daemon has used it yet"),
+        ("empty", "is empty: no daemon has written to it yet"),
         (".", "is not an earwitness event store"),
     ):
         assert main(["events", "--store", str(tmp_path / name)]) == 1

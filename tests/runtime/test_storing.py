@@ -1,4 +1,4 @@
-"""Whatever is wrong with the store, detection and live messages go on, and it is said in one line and counted."""
+"""Detection and live messages continue whatever fails in the store; the failure is logged in one line and counted."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_another_store_is_read_from_its_beginning(tmp_path: Path) -> None:
         assert (head["store"], head["since"], len(messages)) == (kept[0].store, 0, 30)
         path.unlink()
         head, messages = ask(since=20, store=kept[0].store)
-        assert (head["error"], messages) == ("the event store can't be read now; try again later", [])
+        assert (head["error"], messages) == ("the event store can't be read at the moment; retry later", [])
         counted(catch_up, "failed", 1)
         filled(path, 2)
         head, messages = ask(since=20, store=kept[0].store)
