@@ -179,13 +179,8 @@ class ForeignMedia:
         report, _ = self._next(_FOREVER_S if waits else time.monotonic() + limit_s)
         if not isinstance(report, Opened):
             raise self._failed(report)
-        self.live, self.rewinds, self.audio, self.clock_fault = (
-            report.live,
-            report.rewinds,
-            report.audio,
-            report.clock_fault,
-        )
-        self.has_audio, self.has_video = report.has_audio, report.has_video
+        self.live, self.rewinds, self.clock_fault = report.live, report.rewinds, report.clock_fault
+        self.has_audio, self.has_video, self.audio = report.has_audio, report.has_video, report.audio
 
     def __iter__(self) -> Iterator[MediaItem]:
         """The media of the source. Raises `SourceError`."""
@@ -246,11 +241,8 @@ class ForeignMedia:
     def _note(self, measurements: Measurements | None) -> None:
         if measurements is None:
             return
-        self.arrival, self.clock_fault, self.other_process_s = (
-            measurements.arrival,
-            measurements.clock_fault,
-            measurements.cpu_s,
-        )
+        self.arrival, self.clock_fault = measurements.arrival, measurements.clock_fault
+        self.other_process_s = measurements.cpu_s
         self._levels += measurements.levels
         self.corrupt_packets, self.overlap_samples = measurements.corrupt_packets, measurements.overlap_samples
         self.stray_pictures = measurements.stray_pictures

@@ -133,7 +133,7 @@ class Supervisor:
     def run(self, stop: threading.Event, reopen: threading.Event, reloads: Reloads | None = None) -> int:
         """Run until `stop` is set, every source has ended for good or no sink is left; returns the exit code.
 
-        Whenever `reopen` is set, the sinks reopen their files. Reloads requested from `reloads` are applied.
+        Whenever `reopen` is set, the sinks reopen their files. Reloads that were requested from `reloads` are applied.
 
         Raises:
             BaseException: an unexpected exception that ended a thread.

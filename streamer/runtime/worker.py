@@ -78,13 +78,9 @@ class Change:
     remove: Collection[str]  # streams to remove: their epochs end, and their open events are closed
     stall_s: Mapping[str, float]  # of each stream of the new plan
     settings: StreamSettings
-    adopt: Mapping[
-        str, Callable[[int], StreamPipeline]
-    ]  # stream -> makes its pipeline of `model`, from its first epoch
+    adopt: Mapping[str, Callable[[int], StreamPipeline]]  # stream -> makes its pipeline of `model` from an epoch on
     model: Model
-    at_once: Collection[
-        str
-    ]  # those of `adopt` that change in the middle of a connection; the others wait for their new reader
+    at_once: Collection[str]  # of these, those that change without reconnecting; others wait for their new reader
     picture_budget: float
     threads: int
     with_tags: bool

@@ -144,9 +144,8 @@ def test_a_failing_sink_is_logged_once_counted_each_time_and_its_recovery_is_log
     logged = [one for one in caplog.messages if one.startswith("jsonl: ")]
     assert len(logged) == 4
     assert logged[0] == logged[2] == f"jsonl: message to {path} lost: No such file or directory"
-    assert re.fullmatch(
-        "jsonl: works again; [56] messages were lost in 0 s", logged[1]
-    )  # a heartbeat may be among them
+    # A heartbeat may be among them.
+    assert re.fullmatch("jsonl: works again; [56] messages were lost in 0 s", logged[1])
     events = [one["type"] for one in lines(good) if one["type"] in ("onset", "offset")]
     assert events == 2 * [*5 * ["onset"], "offset"]  # the working sink has all messages
 
