@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if len(fit) > 1:
         raise UsageError(f"several daemons are running; choose one of: {names}")
     outcome = reload(fit[0])
-    if not outcome.taken:
+    if not outcome.applied:
         raise UsageError(f"the new config is refused, the old one stays in effect: {outcome.text}")
     sys.stdout.write(f"reloaded: {outcome.text}\n")
     return 0

@@ -30,7 +30,7 @@ _RELOAD_S = 120.0
 class Outcome:
     """The result of a reload."""
 
-    taken: bool
+    applied: bool
     text: str  # one line: what changed, or why it was refused
 
 
@@ -130,7 +130,7 @@ class Control:
 
                 self._ask(answer)
                 if over.wait(_RELOAD_S):
-                    body = {"taken": outcomes[0].taken, "text": outcomes[0].text}
+                    body = {"applied": outcomes[0].applied, "text": outcomes[0].text}
                 else:
                     body = {"error": f"the reload did not finish within {_RELOAD_S:.0f} s"}
             connection.sendall(json.dumps(body).encode() + b"\n")
@@ -156,7 +156,7 @@ def reload(daemon: Running) -> Outcome:
         reply = _request(daemon.path, "reload", _RELOAD_S + _ASK_S)
         if "error" in reply:
             raise UsageError(f"pid {daemon.pid}: {reply['error']}")
-        return Outcome(bool(reply["taken"]), str(reply["text"]))
+        return Outcome(bool(reply["applied"]), str(reply["text"]))
     except (OSError, ValueError, KeyError):
         raise UsageError(f"pid {daemon.pid} ended before it answered; see its log") from None
 

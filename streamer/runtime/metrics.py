@@ -36,8 +36,8 @@ LOST_REASONS = frozenset(
 """Why a connection was lost: the values of `SourceError.reason`, and `watchdog`."""
 DROP_REASONS = frozenset({"queue_audio", "queue_picture", "queue_anchor", "abandoned"})
 """Why media was dropped: the queue was full, or its reader had been abandoned."""
-ReloadResult: TypeAlias = Literal["taken", "refused"]
-RELOAD_RESULTS: tuple[ReloadResult, ...] = ("taken", "refused")
+ReloadResult: TypeAlias = Literal["applied", "refused"]
+RELOAD_RESULTS: tuple[ReloadResult, ...] = ("applied", "refused")
 REFUSED_REASONS = {"zmq": ZMQ_REASONS, "http": HTTP_REASONS}
 MESSAGE_KINDS = ("onset", "offset", "tags", "scores", "status", "heartbeat")
 
@@ -158,8 +158,8 @@ class Metrics:
         for result in RESULTS:
             self._requests.labels(result)
         self._reloads = counter("reloads", "Times that the config was read anew.", ["result"])
-        self._reload_taken = gauge("last_reload_taken", "1 if the newest reload was taken, else 0.", [])
-        self._reload_taken.set(1)
+        self._reload_applied = gauge("last_reload_applied", "1 if the newest reload was applied, else 0.", [])
+        self._reload_applied.set(1)
         for result in RELOAD_RESULTS:
             self._reloads.labels(result)
         self._build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
@@ -213,7 +213,7 @@ class Metrics:
     def reloaded(self, result: ReloadResult) -> None:
         """The config was read anew."""
         self._reloads.labels(result).inc()
-        self._reload_taken.set(result == "taken")
+        self._reload_applied.set(result == "applied")
 
     def state(self, stream: str, state: State) -> None:
         """The stream is now in `state`."""

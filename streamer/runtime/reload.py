@@ -70,7 +70,7 @@ class Reloads:
 
     def end(self, outcome: Outcome) -> None:
         """Finish the reload: log its outcome, and pass it to everyone who requested it."""
-        if outcome.taken:
+        if outcome.applied:
             log.info("reloaded: %s", outcome.text)
         else:
             log.error("the new config is refused, the old one stays in effect: %s", outcome.text)

@@ -215,7 +215,7 @@ class Supervisor:
             outcome = Outcome(True, self._finish(self._change))
             self._change = None
         if outcome is not None:
-            self.metrics.reloaded("taken" if outcome.taken else "refused")
+            self.metrics.reloaded("applied" if outcome.applied else "refused")
             reloads.end(outcome)
             self._notifier.send("READY=1", f"STATUS={len(self._streams)} streams; {outcome.text}"[:200])
 

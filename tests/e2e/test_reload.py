@@ -117,7 +117,7 @@ def test_eight_streams_that_stay_lose_no_cell(tmp_path: Path, clip: Path, bundle
     stay_while_others_change(tmp_path, clip, bundle, {f"s{number}": str(clip) for number in range(8)}, rounds=5)
 
 
-def test_what_is_refused_is_said_in_one_line_and_systemd_hears_of_it(tmp_path: Path, clip: Path, bundle: Path) -> None:
+def test_a_refusal_is_one_line_and_systemd_is_notified(tmp_path: Path, clip: Path, bundle: Path) -> None:
     good = config_of({"cam": str(clip)}, bundle)
     secret = "rtsp://user:hunter2hunter@cam.invalid/x"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -158,7 +158,7 @@ def a_reload_that_is_refused(folder: Path) -> Metrics:
     with Reloadable(folder, source("cam", make_clip(folder / "a.wav"), realtime=True)) as daemon:
         daemon.until(lambda: daemon.messages("status"))
         daemon.fault = ConfigError("no")
-        assert not daemon.reload().taken
+        assert not daemon.reload().applied
     return daemon.supervisor.metrics
 
 
@@ -229,7 +229,7 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     "store_oldest_timestamp_seconds store_waiting store_failures_total",
     a_store_that_is_kept_small: "store_up store_removed_total",
     somebody_catches_up: "catch_up_requests_total catch_up_messages_total",
-    a_reload_that_is_refused: "reloads_total last_reload_taken",
+    a_reload_that_is_refused: "reloads_total last_reload_applied",
     damaged_recordings: "corrupt_packets_total overlap_samples_total stray_pictures_total input_rms_dbfs "
     "input_peak_dbfs input_state audio_info",
 }

@@ -116,7 +116,7 @@ def test_adding_and_removing_streams_costs_the_others_no_cell(tmp_path: Path, cl
         last = max(one["seq"] for kind in ("scores", "offset") for one in daemon.messages(kind, "goes"))
         assert status["seq"] > last, "its `stopped` status is its last message"
         daemon.until(lambda: 'stream="goes"' not in daemon.get("/metrics").text)
-        assert 'earwitness_reloads_total{result="taken"} 1.0' in daemon.get("/metrics").text
+        assert 'earwitness_reloads_total{result="applied"} 1.0' in daemon.get("/metrics").text
         assert set(daemon.get("/readyz").json()["streams"]) == {"stays", "comes"}
         # The name may be used again, for a new stream.
         assert daemon.reload(stays, comes, goes).text == "added: goes"
@@ -192,16 +192,16 @@ def test_a_refused_config_changes_nothing(tmp_path: Path, clip: Path, fault: Exc
         daemon.until(lambda: daemon.cells("cam") > 0)
         daemon.fault = fault
         outcome = daemon.reload(stream)
-        assert not outcome.taken
+        assert not outcome.applied
         assert str(fault) in outcome.text
         metrics = daemon.get("/metrics").text
         assert 'earwitness_reloads_total{result="refused"} 1.0' in metrics
-        assert "earwitness_last_reload_taken 0.0" in metrics
+        assert "earwitness_last_reload_applied 0.0" in metrics
         before = daemon.cells("cam")
         daemon.until(lambda: daemon.cells("cam") > before)
         daemon.fault = None
         assert daemon.reload(stream) == Outcome(True, "nothing changed")
-        assert "earwitness_last_reload_taken 1.0" in daemon.get("/metrics").text
+        assert "earwitness_last_reload_applied 1.0" in daemon.get("/metrics").text
         assert {one["epoch"] for one in daemon.messages("scores", "cam")} == {0}
 
 
