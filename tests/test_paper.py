@@ -29,7 +29,7 @@ SECTIONS = {
 """Sections of Boes & Van hamme (2021), and what each is about."""
 CITED = {
     "ARCHITECTURE.md": [("window of 2048 samples", "4.2")],
-    "README.md": [("three figures", "4.3.2")],
+    "README.md": [("three of these figures", "4.3.2")],
     "configs/train/paper.yaml": [("widths", "3")],
     "streamer/bundles/spectral/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
     "streamer/types.py": [("hop 366", "4.2")],

@@ -173,7 +173,7 @@ def test_allowing_and_revoking_a_key_take_effect_at_once(guarded: Guarded) -> No
 
 def test_a_key_that_comes_back_on_the_list_is_heard_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """ZeroMQ itself gives up for good where it is refused."""
-    monkeypatch.setattr("streamer.client.feed._REFUSED_AGAIN_S", 0.3)
+    monkeypatch.setattr("streamer.client.feed._RETRY_REFUSED_S", 0.3)
     with Subscriber(guarded.sink.endpoint, key=guarded.file("one")) as subscriber:
         guarded.until(lambda: subscriber.receive(0.01) is not None)
         entry = guarded.keys.path / "clients/one.public"
