@@ -5,12 +5,13 @@ Measured on the mono audio that the model receives, per cell, as mean power with
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.media.level import FLOOR_DBFS
+from streamer.media.level import dbfs
 from streamer.types import CELL, SAMPLE_RATE_HZ, Chunk, Floats
 
 BACKGROUND_CELLS = 151
@@ -65,11 +66,11 @@ class CellPowers:
         if power is None:
             return None
         before = self._between(start - BACKGROUND_CELLS, start)
-        level_dbfs = _dbfs(power)
+        level_dbfs = dbfs(math.sqrt(power))
         if len(before) < _LEAST_BACKGROUND_CELLS:
             return EventLevel(level_dbfs, None)
         background = float(np.quantile(before, _BACKGROUND_SHARE, method="lower"))
-        return EventLevel(level_dbfs, level_dbfs - _dbfs(background))
+        return EventLevel(level_dbfs, level_dbfs - dbfs(math.sqrt(background)))
 
     def _mean(self, start: int, stop: int) -> float | None:
         powers = self._between(start, stop)
@@ -104,7 +105,3 @@ class CellPowers:
         grown = np.empty(max(2 * len(kept), 256))
         grown[: len(kept)] = kept
         self._powers = grown
-
-
-def _dbfs(power: float) -> float:
-    return max(10 * float(np.log10(power)), FLOOR_DBFS) if power > 0 else FLOOR_DBFS

@@ -130,10 +130,11 @@ class _Sums:
         variance = np.maximum(self._squares / self._count - (self._sum / self._count) ** 2, 0.0)
         rms = np.where(moves, np.sqrt(variance), 0.0)
         peak = np.where(moves, np.maximum(self._high, -self._low), 0.0)
-        return _dbfs(float(rms.max())), _dbfs(float(peak.max()))
+        return dbfs(float(rms.max())), dbfs(float(peak.max()))
 
 
-def _dbfs(value: float) -> float:
+def dbfs(value: float) -> float:
+    """An amplitude (peak or RMS, 1: full scale) in dB of full scale; `FLOOR_DBFS` for digital silence."""
     return max(20 * float(np.log10(value)), FLOOR_DBFS) if value > 0 else FLOOR_DBFS
 
 
@@ -215,7 +216,7 @@ def input_detail(state: InputState, levels: Sequence[Level]) -> str:
 def _mean(levels_dbfs: Sequence[float]) -> float:
     """The level of the mean power."""
     powers = [10 ** (level / 10) if level > FLOOR_DBFS else 0.0 for level in levels_dbfs]
-    return _dbfs(float(np.sqrt(np.mean(powers))))
+    return dbfs(float(np.sqrt(np.mean(powers))))
 
 
 def _shown(level_dbfs: float) -> str:
