@@ -52,13 +52,21 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two calls
+        return False
+
+
 def below(pid: int | None = None) -> list[psutil.Process]:
-    return [one for one in psutil.Process(pid).children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in psutil.Process(pid).children(recursive=True) if runs(one)]
 
 
 def readers() -> list[psutil.Process]:
     """The reading processes, without the one that they are forked from."""
-    return [one for one in below() if one.ppid() != os.getpid()]
+    parents = {one.pid for one in psutil.Process().children()}
+    return [one for one in below() if one.pid not in parents]
 
 
 def test_media_is_the_same_as_when_read_in_this_process(processes: Processes, clip: Path) -> None:
@@ -184,4 +192,4 @@ def test_no_process_outlives_a_killed_daemon(tmp_path: Path) -> None:
             until(lambda: len(below(daemon.pid)) == 2)
             left = below(daemon.pid)
             daemon.kill()
-        until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in left))
+        until(lambda: not any(map(runs, left)))
