@@ -129,6 +129,16 @@ class StreamPipeline:
         return self._epoch
 
     @property
+    def settings(self) -> StreamSettings:
+        """How the stream is cut into windows."""
+        return self._settings
+
+    @property
+    def most_hop_cells(self) -> int:
+        """The longest hop at which every cell still lies in a window, with the lookahead of `settings`."""
+        return self._window_cells - self._settings.lookahead_cells
+
+    @property
     def clock(self) -> ClockSource | None:
         """Source of the epoch's UTC; None while it is unknown."""
         return self._timeline.source

@@ -233,8 +233,21 @@ def kept() -> Sequence[Panel]:
         panel(
             Timeseries,
             "Connections refused per hour",
-            "At the sockets for subscribers, by reason.",
-            query(f"sum by (reason) (increase(earwitness_connections_refused_total{{{DAEMON}}}[1h]))", "{{reason}}"),
+            "At the sockets for subscribers (zmq) and at the HTTP port (http), by reason.",
+            query(
+                f"sum by (socket, reason) (increase(earwitness_connections_refused_total{{{DAEMON}}}[1h]))",
+                "{{socket}}: {{reason}}",
+            ),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Missed messages sent per hour",
+            "Messages that subscribers requested from the store because they had been away, and requests that failed.",
+            query(f"sum by (instance) (increase(earwitness_catch_up_messages_total{{{DAEMON}}}[1h]))", "{{instance}}"),
+            query(
+                f'sum by (result) (increase(earwitness_catch_up_requests_total{{{DAEMON}, result!="answered"}}[1h]))',
+                "requests: {{result}}",
+            ),
         ).min(0),
         panel(
             Timeseries,
@@ -288,6 +301,12 @@ def load() -> Sequence[Panel]:
             "Picture stride",
             "Cells per picture that the model uses: higher when the machine is busy. 0: no pictures.",
             query(f"earwitness_picture_stride{{{STREAM}}}", "{{stream}}"),
+        ).min(0),
+        panel(
+            Timeseries,
+            "Hop stretch",
+            "Factor on windows.hop_cells: over 1 when the machine is too slow, so that events come later.",
+            query(f"earwitness_hop_stretch{{{STREAM}}}", "{{stream}}"),
         ).min(0),
         panel(
             Table,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +10,6 @@ from streamer.media.level import InputState, Level
 from streamer.media.tracks import AudioInput
 from streamer.runtime.metrics import Metrics, State
 from streamer.types import ClockSource
-
-_COVERAGE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +177,13 @@ class Board:
                     view = replace(view, state="streaming", reason="", detail="")
             self._set(view)
 
-    def progress(self, name: str, lag_s: float, coverage: float, stride: int, clock: ClockSource | None) -> None:
-        """The stream's lag, coverage, picture stride and clock now."""
+    def progress(
+        self, name: str, lag_s: float, coverage: float, stride: int, stretch: int, clock: ClockSource | None
+    ) -> None:
+        """The stream's lag, coverage, picture stride, factor on the hop and clock now."""
         with self._lock:
             self._set(replace(self._views[name], lag_s=lag_s, coverage=coverage, stride=stride, clock=clock))
-        self._metrics.progress(name, lag_s, coverage, stride)
+        self._metrics.progress(name, lag_s, coverage, stride, stretch)
 
     def _set(self, view: StreamView) -> None:
         before = self._views[view.name]
@@ -197,21 +196,3 @@ class Board:
 
 def _worth_a_message(view: StreamView) -> tuple[object, ...]:
     return view.state, view.reason, view.epoch, view.stride, view.input, view.clock_fault
-
-
-class RecentCoverage:
-    """The share of the last minute for which media was processed; time without a connection counts as none."""
-
-    def __init__(self) -> None:
-        self._parts: deque[tuple[float, float, float]] = deque()  # when, seconds, of which covered
-
-    def push(self, now_s: float, seconds: float, covered_s: float) -> None:
-        """`seconds` of stream time became known at `now_s`, `covered_s` of them with media."""
-        self._parts.append((now_s, seconds, covered_s))
-        while self._parts[0][0] < now_s - _COVERAGE_S:
-            self._parts.popleft()
-
-    def ratio(self) -> float:
-        """0 to 1; 0 while nothing is known."""
-        total_s = sum(part[1] for part in self._parts)
-        return sum(part[2] for part in self._parts) / total_s if total_s else 0.0

@@ -115,6 +115,7 @@ class Metrics:
             LATENCY_BUCKETS_S,
         )
         self._stride = gauge("picture_stride", "Cells per picture that is processed; 0: no pictures.", by_stream)
+        self._stretch = gauge("hop_stretch", "Factor on the configured hop; over 1: the machine is slow.", by_stream)
         self._stage = histogram(
             "stage_seconds",
             "Time of one step of a stage: processor time for decode, else wall time.",
@@ -196,7 +197,8 @@ class Metrics:
             one.labels(stream)
         self.unheard(stream)
         self._latency.labels(stream)
-        self._stride.labels(stream).set(1)
+        for one in (self._stride, self._stretch):
+            one.labels(stream).set(1)
         for state in STATES:
             self._state.labels(stream, state).set(0)
         for label in self._classes:
@@ -275,11 +277,12 @@ class Metrics:
             if stream in self._streams:
                 self._dropped.labels(stream, reason if reason in DROP_REASONS else "other").inc(count)
 
-    def progress(self, stream: str, lag_s: float, coverage: float, stride: int) -> None:
-        """The stream's lag, coverage (0 to 1) and picture stride now."""
+    def progress(self, stream: str, lag_s: float, coverage: float, stride: int, stretch: int) -> None:
+        """The stream's lag, coverage (0 to 1), picture stride and factor on the hop now."""
         self._lag.labels(stream).set(lag_s)
         self._coverage.labels(stream).set(coverage)
         self._stride.labels(stream).set(stride)
+        self._stretch.labels(stream).set(stretch)
 
     def scored(self, stream: str, cells: int) -> None:
         """`cells` more cells were scored."""

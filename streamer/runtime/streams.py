@@ -23,8 +23,8 @@ from streamer.runtime.processes import Processes
 from streamer.runtime.reader import Reader, Source
 from streamer.runtime.shedding import CELLS_PER_S
 from streamer.runtime.sources import MediaOpener
+from streamer.runtime.stopwatch import Stopwatch
 from streamer.runtime.watchdog import NewReader, Watchdog
-from streamer.runtime.worker import Stopwatch
 from streamer.windows import StreamSettings
 
 log = logging.getLogger(__name__)

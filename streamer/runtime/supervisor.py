@@ -14,6 +14,7 @@ from streamer.features.base import ExtractorFactory
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.control import Outcome
 from streamer.runtime.health import Answer, HealthServer
+from streamer.runtime.load import Load
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
@@ -22,10 +23,10 @@ from streamer.runtime.processes import Processes
 from streamer.runtime.publisher import Publisher
 from streamer.runtime.reload import Reloads, Setup
 from streamer.runtime.reporter import Reporter
-from streamer.runtime.shedding import PictureStride
+from streamer.runtime.stopwatch import Stopwatch
 from streamer.runtime.streams import Retired, Stream, Streams
 from streamer.runtime.systemd import Notifier
-from streamer.runtime.worker import Change, Parts, Stopwatch, Worker
+from streamer.runtime.worker import Change, Parts, Worker
 from streamer.sinks.base import Numberer, Sink
 from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.wire import kind
@@ -95,18 +96,18 @@ class Supervisor:
             one.source.name: self._maker.new(one, model, plan.settings, plan.backoff) for one in plan.streams
         }
         self._retired = Retired()
-        stride = PictureStride(plan.picture_budget) if model.picture_stages else None
-        if stride is not None:
-            for stream in self._streams.values():
-                stream.lane.live_stride = stride.stride  # so that audio is on time from the first second
+        load = Load(stopwatch)
+        load.uses_pictures(model.picture_stages, plan.picture_budget)
+        lanes = [stream.lane for stream in self._streams.values()]
+        load.set_stride(lanes)  # so that audio is on time from the first second
         parts = Parts(
-            lanes=[stream.lane for stream in self._streams.values()],
+            lanes=lanes,
             stopwatch=stopwatch,
-            stride=stride,
-            picture_stages=model.picture_stages,
+            load=load,
             board=board,
             metrics=metrics,
             outbox=self._outbox,
+            settings=plan.settings,
             threads=plan.threads,
             with_tags=plan.publish_tags,
             with_scores=plan.publish_scores,

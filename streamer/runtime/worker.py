@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from streamer.detect import Detector
 from streamer.networks.backends import use_threads
 from streamer.pipeline import StreamPipeline
-from streamer.runtime.board import Board, RecentCoverage
+from streamer.runtime.board import Board
 from streamer.runtime.intake import Closed
 from streamer.runtime.lane import Lane, Turn
+from streamer.runtime.load import Load
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
-from streamer.runtime.shedding import PictureStride
+from streamer.runtime.recent_coverage import RecentCoverage
+from streamer.runtime.stopwatch import Stopwatch
 from streamer.runtime.turns import RecordingTurns, urgent
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.timeline import seconds
@@ -31,27 +31,10 @@ _TICK_S = 0.5
 _IDLE_S = 0.1
 _RECORDINGS_S = 0.1
 """How long recordings may take turns before it is the live streams' turn again."""
+_SLACK_S = 2.0
+"""How much longer than a hop may pass before media that is due and not scored counts as missing coverage."""
 _LAST_WORK_S = 1.0
 """How long the worker may keep emptying the queues after it was asked to stop."""
-
-
-class Stopwatch:
-    """Times the stages of the pipelines, for metrics and for the cost of pictures."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self.spent_s: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times the `with` block as one step of the stage `name`."""
-        began_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            took_s = time.perf_counter() - began_s
-            self.spent_s[name] = self.spent_s.get(name, 0.0) + took_s
-            self._metrics.stage(name, took_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +43,11 @@ class Parts:
 
     lanes: Sequence[Lane]
     stopwatch: Stopwatch
-    stride: PictureStride | None  # None: the model uses no pictures
-    picture_stages: frozenset[str]  # the modalities that use pictures
+    load: Load
     board: Board
     metrics: Metrics
     outbox: Outbox
+    settings: StreamSettings  # of all streams; the hop of live ones is stretched while the machine is too slow
     threads: int  # of the networks
     with_tags: bool  # publish each window's tags
     with_scores: bool  # publish each cell's scores
@@ -109,7 +92,6 @@ class Worker(threading.Thread):
         self._crashed = crashed
         self._stop_asked = threading.Event()
         self._change: Change | None = None
-        self._settings: StreamSettings | None = None
         self._next: dict[str, tuple[Model, Callable[[int], StreamPipeline]]] = {}
         self._coverage = {lane.name: RecentCoverage() for lane in parts.lanes}
         self._counted: dict[str, Coverage] = {}
@@ -156,7 +138,10 @@ class Worker(threading.Thread):
         first = urgent(live, lambda lane: lane.intake.late_s(), lambda lane: len(lane.intake) > 0)
         turns = [(lane, turn) for lane in first if (turn := lane.turn(self._clock_s())) is not None]
         self._score(turns)
-        return self._recordings(with_live=bool(live)) or bool(turns)
+        worked = self._recordings(with_live=bool(live)) or bool(turns)
+        if worked:
+            self._parts.load.worked(self._clock_s() - now_s)
+        return worked
 
     def _recordings(self, *, with_live: bool) -> bool:
         """Give recordings turns if live streams are not late; False if there was nothing to do."""
@@ -254,27 +239,21 @@ class Worker(threading.Thread):
         staying = [lane for lane in parts.lanes if lane.name not in change.remove]
         for lane in staying:
             lane.stall_s = change.stall_s.get(lane.name, lane.stall_s)
-            if lane.name not in change.adopt and lane.name not in self._next:
-                lane.pipeline.retune(change.settings)
-        stages = change.model.picture_stages
-        stride = parts.stride or (PictureStride(change.picture_budget) if stages else None)
-        if stride is not None:
-            stride.budget = change.picture_budget
+        parts.load.uses_pictures(change.model.picture_stages, change.picture_budget)
         self._coverage.update({lane.name: RecentCoverage() for lane in change.add})
         self._parts = replace(
             parts,
             lanes=[*staying, *change.add],
-            stride=stride,
-            picture_stages=parts.picture_stages | stages,
+            settings=change.settings,
             threads=change.threads,
             with_tags=change.with_tags,
             with_scores=change.with_scores,
         )
-        if stride is not None:
-            for lane in self._parts.lanes:
-                lane.live_stride = stride.stride
+        for lane in staying:
+            if lane.name not in self._next:
+                self._retune(lane)
+        parts.load.set_stride(self._parts.lanes)
         use_threads(change.threads)
-        self._settings = change.settings
         self._next.update({name: (change.model, pipeline) for name, pipeline in change.adopt.items()})
         self._score([(lane, lane.make_ready()) for lane in staying if lane.name in change.at_once])
         change.done()
@@ -283,28 +262,32 @@ class Worker(threading.Thread):
         model, new_pipeline = self._next.pop(lane.name)
         self._count_missed(lane)
         self._counted.pop(lane.name)  # the new pipeline counts from 0
-        pipeline = new_pipeline(lane.pipeline.epoch)
-        if self._settings is not None:  # another reload may have followed
-            pipeline.retune(self._settings)
-        lane.adopt(model, pipeline)
+        lane.adopt(model, new_pipeline(lane.pipeline.epoch))
+        self._retune(lane)  # another reload may have followed
 
     def _tick(self, now_s: float) -> None:
-        """Periodic work: update lag and coverage, and shed pictures if the worker is behind."""
+        """Periodic work: update lag and coverage, and shed load if the worker is behind."""
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
         views = {view.name: view for view in self._parts.board.views()}
         live = [lane for lane in self._parts.lanes if lane.intake.live and views[lane.name].opened_s is not None]
-        if self._parts.stride is not None:
-            self._shed(self._parts.stride, now_s, live)
-        for lane in self._parts.lanes:
+        late_s = self._recording_turns.own_late_s(self._late_s())
+        load, lanes = self._parts.load, self._parts.lanes
+        load.shed_pictures(now_s, late_s, lanes, watched=sum(lane.has_video for lane in live))
+        load.stretch_hops(now_s, passed_s, late_s, lanes, self._parts.settings)
+        for lane in lanes:
+            self._retune(lane)
             view = views[lane.name]
             lost = view.state in ("backoff", "stalled") or (view.state == "connecting" and view.opened_s is None)
             if view.live and lost:  # not before the first connection or the first scored cell
                 self._coverage[lane.name].push(now_s, passed_s, 0.0)
             lag_s = lane.intake.age_s() if lane.intake.live else 0.0
-            coverage = self._coverage[lane.name].ratio()
             pipeline = lane.pipeline
+            hop_cells = pipeline.settings.hop_cells
+            slack_s = lane.intake.patience_s + seconds(hop_cells * CELL) + _SLACK_S
+            coverage = self._coverage[lane.name].ratio(now_s, slack_s if lane.intake.live else None)
+            stretch = hop_cells // self._parts.settings.hop_cells
             self._count_missed(lane)
-            self._parts.board.progress(lane.name, lag_s, coverage, pipeline.picture_stride, pipeline.clock)
+            self._parts.board.progress(lane.name, lag_s, coverage, pipeline.picture_stride, stretch, pipeline.clock)
 
     def _count_missed(self, lane: Lane) -> None:
         now, before = lane.pipeline.coverage, self._counted.get(lane.name)
@@ -315,25 +298,8 @@ class Worker(threading.Thread):
                 masked, late = masked - before.masked.get(name, 0), late - before.late_dropped.get(name, 0)
             self._parts.metrics.missed(lane.name, name, masked, late)
 
-    def _shed(self, stride: PictureStride, now_s: float, live: Sequence[Lane]) -> None:
-        spent_s = sum(self._parts.stopwatch.spent_s.pop(name, 0.0) for name in self._parts.picture_stages)
-        processed = 0.0
-        for lane in self._parts.lanes:
-            if lane.pipeline.picture_stride:
-                processed += lane.pictures / lane.pipeline.picture_stride
-            lane.pictures = 0
-        stride.measured(now_s, spent_s, processed)
-        before = stride.stride
-        watched = sum(lane.has_video for lane in live)
-        after = stride.update(now_s, self._recording_turns.own_late_s(self._late_s()), watched)
-        if after != before:
-            log.log(
-                logging.WARNING if after == 0 else logging.INFO,
-                "pictures: %s (one takes %.0f ms)",
-                f"one every {after} cells" if after else "none, the machine is too slow",
-                1000 * (stride.cost_s or 0.0),
-            )
-        for lane in self._parts.lanes:
-            lane.live_stride = after
-            # A recording waits for the model instead of losing pictures.
-            lane.pipeline.picture_stride = after if lane.intake.live else 1
+    def _retune(self, lane: Lane) -> None:
+        """Set the lane's settings, with the hop of this moment if it is live."""
+        settings = self._parts.load.settings(lane, self._parts.settings)
+        if lane.pipeline.settings != settings:
+            lane.pipeline.retune(settings)

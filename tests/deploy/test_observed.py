@@ -149,7 +149,7 @@ FIRES_WHILE_THE_WORKER_HANGS = {
     "EarwitnessFallingBehind": {"demo", "mute"},
     "EarwitnessModelSilent": {"ill"},
 }
-FIRES_AFTER_THE_WORKER_HUNG = {"EarwitnessCoverageLow": {"demo", "mute"}}
+FIRES_AFTER_THE_WORKER_HUNG = {"EarwitnessLate": {"demo", "mute"}, "EarwitnessCoverageLow": {"demo", "mute"}}
 FIRES_WHEN_THE_DISK_IS_FULL = {"EarwitnessStoreFailing": {"ill"}}
 FIRES_WHEN_A_SUBSCRIBER_IS_REFUSED = {"EarwitnessSubscribersRefused": {"ill"}}
 

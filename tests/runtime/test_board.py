@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.runtime.board import Board, RecentCoverage, StreamView
+from streamer.runtime.board import Board, StreamView
 from streamer.runtime.metrics import STATES, Metrics, State
 
 
@@ -109,9 +109,9 @@ def test_changes_count_what_subscribers_must_learn_at_once(streams: Streams) -> 
     note()  # nothing new
     streams.board.scored("cam", 1, epoch=1)
     note()  # an epoch
-    streams.board.progress("cam", 0.5, 0.9, 1, "rtcp")
+    streams.board.progress("cam", 0.5, 0.9, 1, 1, "rtcp")
     note()  # the lag waits for the next status
-    streams.board.progress("cam", 0.5, 0.9, 4, "rtcp")
+    streams.board.progress("cam", 0.5, 0.9, 4, 2, "rtcp")
     note()  # the stride
     streams.board.lost("cam", "eof", "end of file")
     note()
@@ -120,21 +120,8 @@ def test_changes_count_what_subscribers_must_learn_at_once(streams: Streams) -> 
 
 
 def test_progress_is_in_the_view_and_in_metrics(streams: Streams) -> None:
-    streams.board.progress("cam", 0.5, 0.9, 4, "rtcp")
+    streams.board.progress("cam", 0.5, 0.9, 4, 2, "rtcp")
     assert (streams.cam.lag_s, streams.cam.coverage, streams.cam.stride, streams.cam.clock) == (0.5, 0.9, 4, "rtcp")
     value = streams.metrics.registry.get_sample_value
-    names = ("media_lag_seconds", "coverage_ratio", "picture_stride")
-    assert [value(f"earwitness_{name}", {"stream": "cam"}) for name in names] == [0.5, 0.9, 4]
-
-
-def test_recent_coverage_is_of_the_last_minute() -> None:
-    recent = RecentCoverage()
-    assert recent.ratio() == 0.0
-    recent.push(0.0, 10.0, 0.0)
-    assert recent.ratio() == 0.0
-    recent.push(30.0, 10.0, 10.0)
-    assert recent.ratio() == 0.5
-    recent.push(60.5, 20.0, 20.0)  # the first is more than a minute ago
-    assert recent.ratio() == 1.0
-    recent.push(85.0, 10.0, 0.0)
-    assert recent.ratio() == pytest.approx(30 / 40)
+    names = ("media_lag_seconds", "coverage_ratio", "picture_stride", "hop_stretch")
+    assert [value(f"earwitness_{name}", {"stream": "cam"}) for name in names] == [0.5, 0.9, 4, 2]

@@ -22,7 +22,7 @@ def metrics() -> Metrics:
     made.abandoned("door")
     made.decoded("door", 1.5, 3)
     made.dropped("door", "queue_audio", 2)
-    made.progress("door", 0.25, 0.9, 4)
+    made.progress("door", 0.25, 0.9, 4, 1)
     made.scored("door", 8)
     made.onset("door", "Dog", 1.6)
     made.onset("door", "Dog", None)

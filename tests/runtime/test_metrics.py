@@ -217,7 +217,7 @@ SCENARIOS: dict[Callable[[Path], Metrics], str] = {
     live_film_and_a_camera_that_is_off: "stream_state reconnects_total decoded_audio_seconds_total "
     "decoded_frames_total scored_cells_total coverage_ratio masked_cells_total events_total onset_to_message_seconds "
     "picture_stride stage_seconds batch_windows",
-    a_worker_that_is_too_slow: "dropped_total media_lag_seconds",
+    a_worker_that_is_too_slow: "dropped_total media_lag_seconds hop_stretch",
     pictures_that_come_too_late: "late_cells_total masked_cells_total",
     a_reader_that_hangs: "readers_abandoned_total",
     a_subscriber_that_is_frozen: "subscriber_overflows_total",

@@ -16,13 +16,14 @@ from streamer.pipeline import StreamPipeline
 from streamer.runtime.board import Board, StreamView
 from streamer.runtime.intake import Closed, Intake, Item, Opened
 from streamer.runtime.lane import Lane
+from streamer.runtime.load import Load
 from streamer.runtime.metrics import Metrics
 from streamer.runtime.model import Model
 from streamer.runtime.outbox import Outbox
-from streamer.runtime.shedding import PictureStride
-from streamer.runtime.worker import Parts, Stopwatch, Worker
+from streamer.runtime.stopwatch import Stopwatch
+from streamer.runtime.worker import Parts, Worker
 from streamer.sinks.wire import Message, OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, kind
-from streamer.types import SAMPLE_RATE_HZ, Anchor, Chunk
+from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, Chunk
 from streamer.windows import StreamSettings
 from tests.models import SlowGrey, bursts, factories, pictures, seeded_bundle
 
@@ -98,14 +99,16 @@ class Working:
             self.streams.append(Stream(name, intake))
             self.lanes.append(Lane(name, intake, pipeline, self.model, 5.0, self.clock))
         pictures_by = frozenset(name for name, factory in made.items() if factory.want.pictures)
+        load = Load(stopwatch)
+        load.uses_pictures(pictures_by, budget=0.5)
         parts = Parts(
             lanes=self.lanes,
             stopwatch=stopwatch,
-            stride=PictureStride(0.5) if pictures_by else None,
-            picture_stages=pictures_by,
+            load=load,
             board=self.board,
             metrics=self.metrics,
             outbox=self.outbox,
+            settings=StreamSettings(),
             threads=threads,
             with_tags=tags,
             with_scores=scores,
@@ -330,3 +333,29 @@ def test_recordings_take_turns_in_order() -> None:
     left = [len(stream.intake) for stream in working.streams[1:]]
     assert max(left) - min(left) < 40
     assert max(left) < 290
+
+
+def test_a_worker_that_is_behind_scores_less_often_and_loses_no_cell() -> None:
+    working = Working(2, scores=True)
+    for number in range(2):
+        working.opened(number, live=True)
+    sound = bursts(40.0)
+    step = SAMPLE_RATE_HZ // 2
+    for begin in range(0, len(sound), step):
+        for stream in working.streams:
+            stream.put(Chunk(SAMPLE_RATE_HZ, begin, sound[begin : begin + step]))
+        working.clock.now_s += 0.5
+    assert working.worker.step()  # 40 s are waiting
+    assert working.sample("hop_stretch", stream="s0") == 2.0
+    working.work()
+    for lane in working.lanes:
+        assert lane.pipeline.settings.hop_cells == 16
+    scored = [one for one in working.sent(0) if isinstance(one, ScoresMessage)]
+    starts = [round(one.start_s * SAMPLE_RATE_HZ / CELL) for one in scored]
+    lengths = [len(one.scores) for one in scored]
+    assert starts == [sum(lengths[:index]) for index in range(len(lengths))]
+    assert 16 in lengths
+    for _ in range(60):
+        working.clock.now_s += 0.5
+        working.worker.step()
+    assert working.sample("hop_stretch", stream="s0") == 1.0
