@@ -96,7 +96,7 @@ class Load:
             hop_s = seconds(configured.hop_cells * CELL)
             log.log(
                 logging.WARNING if after > before else logging.INFO,
-                "live streams: scored every %.1f s%s",
+                "live streams: scored every %.2f s%s",
                 after * hop_s,
-                f" instead of {hop_s:.1f} s, because the machine is too slow" if after > 1 else ", as configured",
+                f" instead of {hop_s:.2f} s, because the machine is too slow" if after > 1 else ", as configured",
             )
