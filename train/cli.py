@@ -12,10 +12,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 on success."""
     try:
         with EndsAtOnce("earwitness-train"):
-            from train import commands
+            from train.commands import dispatch
     except ImportError as error:
         return not_loaded("earwitness-train", error)
-    return commands.main(argv)
+    return dispatch.main(argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""`earwitness-train features`: computes a corpus's features once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from train import config
+from train.commands.options import Subparsers, add_modalities, add_weights, add_workers, new_command
+from train.data import cache
+from train.data.dataset import Corpus
+
+_log = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = new_command(
+        subparsers,
+        "features",
+        "compute a corpus's features once",
+        "earwitness-train features data/corpus data/features",
+    )
+    parser.add_argument("corpus", type=Path, help="folder of the corpus")
+    parser.add_argument("out", type=Path, help="folder for features; missing ones are added")
+    parser.add_argument("--config", type=Path, help="YAML of `fit`: its modalities, and how they are computed")
+    add_modalities(parser)
+    add_weights(parser)
+    add_workers(parser)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command."""
+    corpus = Corpus.read(args.corpus)
+    media = corpus.media()
+    settings = config.load(args.config, config.FitConfig)
+    modalities = args.modalities or settings.modalities
+    computed = cache.add(
+        args.out, media, modalities, args.weights, args.workers, settings.features, tolerant=corpus.partial
+    )
+    _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
+    return 0
