@@ -6,13 +6,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -25,11 +23,12 @@ from streamer.provenance import Phase
 from streamer.replay.scoring import KINDS
 from streamer.types import Floats
 from train import checkpoint, manifest
-from train.augment import Batch, augment, blanked, unused
+from train.augment import unused
 from train.checkpoint import Best, Learner
 from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
 from train.data.dataset import Corpus, PartData
+from train.data.loader import Labelled, Loader
 from train.evaluate import posteriors, score, untuned
 from train.lock import only_writer
 from train.mean_teacher import costs, follow, learning_rate, new_teacher, ramp
@@ -38,14 +37,6 @@ from train.run import Run, new_run
 
 _log = logging.getLogger(__name__)
 _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Labelled:
-    """A part with its targets: (clips, cells, classes) if strong, (clips, classes) if weak, or empty."""
-
-    part: PartData
-    target: Floats
 
 
 def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bundle | None = None) -> None:
@@ -92,7 +83,8 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
     learner = Learner(student, new_teacher(student), optimiser, np.random.default_rng(config.seed))
     with only_writer(out):
         if _take_up(out, learner, corpus, [*(one.part for one in data.values()), validation], config, begin):
-            _train(out, learner, data, validation, corpus.classes, config)
+            with Loader(data, len(corpus.classes), config, learner.rng) as loader:
+                _train(out, learner, loader, validation, corpus.classes, config)
 
 
 def _take_up(
@@ -141,12 +133,12 @@ def _take_up(
 def _train(
     out: Path,
     learner: Learner,
-    data: Mapping[Kind, _Labelled],
+    loader: Loader,
     validation: PartData,
     classes: tuple[str, ...],
     config: FitConfig,
 ) -> None:
-    student, teacher, optimiser, rng = learner.student, learner.teacher, learner.optimiser, learner.rng
+    student, teacher, optimiser = learner.student, learner.teacher, learner.optimiser
     board = SummaryWriter(out, purge_step=learner.step + 1)  # drops what a killed run wrote after its checkpoint
     started = time.monotonic()
     assert validation.truth is not None  # only unlabelled parts have none
@@ -155,11 +147,12 @@ def _train(
         step = learner.step
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
-        batch = augment(_draw(data, len(classes), config, rng), config, rng)
+        drawn = next(loader)
+        batch = drawn.batch
         valid = torch.stack(list(batch.valid.values())).any(dim=0)
 
         student.train()
-        student_out = student(blanked(batch, config, rng), batch.valid)
+        student_out = student(drawn.student, batch.valid)
         with torch.no_grad():
             teacher_out = teacher(batch.features, batch.valid)
         parts = costs(student_out, teacher_out, batch, valid, config)
@@ -202,6 +195,7 @@ def _train(
             row = {
                 "step": step,
                 "seconds": round(time.monotonic() - started),
+                "waited_for_data_s": round(loader.waited_s, 3),
                 "learning_rate": learning_rate(step - 1, config),  # of the step just done, as are the costs
                 "cost": float(cost),
                 "costs": {name: float(part.detach()) for name, part in parts.items()},
@@ -219,46 +213,22 @@ def _train(
             learner.save(out)
     bar.close()
     board.close()
+    took_s = time.monotonic() - started
+    _log.info("the steps waited %.2f of %.0f s for data", loader.waited_s, took_s)
 
 
 def _copied(network: Crnn) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-def _read(corpus: Corpus, features: Path, part: Part, modalities: tuple[str, ...]) -> _Labelled:
+def _read(corpus: Corpus, features: Path, part: Part, modalities: tuple[str, ...]) -> Labelled:
     data = corpus.part(part, features, modalities)
     if data.truth is None or part == "unlabeled":
-        return _Labelled(data, np.zeros((len(data), 0), np.float32))
+        return Labelled(data, np.zeros((len(data), 0), np.float32))
     if part == "weak":
-        return _Labelled(data, targets.weak(data.truth, data.rows, corpus.classes))
+        return Labelled(data, targets.weak(data.truth, data.rows, corpus.classes))
     cells = int(data.features.cells.max())
-    return _Labelled(data, targets.strong(data.truth, data.rows, corpus.classes, cells))
-
-
-def _draw(data: Mapping[Kind, _Labelled], classes: int, config: FitConfig, rng: np.random.Generator) -> Batch:
-    """Random clips of every kind, the strong ones first, padded to the longest clip of the data."""
-    cells = max(int(one.part.features.cells.max()) for one in data.values())
-    features: dict[str, list[Tensor]] = {}
-    valid: dict[str, list[Tensor]] = {}
-    strong, weak = torch.zeros(0, cells, classes), torch.zeros(0, classes)
-    for kind, one in data.items():
-        count, clips = config.batch[kind], len(one.part)
-        rows = sorted(rng.choice(clips, count, replace=clips < count).tolist())
-        clip_features, clip_valid = one.part.features.batch(rows, cells)
-        for name in clip_features:
-            features.setdefault(name, []).append(clip_features[name])
-            valid.setdefault(name, []).append(clip_valid[name])
-        if kind == "strong":
-            targets_there = torch.from_numpy(one.target[rows])
-            strong = nn.functional.pad(targets_there, (0, 0, 0, cells - targets_there.shape[1]))
-        elif kind == "weak":
-            weak = torch.from_numpy(one.target[rows])
-    return Batch(
-        {name: torch.cat(parts) for name, parts in features.items()},
-        {name: torch.cat(parts) for name, parts in valid.items()},
-        strong,
-        weak,
-    )
+    return Labelled(data, targets.strong(data.truth, data.rows, corpus.classes, cells))
 
 
 def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000) -> None:

@@ -69,7 +69,9 @@ def killed(command: list[str], when: Callable[[], bool]) -> None:
 
 def log(out: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "waited_for_data_s")} for row in rows
+    ]
 
 
 def networks(out: Path) -> dict[str, torch.Tensor]:

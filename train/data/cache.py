@@ -65,19 +65,23 @@ class Features:
 
     def batch(self, rows: Sequence[int], cells: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Some clips as one batch: features (B, cells, ...) and valid (B, cells), shorter clips padded and masked."""
-        features: dict[str, torch.Tensor] = {}
-        valid: dict[str, torch.Tensor] = {}
+        features = {name: np.zeros((len(rows), cells, *shape), np.float32) for name, shape in self.shapes.items()}
+        valid: dict[str, Bools] = {name: np.zeros((len(rows), cells), np.bool_) for name in self._stores}
+        for place, row in enumerate(rows):
+            self.fill(row, place, features, valid)
+        return (
+            {name: torch.from_numpy(values) for name, values in features.items()},
+            {name: torch.from_numpy(flags) for name, flags in valid.items()},
+        )
+
+    def fill(self, row: int, place: int, features: Mapping[str, Floats], valid: Mapping[str, Bools]) -> None:
+        """Write a clip to `place` in arrays of zeros, modality -> (B, cells, ...) and (B, cells)."""
         for name, store in self._stores.items():
-            values = np.zeros((len(rows), cells, *store.values.shape[1:]), np.float32)
-            flags = np.zeros((len(rows), cells), np.bool_)
-            for index, row in enumerate(rows):
-                entry = self._entries[name][row]
-                length = min(entry.cells, int(self.cells[row]), cells)
-                span = slice(entry.start, entry.start + length)
-                values[index, :length] = store.values[span]
-                flags[index, :length] = store.valid[span]
-            features[name], valid[name] = torch.from_numpy(values), torch.from_numpy(flags)
-        return features, valid
+            entry = self._entries[name][row]
+            length = min(entry.cells, int(self.cells[row]), valid[name].shape[1])
+            span = slice(entry.start, entry.start + length)
+            features[name][place, :length] = store.values[span]
+            valid[name][place, :length] = store.valid[span]
 
 
 def media_sha256(path: Path) -> str:
