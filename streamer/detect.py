@@ -10,7 +10,7 @@ import numpy as np
 from streamer.bundle import Bundle
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.crnn import PositionalCrnn
-from streamer.types import Bools, CellScores, Floats, Window
+from streamer.types import CellScores, Floats, NewestScores, Window
 
 MAX_BATCH = 16
 """Windows in one pass of the network: more are not faster on a CPU, and their activations are 25 MB each."""
@@ -51,14 +51,15 @@ class Detector:
 
 def _decided(window: Window, posteriors: Floats, tags: Floats) -> CellScores:
     cells = slice(window.emit_start - window.start, window.emit_stop - window.start)
-    covered: Bools = np.any([mask[cells] for mask in window.valid.values()], axis=0)
+    newest = NewestScores(window.start, posteriors.copy(), np.any(list(window.valid.values()), axis=0))
     return CellScores(
         stream=window.stream,
         epoch=window.epoch,
         start=window.emit_start,
-        scores=posteriors[cells].copy(),
-        covered=covered,
+        scores=newest.scores[cells].copy(),
+        covered=newest.covered[cells].copy(),
         tags=tags.copy(),
         tags_start=window.start,
-        tags_stop=window.start + len(window),
+        tags_stop=newest.stop,
+        newest=newest,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from streamer.events import Decoding
-from streamer.types import Bools, CellScores, Floats
+from streamer.types import Bools, CellScores, Floats, NewestScores
 
 OUTSIDE_CELLS = 45
 """Cells of evidence before an onset and after an offset: 3 s."""
@@ -23,6 +23,8 @@ class Evidence:
     start: int  # index of the first cell in the epoch
     scores: Floats  # (n, classes)
     covered: Bools  # (n,)
+    newest: NewestScores | None = None  # those from which the onset was read; None: it is the cell of the trigger
+    trigger: int = 0  # the cell that raised the event; the onset was read from `newest` for the cells before it
 
 
 class ScoreHistory:
@@ -31,16 +33,25 @@ class ScoreHistory:
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
         self._scores: list[CellScores] = []
+        self._newest: NewestScores | None = None
+        self._margin = max(one.median_cells for one in decoding.per_class) // 2
 
     def push(self, scores: CellScores) -> None:
         """Accept the next cells. Cells that are too old for any evidence are dropped."""
-        self._scores.append(scores)
+        self._scores.append(replace(scores, newest=None))
+        self._newest = scores.newest
         while len(self._scores) > 1 and self._scores[1].start <= scores.start - 2 * INSIDE_CELLS:
             del self._scores[0]
 
-    def of_onset(self, cell: int) -> Evidence:
-        """From 3 s before the onset at `cell` to the newest cell, at most 10 s after it."""
-        return self._between(cell - OUTSIDE_CELLS, cell + INSIDE_CELLS)
+    def of_onset(self, cell: int, trigger: int) -> Evidence:
+        """From 3 s before the onset at `cell` to the newest cell, at most 10 s after it; just raised at `trigger`."""
+        evidence = self._between(cell - OUTSIDE_CELLS, cell + INSIDE_CELLS)
+        newest = self._newest
+        if newest is None or cell == trigger:
+            return evidence
+        start = max(cell - OUTSIDE_CELLS, newest.start)
+        part = slice(start - newest.start, trigger + self._margin + 1 - newest.start)
+        return replace(evidence, newest=NewestScores(start, newest.scores[part], newest.covered[part]), trigger=trigger)
 
     def of_offset(self, cell: int) -> Evidence:
         """From 10 s before the offset at `cell` to the newest cell, at most 3 s after it."""

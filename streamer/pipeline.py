@@ -267,7 +267,10 @@ class StreamPipeline:
         for event in events:
             onset, stop = event.onset // CELL, ends.get(event.event_id, decided)
             history = self._history
-            evidence = history.of_offset(stop) if isinstance(event, Offset) else history.of_onset(onset)
+            if isinstance(event, Offset):
+                evidence = history.of_offset(stop)
+            else:
+                evidence = history.of_onset(onset, event.trigger // CELL)
             out.append(TimedOutput(event, self._timeline, self._powers.level(onset, stop), evidence))
         return out
 

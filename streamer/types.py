@@ -144,8 +144,22 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class NewestScores:
+    """The newest posteriors of consecutive cells: of some again, with more context than when they were decided."""
+
+    start: int
+    scores: Floats  # (n, classes), 0 to 1; zero where not covered
+    covered: Bools  # (n,)
+
+    @property
+    def stop(self) -> int:
+        """The cell after the last one."""
+        return self.start + len(self.covered)
+
+
+@dataclass(frozen=True, slots=True)
 class CellScores:
-    """Posteriors of consecutive cells, each cell of an epoch once, and the window's clip tags."""
+    """Final posteriors of consecutive cells, each cell of an epoch once, and the window's clip tags."""
 
     stream: str
     epoch: int
@@ -155,23 +169,25 @@ class CellScores:
     tags: Floats  # (classes,), the clip-level posteriors of the whole window
     tags_start: int  # first cell of the window that the tags are for
     tags_stop: int  # the cell after its last one
+    newest: NewestScores | None = None  # of the same run of the network; None: the final ones are the newest
 
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """An event has certainly begun."""
+    """An event has certainly begun. It was raised at `trigger`, by final scores; newer ones say where it began."""
 
     event_id: str
     stream: str
     epoch: int
     label: str
     onset: int  # master-clock sample
-    score: float  # filtered posterior of the cell that reached the onset threshold
+    trigger: int  # master-clock sample of the cell that reached the onset threshold; not before `onset`
+    score: float  # filtered posterior of that cell
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """The same event has ended; `onset` is final here."""
+    """The same event has ended."""
 
     event_id: str
     stream: str

@@ -146,7 +146,7 @@ def column_of(*scores: float) -> Floats:
 def test_an_event_begins_at_the_onset_threshold_and_lasts_until_below_the_offset_threshold() -> None:
     scores = column_of(0.4, 0.5, 0.3, 0.3, 0.2, 0.4)
     onset, offset = tracked(scores, np.ones(6, bool), decoding_of((0.5, 0.25, 1)), [])
-    assert onset == Onset("event0", "door", 3, "class0", CELL, 0.5)
+    assert onset == Onset("event0", "door", 3, "class0", CELL, CELL, 0.5)
     assert isinstance(offset, Offset)
     assert (offset.onset, offset.offset, offset.end_reason, offset.peak) == (CELL, 4 * CELL, "silence", 0.5)
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.events import ClassDecoding, Decoding, EventTracker, filtered
+from streamer.events import ClassDecoding, Decoding, EventTracker
 from streamer.evidence import INSIDE_CELLS, OUTSIDE_CELLS, Evidence, ScoreHistory
+from streamer.filtering import filtered
 from streamer.types import CELL, CellScores, Floats, Offset, Onset
 
 DECODING = Decoding(("Dog", "Cat"), (ClassDecoding(0.6, 0.4, 7), ClassDecoding(0.5, 0.5, 1)))
@@ -21,7 +22,7 @@ def decoded(scores: Floats, cuts: list[int]) -> list[tuple[Onset | Offset, Evide
     ids = count()
     tracker = EventTracker("door", 0, DECODING, max_event_cells=10_000, new_id=lambda: str(next(ids)))
     history = ScoreHistory(DECODING)
-    found = []
+    found: list[tuple[Onset | Offset, Evidence]] = []
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(scores)}), len(scores)]
     for start, stop in pairwise(edges):
         piece = scores[start:stop]
@@ -29,8 +30,10 @@ def decoded(scores: Floats, cuts: list[int]) -> list[tuple[Onset | Offset, Evide
         history.push(one)
         for event in tracker.push(one):
             cell = event.offset if isinstance(event, Offset) else event.onset
-            of = history.of_offset if isinstance(event, Offset) else history.of_onset
-            found.append((event, of(cell // CELL)))
+            if isinstance(event, Offset):
+                found.append((event, history.of_offset(cell // CELL)))
+            else:
+                found.append((event, history.of_onset(cell // CELL, event.trigger // CELL)))
     return found
 
 

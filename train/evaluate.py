@@ -11,14 +11,14 @@ import torch
 from tqdm import tqdm
 
 from streamer.bundle import Bundle
-from streamer.events import ClassDecoding, Decoding, decode_clip
+from streamer.events import ClassDecoding, Decoding, decode_clip, decode_epoch
 from streamer.networks.crnn import Crnn
 from streamer.networks.weights import WeightsStore
 from streamer.replay.replayer import Replayer
 from streamer.replay.scoring import ClipPrediction, Report, evaluate
 from streamer.replay.truth import Truth, labelled
 from streamer.timeline import seconds
-from streamer.types import CELL, Floats
+from streamer.types import CELL, CellScores, Floats, Offset
 from train.config import FitConfig
 from train.data.dataset import PartData
 from train.workers import pool
@@ -38,6 +38,7 @@ class ClipPosteriors:
     name: str  # the truth's
     cells: Floats  # (cells, classes)
     clip: Floats  # (classes,)
+    runs: tuple[CellScores, ...] = ()  # of a stream: what the model said at each of its runs; its onsets need that
 
     @property
     def duration_s(self) -> float:
@@ -105,7 +106,8 @@ def _begin_replay(bundle: Path, weights: Path) -> None:
 
 def _replay_job(path: str, row: str) -> ClipPosteriors:
     result = _replayer[0].replay(path)
-    return ClipPosteriors(row, result.scores, result.tag_scores)
+    one_epoch = len({one.epoch for one in result.runs}) == 1
+    return ClipPosteriors(row, result.scores, result.tag_scores, result.runs if one_epoch else ())
 
 
 def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, ClipPrediction]:
@@ -113,11 +115,15 @@ def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, Cl
     tag_thresholds = np.array([one.tag_threshold for one in decoding.per_class])
     return {
         clip.name: ClipPrediction(
-            labelled(decode_clip(clip.name, clip.cells, decoding)),
+            labelled(_events(clip, decoding)),
             frozenset(np.array(decoding.classes)[clip.clip >= tag_thresholds].tolist()),
         )
         for clip in clips
     }
+
+
+def _events(clip: ClipPosteriors, decoding: Decoding) -> list[Offset]:
+    return decode_epoch(clip.runs, decoding) if clip.runs else decode_clip(clip.name, clip.cells, decoding)
 
 
 def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> Report:

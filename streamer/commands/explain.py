@@ -59,6 +59,7 @@ def _json(found: Explanation) -> str:
     value = {
         "event_id": (found.offset or found.onset).event_id,  # type: ignore[union-attr]
         "class": label,
+        "trigger_s": None if found.onset is None else found.onset.trigger_s,
         "model": found.model,
         "onset_threshold": decoding.onset_threshold,
         "offset_threshold": decoding.offset_threshold,
@@ -87,10 +88,15 @@ def _summary(found: Explanation, label: str, column: int) -> list[str]:
     when = event.onset_utc or f"{event.onset_s:.2f} s of epoch {event.epoch}"
     lines = [f"{label} on {event.stream}, {when}" + (f", detected by the model {found.model}" if found.model else "")]
     if found.onset is not None:
+        onset_s, trigger_s = event.onset_s, found.onset.trigger_s
+        backdated = trigger_s is not None and trigger_s > onset_s
+        raised = f"raised at {trigger_s:.2f} s" if backdated else f"began at {onset_s:.2f} s"
         lines.append(
-            f"began at {event.onset_s:.2f} s: its filtered score reached the onset threshold "
+            f"{raised}: its filtered score reached the onset threshold "
             f"{decoding.onset_threshold:.2f} ({found.onset.score:.2f})"
         )
+        if backdated:
+            lines.append(f"began at {onset_s:.2f} s, as the model judged once it had heard what followed")
     if found.offset is None:
         lines.append("is still open")
     elif found.offset.end_reason == "silence":

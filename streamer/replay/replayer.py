@@ -59,6 +59,7 @@ class ClipResult:
     tag_scores: Floats  # (classes,)
     tags: frozenset[str]
     scores: Floats  # (cells, classes)
+    runs: tuple[CellScores, ...]  # the same with what the model said at each of its runs
     coverage: Coverage
     notes: tuple[str, ...] = ()  # what was not heard of it, and what was listened to if there was a choice
 
@@ -123,6 +124,7 @@ class Replayer:
             tag_scores=tag_scores,
             tags=self._tags(tag_scores),
             scores=scores,
+            runs=tuple(scored),
             coverage=pipeline.coverage,
             notes=notes_of(
                 expected_s=media.duration_s if media.tells_duration else None,

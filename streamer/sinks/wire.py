@@ -75,6 +75,10 @@ class OnsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="onset"):
     clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
     score: Annotated[Share, Meta(description="Filtered score of the cell that reached the onset threshold.")]
     # Fields added within schema 1 have defaults, so that messages of older daemons can be read.
+    trigger_s: Annotated[
+        float | None,
+        Meta(description="Start of that cell in media seconds, never before the onset; null: not said."),
+    ] = None
     level_dbfs: Annotated[
         float | None, Meta(description="Level of the sound so far in dB of full scale; null: no sound.")
     ] = None

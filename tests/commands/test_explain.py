@@ -52,9 +52,13 @@ def test_the_filtered_scores_cross_the_thresholds_at_onset_and_offset(state: Pat
     done = explain(state, str(offset["event_id"]), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    at_onset = found["start_s"].index(offset["onset_s"])
+    onset = onsets[offset["event_id"]]
+    at_onset = found["start_s"].index(onset["onset_s"])
+    at_trigger = found["start_s"].index(onset["trigger_s"])
     at_offset = found["start_s"].index(offset["offset_s"])
-    assert found["filtered"][at_onset] == onsets[offset["event_id"]]["score"] >= found["onset_threshold"] - 1e-4
+    assert found["filtered"][at_trigger] == onset["score"] >= found["onset_threshold"] - 1e-4
+    assert found["trigger_s"] == onset["trigger_s"] >= offset["onset_s"] == onset["onset_s"]
+    assert found["filtered"][at_onset] >= found["onset_threshold"] - 1e-4
     assert found["filtered"][at_offset] <= found["offset_threshold"]
     assert found["class"] == offset["class"]
 

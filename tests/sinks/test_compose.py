@@ -11,7 +11,7 @@ from streamer.timeline import Timeline
 from streamer.types import CELL, SAMPLE_RATE_HZ, Anchor, CellScores, Offset, Onset
 from tests import messages as make
 
-ONSET = Onset("e1", "cam", 3, "Dog", 10 * CELL, 0.123456)
+ONSET = Onset("e1", "cam", 3, "Dog", 10 * CELL, 13 * CELL, 0.123456)
 OFFSET = Offset("e1", "cam", 3, "Dog", 10 * CELL, 40 * CELL, 0.6, 0.99999, "max_duration")
 LEVEL = EventLevel(-23.456, 31.25)
 
@@ -27,6 +27,7 @@ def test_an_event() -> None:
     assert onset.onset_s == offset.onset_s == pytest.approx(10 * CELL / SAMPLE_RATE_HZ, abs=1e-6)
     assert onset.onset_utc_s == pytest.approx(1_790_000_000.25 - 1 + onset.onset_s, abs=2e-6)
     assert onset.onset_utc == "2026-09-21T14:13:19.912443Z"
+    assert onset.trigger_s == pytest.approx(13 * CELL / SAMPLE_RATE_HZ, abs=1e-6)
     assert offset.offset_utc == "2026-09-21T14:13:21.899774Z"
     assert offset.duration_s == pytest.approx(30 * CELL / SAMPLE_RATE_HZ, abs=1e-6)
     assert (onset.clock, onset.score, offset.peak, offset.end_reason) == ("rtcp", 0.1235, 1.0, "max_duration")

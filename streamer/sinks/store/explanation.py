@@ -12,11 +12,12 @@ import msgspec
 import numpy as np
 
 from streamer.errors import StoreError, UsageError, WireError
-from streamer.events import ClassDecoding, Decoding, filtered
+from streamer.events import ClassDecoding, Decoding
 from streamer.evidence import Evidence
+from streamer.filtering import filtered
 from streamer.sinks.store.opening import read_only, store_error
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, StatusMessage, decode
-from streamer.types import Bools, Floats
+from streamer.types import Bools, Floats, NewestScores
 
 
 class _Packed(msgspec.Struct, frozen=True):
@@ -27,6 +28,11 @@ class _Packed(msgspec.Struct, frozen=True):
     median_cells: list[int]
     scores: bytes  # float32, little-endian, one row per cell
     covered: bytes  # a byte per cell
+    # Added later, with defaults: the scores from which a backdated onset was read.
+    newest_start: int = 0
+    newest_scores: bytes = b""
+    newest_covered: bytes = b""
+    trigger: int = 0
 
 
 _UNPACK = msgspec.msgpack.Decoder(_Packed)
@@ -34,7 +40,7 @@ _UNPACK = msgspec.msgpack.Decoder(_Packed)
 
 def packed(evidence: Evidence) -> bytes:
     """`evidence` in its stored form: about 3 bytes per cell and class."""
-    each = evidence.decoding.per_class
+    each, newest = evidence.decoding.per_class, evidence.newest
     value = _Packed(
         start=evidence.start,
         classes=list(evidence.decoding.classes),
@@ -43,6 +49,10 @@ def packed(evidence: Evidence) -> bytes:
         median_cells=[one.median_cells for one in each],
         scores=evidence.scores.astype("<f4").tobytes(),
         covered=evidence.covered.astype(np.uint8).tobytes(),
+        newest_start=0 if newest is None else newest.start,
+        newest_scores=b"" if newest is None else newest.scores.astype("<f4").tobytes(),
+        newest_covered=b"" if newest is None else newest.covered.astype(np.uint8).tobytes(),
+        trigger=evidence.trigger,
     )
     return zlib.compress(msgspec.msgpack.encode(value))
 
@@ -55,13 +65,19 @@ def unpacked(data: bytes) -> Evidence:
             tuple(value.classes),
             tuple(map(ClassDecoding, value.onset_thresholds, value.offset_thresholds, value.median_cells)),
         )
-        scores = np.frombuffer(value.scores, "<f4").astype(np.float32).reshape(-1, len(value.classes))
-        covered = np.frombuffer(value.covered, np.uint8).astype(np.bool_)
-        if len(scores) != len(covered):
-            raise ValueError(f"{len(scores)} scores of {len(covered)} cells")
+        scores, covered = _rows(value.scores, value.covered, len(value.classes))
+        newest = NewestScores(value.newest_start, *_rows(value.newest_scores, value.newest_covered, len(value.classes)))
     except (zlib.error, msgspec.MsgspecError, ValueError) as error:
         raise StoreError("damaged", f"the event's evidence is damaged: {error}") from None
-    return Evidence(decoding, value.start, scores, covered)
+    return Evidence(decoding, value.start, scores, covered, newest if len(newest.covered) else None, value.trigger)
+
+
+def _rows(scores: bytes, covered: bytes, classes: int) -> tuple[Floats, Bools]:
+    rows = np.frombuffer(scores, "<f4").astype(np.float32).reshape(-1, classes)
+    flags = np.frombuffer(covered, np.uint8).astype(np.bool_)
+    if len(rows) != len(flags):
+        raise ValueError(f"{len(rows)} scores of {len(flags)} cells")
+    return rows, flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +89,7 @@ class Explanation:
     model: str  # empty: unknown
     decoding: Decoding
     cells: Sequence[int]  # indices in the epoch, ascending; the middle of a long event is not stored
-    scores: Floats  # (n, classes), the posteriors of `cells`
+    scores: Floats  # (n, classes), the posteriors of `cells`: up to the trigger those from which the onset was read
     filtered: Floats  # (n, classes), compared with the thresholds; NaN: the filter needs cells that are not stored
     covered: Bools  # (n,)
 
@@ -129,11 +145,26 @@ def _joined(
     smooth = np.full(scores.shape, np.nan, np.float32)
     breaks = [index for index in range(1, len(cells)) if cells[index] != cells[index - 1] + 1]
     for begin, end in zip([0, *breaks], [*breaks, len(cells)], strict=True):
-        for column, one_class in enumerate(decoding.per_class):
-            part = slice(begin, end)
-            column_scores = scores[part, column : column + 1]
-            smooth[part, column] = filtered(column_scores, covered[part], one_class.median_cells)[:, 0]
+        part = slice(begin, end)
+        smooth[part] = _filtered(scores[part], covered[part], decoding)
+    for one in evidence:
+        if one.newest is not None:
+            newest_smooth = _filtered(one.newest.scores, one.newest.covered, decoding)
+            for index, cell in enumerate(cells):
+                row = cell - one.newest.start
+                if row >= 0 and cell < one.trigger:
+                    scores[index] = one.newest.scores[row]
+                    smooth[index] = np.where(np.isnan(newest_smooth[row]), smooth[index], newest_smooth[row])
     return Explanation(onset, offset, model, decoding, cells, scores, smooth, covered)
+
+
+def _filtered(scores: Floats, covered: Bools, decoding: Decoding) -> Floats:
+    """`events.filtered` with each class's own filter, (n, classes)."""
+    columns = [
+        filtered(scores[:, column : column + 1], covered, one.median_cells)
+        for column, one in enumerate(decoding.per_class)
+    ]
+    return np.concatenate(columns, axis=1)
 
 
 def _model_of(connection: sqlite3.Connection, event_id: str) -> str:
