@@ -181,10 +181,6 @@ class Metrics:
         for stream in self._streams:
             for label in self._classes:
                 self._events.labels(stream, label)
-            for reason in sorted(LOST_REASONS):
-                self._reconnects.labels(stream, reason)
-            for reason in sorted(DROP_REASONS):
-                self._dropped.labels(stream, reason)
         for message in MESSAGE_KINDS:
             self._lost.labels(message)
 
@@ -201,6 +197,10 @@ class Metrics:
             one.labels(stream).set(1)
         for state in STATES:
             self._state.labels(stream, state).set(0)
+        for reason in sorted(LOST_REASONS):
+            self._reconnects.labels(stream, reason)
+        for reason in sorted(DROP_REASONS):
+            self._dropped.labels(stream, reason)
         for label in self._classes:
             self._events.labels(stream, label)
 

@@ -19,7 +19,7 @@ import zmq
 from prometheus_client import CollectorRegistry
 
 from streamer.errors import ConfigError
-from streamer.runtime.metrics import Metrics
+from streamer.runtime.metrics import DROP_REASONS, LOST_REASONS, Metrics
 from streamer.runtime.metrics_page import page
 from streamer.sinks.catch_up import CatchUp
 from streamer.sinks.jsonl import JsonLinesSink
@@ -268,3 +268,16 @@ def test_the_page_has_every_family_that_prometheus_sees() -> None:
     assert shown == {family.name for family in metrics.families}
     for family in metrics.families:
         assert f"| `{family.name}` | {family.kind} |" in page()
+
+
+def test_every_series_of_a_stream_exists_before_anything_happens() -> None:
+    metrics = Metrics("0", "seeded", ["cam"], ["Dog"])
+    metrics.add("added by a reload")
+    known_later = {"earwitness_audio_info", "earwitness_masked_cells_total", "earwitness_late_cells_total"}
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    for family in metrics.families:
+        if "stream" in family.labels and family.name not in known_later:
+            streams = {one.labels["stream"] for one in samples if one.name.startswith(family.name)}
+            assert streams == {"cam", "added by a reload"}, family.name
+    for name, reasons in (("dropped", DROP_REASONS), ("reconnects", LOST_REASONS)):
+        assert len(values(metrics.registry, f"earwitness_{name}_total")) == 2 * len(reasons)
