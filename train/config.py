@@ -1,4 +1,5 @@
-"""The configuration of training: YAML files in `configs/train`, parsed once. All defaults are here."""
+"""The configuration of training: YAML files in `configs/train`, parsed once. All defaults are here, except those of
+video (`video_config`)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from streamer.errors import ConfigError
 from streamer.networks.crnn import Dropout
+from train.video_config import VideoConfig
 
 Part = Literal["train", "weak", "unlabeled", "validation", "test"]
 """A part of a corpus's clips. Those of weak and unlabeled are mixed from the groups of recordings of train."""
@@ -84,6 +86,9 @@ class CorpusConfig(_Strict):
         description="training clips: recordings are played up to this share faster or slower",
     )
     room: float = Field(0.25, ge=0, le=1, description="training clips: probability that an event gets reverberation")
+    video: VideoConfig | None = Field(
+        None, description="what is seen; without it the clips are audio. `video: {}` takes all defaults"
+    )
 
 
 class FitConfig(_Strict):

@@ -14,7 +14,7 @@ from streamer.starting import not_loaded
 
 COMMANDS = ("corpus", "features", "data", "fit", "evaluate", "export", "card")
 """In the order of `--help`: that of use."""
-_EXTRA = ("soundfile", "tensorboard")
+_EXTRA = ("soundfile", "tensorboard", "PIL")
 """Packages of the extra `train`. Each is imported only by the commands that need it."""
 
 

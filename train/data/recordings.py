@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import soundfile
@@ -17,6 +18,7 @@ from streamer.types import Floats
 
 RATE_HZ = 22_050
 """Sample rate of the recordings and of the corpus."""
+Kind: TypeAlias = Literal["audio", "image", "video"]
 _BACKGROUND = "background/"
 _FRAME_S, _STEP_S = 0.02, 0.01
 
@@ -32,6 +34,7 @@ class Recording:
     licence: str
     source: str
     note: str
+    kind: Kind = "audio"
 
     @property
     def is_background(self) -> bool:
@@ -48,8 +51,8 @@ class Split:
     test: tuple[Recording, ...]
 
 
-def read_manifest(source: Path, uses: Iterable[str]) -> list[Recording]:
-    """The audio recordings of `source/manifest.tsv` whose `use` is one of `uses`.
+def read_manifest(source: Path, uses: Iterable[str], kinds: Sequence[Kind] = ("audio",)) -> list[Recording]:
+    """The recordings of `source/manifest.tsv` of these kinds whose `use` is one of `uses`.
 
     Raises:
         EarwitnessError: the manifest is missing or lacks a column, or a recording is missing.
@@ -58,9 +61,6 @@ def read_manifest(source: Path, uses: Iterable[str]) -> list[Recording]:
     manifest, wanted = source / "manifest.tsv", set(uses)
     try:
         with manifest.open(newline="") as file:
-            rows = [
-                row for row in csv.DictReader(file, delimiter="\t") if row["kind"] == "audio" and row["use"] in wanted
-            ]
             recordings = [
                 Recording(
                     source / row["path"],
@@ -70,8 +70,11 @@ def read_manifest(source: Path, uses: Iterable[str]) -> list[Recording]:
                     row["licence"],
                     row["source_repo"],
                     row["note"] or "",
+                    kind,
                 )
-                for row in rows
+                for row in csv.DictReader(file, delimiter="\t")
+                for kind in kinds
+                if row["kind"] == kind and row["use"] in wanted
             ]
     except OSError as error:
         raise EarwitnessError(f"{manifest}: can't be read: {error.strerror}") from None

@@ -20,6 +20,8 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     recordings: dict[str, dict[str, int]]  # train, validation, test -> label -> recordings
     split: dict[str, list[str]] | None = None  # train, validation, test -> groups, including those of `split_from`
     split_from: str | None = None  # the corpus or model whose split was kept
+    pictures: dict[str, dict[str, list[str]]] | None = None  # part -> label -> groups; None: no video
+    without_pictures: dict[str, list[str]] | None = None  # part -> classes that are never seen in it
 
     @property
     def classes(self) -> tuple[str, ...]:
