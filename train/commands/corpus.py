@@ -30,8 +30,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="take pictures from here instead of SOURCE, if the configuration has `video`; a folder with manifest.tsv, or "
-        "with one folder of photos and videos for each class; may be repeated",
+        help="take pictures from here instead of SOURCE, if the configuration has `video`: a folder with manifest.tsv, "
+        "or with one folder of photos and videos for each class; may be repeated",
     )
     add_workers(parser)
     parser.set_defaults(main=main)
