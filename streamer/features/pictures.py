@@ -25,10 +25,15 @@ class PictureSpec:
 
     hold_s: float = 1.0  # a cell without a picture has the last one, unless it is older
     weights_sha256: str | None = None  # None: any weights
+    still: float = 0.0
+    """A picture has the vector of the last computed one, if its pixels differ from it by less than this in the mean, in
+    levels of 0 to 255. 0: every picture is computed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_s <= 60:
             raise ValueError(f"hold_s is {self.hold_s}, must be from 0 to 60")
+        if not 0 <= self.still <= 255:
+            raise ValueError(f"still is {self.still}, must be from 0 to 255")
 
 
 class Pictures:
@@ -46,7 +51,18 @@ class Pictures:
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        return asdict(self._spec)
+        # Without `still` where it changes nothing, so that features stored by versions that did not have it remain.
+        return {field: value for field, value in asdict(self._spec).items() if field != "still" or value}
+
+    def is_still(self, picture: Picture, last: Picture) -> bool:
+        """Whether a picture has the vector of the `last` computed one."""
+        if picture.at == last.at:
+            return True
+        if not self._spec.still:
+            return False
+        now, then = picture.pixels, last.pixels
+        difference = np.maximum(now, then) - np.minimum(now, then)  # in bytes, which is fast
+        return int(difference.sum(dtype=np.uint32)) < self._spec.still * difference.size
 
     def new(self) -> PictureExtractor:
         """An extractor at the start of an epoch."""
@@ -62,7 +78,7 @@ class Pictures:
 class _Value:
     """The network's output for a picture."""
 
-    at: int
+    picture: Picture
     values: Floats
 
 
@@ -71,7 +87,8 @@ class PictureExtractor:
 
     A cell has the picture within it that is nearest to its centre. Without one it has the last picture before, if that
     is no older than `hold_s` at the cell's centre; else the cell is not valid. A picture that several cells have is
-    computed once.
+    computed once, and one that is still (`PictureSpec.still`) not at all: it is compared with the last computed one, so
+    slow changes add up until they are seen.
 
     `stride` sheds work and may change at any time; its value when a batch of cells is complete applies to the batch.
     Only cells at multiples of it are computed, and the others repeat the cell before them. With 0 no cell is computed,
@@ -146,17 +163,15 @@ class PictureExtractor:
         for cell, picture in enumerate(chosen, start):
             if self.stride == 0 or (cell % self.stride == 0 and picture is None):
                 place = None
-            elif cell % self.stride == 0 and picture is not None and picture.at != self._place_at(place, pictures):
-                place = len(pictures)
-                pictures.append(picture)
+            elif cell % self.stride == 0 and picture is not None:
+                last = pictures[place] if isinstance(place, int) else place.picture if place is not None else None
+                if last is None or not self._factory.is_still(picture, last):
+                    place = len(pictures)
+                    pictures.append(picture)
             places.append(place)
         computed = self._factory.embed(np.stack([one.pixels for one in pictures])) if pictures else values[:0]
         for row, place in enumerate(places):
             if place is not None:
                 values[row] = place.values if isinstance(place, _Value) else computed[place]
                 valid[row] = True
-        self._kept = _Value(pictures[place].at, computed[place].copy()) if isinstance(place, int) else place
-
-    @staticmethod
-    def _place_at(place: int | _Value | None, pictures: list[Picture]) -> int | None:
-        return pictures[place].at if isinstance(place, int) else place.at if place is not None else None
+        self._kept = _Value(pictures[place], computed[place].copy()) if isinstance(place, int) else place

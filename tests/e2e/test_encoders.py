@@ -23,7 +23,8 @@ from tests.models import CLASSES, bursts, initial_tensors, seeded_bundle
 from tests.train.test_corpus import make_recordings, settings
 from tests.weights import mn04_tensors
 from train import cli
-from train.data import cache, corpus
+from train.data import corpus
+from train.data.clip import clip_cells
 
 MODALITIES = ("spectral", "mn04", "mn04_scores", "efficientnet_lite0")
 
@@ -53,7 +54,7 @@ def test_a_clip_has_the_same_cells_in_training_and_in_the_product(tmp_path: Path
             windows += pipeline.push(item)
     (window,) = [*windows, *pipeline.finish("silence")]
     for name in MODALITIES:  # each on its own: the sound, and what goes with it, are then read at other rates together
-        stored = cache.clip_cells(clip, {name: EXTRACTORS[name]({}, WeightsStore(weights))})
+        stored = clip_cells(clip, {name: EXTRACTORS[name]({}, WeightsStore(weights))})
         assert stored.cells == len(window) > 30
         assert np.array_equal(stored.valid[name], window.valid[name])
         assert np.array_equal(stored.values[name], window.features[name])

@@ -87,9 +87,9 @@ def test_features_of_another_corpus_are_added_and_each_corpus_gets_its_own(
 def test_another_modality_is_added_and_nothing_computed_twice(tmp_path: Path) -> None:
     source, out = make_corpus(tmp_path), tmp_path / "features"
     assert features(source, out) == 0
-    before = (out / "spectral" / "values.f32").stat()
+    before = (out / "spectral" / "values.f16").stat()
     assert features(source, out, "--modalities", "spectral", "vggish") == 0
-    after = (out / "spectral" / "values.f32").stat()
+    after = (out / "spectral" / "values.f16").stat()
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     assert stored(out, "vggish") == stored(out)
     assert features(source, tmp_path / "at once", "--modalities", "vggish", "spectral") == 0
@@ -167,7 +167,7 @@ def test_features_that_are_killed_are_gone_on_with_to_the_same_bits(tmp_path: Pa
     assert 5 <= done < 68
     with lines.open("ab") as file:  # as if it had been killed within a line, and before within a clip's cells
         file.write(b'{"sha256":"00')
-    with (out / "spectral" / "values.f32").open("ab") as file:
+    with (out / "spectral" / "values.f16").open("ab") as file:
         file.write(b"\x00" * 1000)
     with (out / "spectral" / "valid.u8").open("ab") as file:
         file.write(b"\x01" * 7)
@@ -209,4 +209,4 @@ def test_a_clip_that_can_not_be_read_is_said_in_one_line_and_the_others_are_kept
     assert last.startswith("earwitness-train: error: ")
     assert "weak_00001.flac" in last
     assert len(stored(out)) == 11
-    assert np.isfinite(np.fromfile(out / "spectral" / "values.f32", np.float32)).all()
+    assert np.isfinite(np.fromfile(out / "spectral" / "values.f16", np.float16)).all()

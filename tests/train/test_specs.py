@@ -13,6 +13,7 @@ from tests.train.test_cache import make_corpus
 from tests.weights import vggish_tensors
 from train import cli
 from train.data import cache
+from train.data.hashes import media_sha256
 
 
 def test_the_papers_alignment_and_vggishs_last_relu_are_reached(
@@ -20,7 +21,7 @@ def test_the_papers_alignment_and_vggishs_last_relu_are_reached(
 ) -> None:
     torch.save(vggish_tensors(1), tmp_path / "vggish.pth")
     clip = make_clip(tmp_path / "one.wav", seconds=1, audio="pcm")
-    media = {clip: cache.media_sha256(clip)}
+    media = {clip: media_sha256(clip)}
     values = {}
     for alignment, last_relu in (("centered", False), ("paper", False), ("paper", True)):
         spec: dict[str, dict[str, object]] = {"vggish": {"alignment": alignment, "last_relu": last_relu}}

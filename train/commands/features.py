@@ -25,6 +25,9 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("corpus", type=Path, help="folder of the corpus")
     parser.add_argument("out", type=Path, help="folder for features; missing ones are added")
     parser.add_argument("--config", type=Path, help="YAML of `fit`: its modalities, and how they are computed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what it will take, in time and on the disk, and write nothing"
+    )
     add_modalities(parser)
     add_weights(parser)
     add_workers(parser)
@@ -34,11 +37,21 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
     corpus = Corpus.read(args.corpus)
-    media = corpus.media()
+    if not args.dry_run:
+        args.out.mkdir(parents=True, exist_ok=True)  # it also remembers the hashes of the media
+    media = corpus.media(args.out)
     settings = config.load(args.config, config.FitConfig)
     modalities = args.modalities or settings.modalities
     computed = cache.add(
-        args.out, media, modalities, args.weights, args.workers, settings.features, tolerant=corpus.partial
+        args.out,
+        media,
+        modalities,
+        args.weights,
+        args.workers,
+        settings.features,
+        tolerant=corpus.partial,
+        dry_run=args.dry_run,
     )
-    _log.info("%s: computed %d of %d clips; the others were already stored", args.out, computed, len(media))
+    if not args.dry_run:
+        _log.info("%s: computed %d of %d clips", args.out, computed, len(media))
     return 0

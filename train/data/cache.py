@@ -1,17 +1,19 @@
 """`earwitness-train features`: computes the features of clips once, with the daemon's own reader and extractors.
 
 `store` describes the files. A clip is identified by the hash of its file, not by its name: several corpora can share
-a folder, a changed clip counts as new, and stored features are never recomputed. Nothing is rounded: a model is
-trained on exactly the values that the daemon computes.
+a folder, a changed clip counts as new, and stored features are never recomputed. A model is trained on the values that
+the daemon computes, rounded to float16.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,32 +23,21 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from streamer.errors import ConfigError, EarwitnessError, SourceError
+from streamer.errors import ConfigError, EarwitnessError
 from streamer.features import EXTRACTORS
-from streamer.features.base import FEATURES_VERSION, ExtractorFactory, want_of
-from streamer.features.extraction import Extraction
-from streamer.media.source import open_media
+from streamer.features.base import FEATURES_VERSION, ExtractorFactory
 from streamer.networks.weights import WeightsStore
-from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Picture, Want
-from train.data.store import Entry, Key, Stored, Writer, read_store, shown
+from streamer.types import Bools, Floats
+from train.data.computing import Job, computing
+from train.data.estimate import estimated, picked
+from train.data.store import Entry, Key, Number, Stored, Writer, known, number_of, read_store, shown, widened
 from train.lock import only_writer
-from train.workers import pool
 
 _log = logging.getLogger(__name__)
 _BROKEN = "broken.json"
 """The media that could not be read, by SHA-256."""
 Specs: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Modality -> fields of its extractor's spec."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClipCells:
-    """All cells of one clip."""
-
-    values: Mapping[str, Floats]  # modality -> (cells, ...)
-    valid: Mapping[str, Bools]  # modality -> (cells,)
-    cells: int
-    picture_cells: int  # up to the last picture, if pictures were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +53,11 @@ class Features:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Modality -> shape of one cell."""
         return {name: store.values.shape[1:] for name, store in self._stores.items()}
+
+    @property
+    def numbers(self) -> dict[str, Number]:
+        """Modality -> type of the stored numbers."""
+        return {name: store.key.number for name, store in self._stores.items()}
 
     def batch(self, rows: Sequence[int], cells: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Some clips as one batch: features (B, cells, ...) and valid (B, cells), shorter clips padded and masked."""
@@ -80,56 +76,8 @@ class Features:
             entry = self._entries[name][row]
             length = min(entry.cells, int(self.cells[row]), valid[name].shape[1])
             span = slice(entry.start, entry.start + length)
-            features[name][place, :length] = store.values[span]
+            widened(store.values[span], features[name][place, :length])
             valid[name][place, :length] = store.valid[span]
-
-
-def media_sha256(path: Path) -> str:
-    """The hash that identifies a clip. Raises `EarwitnessError` if the file can't be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EarwitnessError(f"{path}: can't be read: {error.strerror}") from None
-
-
-def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory]) -> ClipCells:
-    """All cells of one clip, as the stream's pipeline computes them; none if the clip has no usable media.
-
-    The clip's audio decides where it ends, also for modalities that do not use audio. Cells of different
-    modalities thus match, even if they are computed at different times.
-
-    Raises:
-        SourceError: the clip can't be read.
-        EarwitnessError: its timestamps jump, so it is not one continuous clip.
-
-    """
-    want = want_of(factories.values()) | Want(frozenset({SAMPLE_RATE_HZ}))
-    extraction = Extraction(factories)
-    blocks: dict[str, list[Any]] = {name: [] for name in factories}
-    try:
-        opened = open_media(str(path), want)
-    except SourceError as error:
-        if error.reason not in ("no_audio", "no_video"):
-            raise
-        nothing = {name: np.zeros((0, *factory.shape), np.float32) for name, factory in factories.items()}
-        return ClipCells(nothing, {name: np.zeros(0, np.bool_) for name in factories}, 0, 0)
-    with opened as media:
-        for item in media:
-            if isinstance(item, Discontinuity):
-                raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")
-            if isinstance(item, (Chunk, Picture)):
-                for name, cells in extraction.push(item):
-                    blocks[name].append(cells)
-    count = extraction.cells
-    for name, cells in extraction.flush(count).items():
-        blocks[name].append(cells)
-    return ClipCells(
-        {name: np.concatenate([one.values for one in of])[:count] for name, of in blocks.items()},
-        {name: np.concatenate([one.valid for one in of])[:count] for name, of in blocks.items()},
-        count,
-        extraction.picture_cells,
-    )
 
 
 def add(
@@ -141,10 +89,13 @@ def add(
     specs: Specs | None = None,
     *,
     tolerant: bool = False,
+    dry_run: bool = False,
 ) -> int:
     """Compute and store the clips' features that `folder` lacks; returns the number of clips computed.
 
-    Each clip is stored as soon as it is done, so an interrupted or killed command can be resumed.
+    First says how many there are, and what they will take in time and on the disk. Each clip is stored as soon as it is
+    done, so an interrupted or killed command can be resumed. A clip that can't be read does not keep the others from
+    being computed.
 
     Args:
         folder: created if it does not exist.
@@ -153,45 +104,73 @@ def add(
         weights: folder of pretrained networks.
         workers: number of processes.
         specs: fields of a modality's spec that differ from the default, by modality.
-        tolerant: leave out clips that can't be read; they are counted, and `broken` has them.
+        tolerant: clips that can't be read are no error; they are counted, and `broken` has them.
+        dry_run: only say it; nothing is written.
 
     Raises:
-        EarwitnessError: the folder holds features of another spec, a field of `specs` is wrong, or a clip has jumping
-            timestamps.
-        SourceError: a clip can't be read.
+        EarwitnessError: the folder holds features of another spec, a field of `specs` is wrong, the disk is too small,
+            or, in the end, a clip can't be read or has jumping timestamps.
         WeightsError: a pretrained network's weights are missing.
 
     """
     chosen = {name: dict((specs or {}).get(name, {})) for name in in_order(modalities)}
-    with only_writer(folder), ExitStack() as stack:
-        keys = {name: _key(factory) for name, factory in _factories(chosen, weights).items()}
-        stores = {name: stack.enter_context(Writer(folder / name, keys[name])) for name in keys}
-        jobs: list[tuple[Path, str, tuple[str, ...]]] = []
-        begun: set[str] = set()
-        for path, sha256 in clips.items():
-            missing = tuple(name for name, store in stores.items() if sha256 not in store.known)
-            if missing and sha256 not in begun:
-                jobs.append((path, sha256, missing))
-            begun.add(sha256)
+    with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(only_writer(folder))
+        keys = {name: _key(factory, folder / name) for name, factory in _factories(chosen, weights).items()}
+        jobs = _jobs(clips, {name: known(folder / name, key) for name, key in keys.items()})
+        _log.info("%s: %d of %d clips have all features already", folder, len(clips) - len(jobs), len(clips))
         if not jobs:
             return 0
-        processes = stack.enter_context(pool(min(workers, len(jobs)), _begin, (chosen, weights)))
-        made = processes.map(_tolerant_job if tolerant else _clip_job, *zip(*jobs, strict=True))
-        bar = tqdm(made, total=len(jobs), desc="features", unit="clip")
+        workers = min(workers, len(jobs))
+        numbers = {name: key.number for name, key in keys.items()}
+        run = stack.enter_context(computing(workers, partial(_factories, chosen, weights), numbers))
+        sample = picked(jobs, workers)
+        measured = list(zip(sample, tqdm(run(sample), total=len(sample), desc="measuring", unit="clip"), strict=True))
+        sizes = {name: key.cell_bytes for name, key in keys.items()}
+        estimate = estimated(jobs, [made for _, made in measured], sizes, workers)
+        free_bytes = shutil.disk_usage(next(one for one in (folder, *folder.absolute().parents) if one.exists())).free
+        _log.info("%s: new features\n%s", folder, estimate.text(workers, free_bytes))
+        estimate.check_room(folder, free_bytes)
+        if dry_run:
+            return 0
+        stores = {name: stack.enter_context(Writer(folder / name, keys[name])) for name in keys}
+        begun = set(sample)
+        rest = [job for job in jobs if job not in begun]
+        results = chain(measured, zip(rest, run(rest), strict=True))
         faults: dict[str, str] = {}
-        for (path, sha256, missing), clip in zip(jobs, bar, strict=True):
-            if isinstance(clip, str):
-                _log.warning("left out: %s", clip)
-                faults[sha256] = f"{path.name}: {clip}"
+        for job, made in tqdm(results, total=len(jobs), desc="features", unit="clip"):
+            if isinstance(made, str):
+                _log.warning("left out: %s", made)
+                faults[job.sha256] = made
                 continue
-            for name in missing:
-                stores[name].add(sha256, clip.values[name], clip.valid[name], clip.picture_cells)
-        if tolerant:
-            known = {sha256: what for sha256, what in broken(folder).items() if sha256 not in begun}
-            part = folder / (_BROKEN + ".part")
-            part.write_bytes(msgspec.json.format(msgspec.json.encode({**known, **faults}), indent=1) + b"\n")
-            part.replace(folder / _BROKEN)
+            for name in job.modalities:
+                stores[name].add(job.sha256, made.values[name], made.valid[name], made.picture_cells)
+    if tolerant:
+        _note_broken(folder, clips, jobs, faults)
+    elif faults:
+        others = f" (and {len(faults) - 1} other clips; see above)" if len(faults) > 1 else ""
+        raise EarwitnessError(f"{next(iter(faults.values()))}{others}; the features of all others are stored")
     return len(jobs) - len(faults)
+
+
+def _jobs(clips: Mapping[Path, str], stored: Mapping[str, frozenset[str]]) -> list[Job]:
+    """What is to be computed: of clips with the same media, one."""
+    jobs: dict[str, Job] = {}
+    for path, sha256 in clips.items():
+        missing = tuple(name for name, there in stored.items() if sha256 not in there)
+        if missing:
+            jobs.setdefault(sha256, Job(path, sha256, missing))
+    return list(jobs.values())
+
+
+def _note_broken(folder: Path, clips: Mapping[Path, str], jobs: Sequence[Job], faults: Mapping[str, str]) -> None:
+    names = {job.sha256: job.path.name for job in jobs}
+    known_still = {sha256: what for sha256, what in broken(folder).items() if sha256 not in set(clips.values())}
+    said = {sha256: f"{names[sha256]}: {what}" for sha256, what in faults.items()}
+    part = folder / (_BROKEN + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode({**known_still, **said}), indent=1) + b"\n")
+    part.replace(folder / _BROKEN)
 
 
 def broken(folder: Path) -> dict[str, str]:
@@ -259,28 +238,6 @@ def in_order(modalities: Sequence[str]) -> list[str]:
     return sorted(set(modalities), key=list(EXTRACTORS).index)
 
 
-_worker_factories: dict[str, ExtractorFactory] = {}
-"""State of a worker process: networks are loaded once per process, not once per clip."""
-
-
-def _begin(specs: Specs, weights: Path) -> None:
-    _worker_factories.update(_factories(specs, weights))
-
-
-def _clip_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells:
-    cells = clip_cells(path, {name: _worker_factories[name] for name in modalities})
-    if media_sha256(path) != sha256:
-        raise EarwitnessError(f"{path}: changed while it was being read: run the command again")
-    return cells
-
-
-def _tolerant_job(path: Path, sha256: str, modalities: Sequence[str]) -> ClipCells | str:
-    try:
-        return _clip_job(path, sha256, modalities)
-    except EarwitnessError as error:
-        return str(error)
-
-
 def _factories(specs: Specs, weights: Path) -> dict[str, ExtractorFactory]:
     store = WeightsStore(weights, {})
     made: dict[str, ExtractorFactory] = {}
@@ -292,5 +249,7 @@ def _factories(specs: Specs, weights: Path) -> dict[str, ExtractorFactory]:
     return made
 
 
-def _key(factory: ExtractorFactory) -> Key:
-    return Key(FEATURES_VERSION, dict(factory.spec()), factory.shape, factory.want.pictures and not factory.want.audio)
+def _key(factory: ExtractorFactory, folder: Path) -> Key:
+    """The key of a modality's new store in `folder`, or with the type of numbers of the one that is there."""
+    alone = factory.want.pictures and not factory.want.audio
+    return Key(FEATURES_VERSION, dict(factory.spec()), factory.shape, alone, number_of(folder, "float16"))

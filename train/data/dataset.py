@@ -18,6 +18,7 @@ from streamer.replay.truth import Truth, read_truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
 from train.config import Part
 from train.data import cache, dcase
+from train.data.hashes import hashed
 from train.data.summary import FILE, Summary, read_summary
 
 _log = logging.getLogger(__name__)
@@ -61,20 +62,20 @@ class Corpus:
         """The classes, in the order of a model's outputs."""
         return self.summary.classes
 
-    def media(self) -> dict[Path, str]:
-        """All clips of all parts, with their media's SHA-256.
+    def media(self, features: Path) -> dict[Path, str]:
+        """All clips of all parts, with their media's SHA-256; `features` is the folder that remembers them.
 
         Raises:
             EarwitnessError: there are none, or one can't be read.
 
         """
         if self.partial:
-            return {clip: cache.media_sha256(clip) for clip in dcase.media_of(self.folder)}
+            return hashed(dcase.media_of(self.folder), features)
         folders = sorted(path for path in (self.folder / "audio").glob("*") if path.is_dir())
         clips = [clip for folder in folders for clip in _clips_in(folder)]
         if not clips:
             raise EarwitnessError(f"{self.folder / 'audio'}: has no clips in folders named after the parts")
-        return {clip: cache.media_sha256(clip) for clip in clips}
+        return hashed(clips, features)
 
     def part(self, part: Part, features: Path, modalities: Sequence[str]) -> PartData:
         """A part with the features of its current clips.
@@ -93,14 +94,12 @@ class Corpus:
             raise EarwitnessError(f"{folder}: has no clips ({', '.join(sorted(MEDIA_SUFFIXES))})")
         others = self.partial  # the clips of all parts are in one folder
         rows = {clip: clip.name for clip in clips} if truth is None else _matched(truth, clips, folder, others=others)
-        media = {clip: cache.media_sha256(clip) for clip in rows}
+        media = hashed(rows, features)
         if self.partial:
             media = _readable(media, features, self.folder)
             rows = {clip: rows[clip] for clip in media}
         stored = cache.read(features, media, modalities)
-        data = PartData(
-            part, tuple(rows), tuple(rows.values()), truth, stored, _sha256(part, media, path, stored.specs)
-        )
+        data = PartData(part, tuple(rows), tuple(rows.values()), truth, stored, _sha256(part, media, path, stored))
         _check_cells(data, modalities)
         _warn_of_late_events(data)
         return data
@@ -227,12 +226,12 @@ def _warn_of_late_events(data: PartData) -> None:
         )
 
 
-def _sha256(
-    part: Part, media: Mapping[Path, str], truth: Path | None, specs: Mapping[str, Mapping[str, object]]
-) -> str:
+def _sha256(part: Part, media: Mapping[Path, str], truth: Path | None, stored: cache.Features) -> str:
     digest = hashlib.sha256(part.encode())
     for clip, sha256 in media.items():
         digest.update(f"{clip.name}\0{sha256}\0".encode(errors="surrogateescape"))
     digest.update(truth.read_bytes() if truth is not None else b"")
-    digest.update(json.dumps(specs, sort_keys=True).encode())
+    digest.update(json.dumps(stored.specs, sort_keys=True).encode())
+    if rounded := sorted(name for name, number in stored.numbers.items() if number != "float32"):
+        digest.update(json.dumps(rounded).encode())
     return digest.hexdigest()
