@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
+import soundfile
 import torch
 
 from streamer.bundle import Bundle
-from streamer.features import EXTRACTORS
-from streamer.networks.weights import default_weights_folder
+from streamer.errors import EarwitnessError
+from streamer.features import EXTRACTORS, spectral
+from streamer.networks.inputs import SpectralInput
+from streamer.networks.weights import WeightsStore, default_weights_folder
+from streamer.types import Floats
 from tests.make_media import make_clip
 from tests.models import Energy
 from tests.train.test_corpus import make_recordings, settings
 from tests.train.test_resume import arguments
 from train import cli
-from train.data import corpus
+from train.data import cache, corpus, store
+from train.data.clip import clip_cells
 from train.data.dataset import Corpus, PartData
+from train.data.hashes import media_sha256
 
 
 @pytest.fixture
@@ -210,3 +218,115 @@ def test_a_clip_that_can_not_be_read_is_said_in_one_line_and_the_others_are_kept
     assert "weak_00001.flac" in last
     assert len(stored(out)) == 11
     assert np.isfinite(np.fromfile(out / "spectral" / "values.f16", np.float16)).all()
+
+
+def test_what_it_takes_is_said_before_anything_is_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source, out = make_corpus(tmp_path), tmp_path / "features"
+    caplog.set_level("INFO")
+    assert features(source, out, "--dry-run") == 0
+    assert not out.exists()
+    assert "0 of 12 clips have all features already" in caplog.text
+    assert re.search(
+        r"spectral +12 +554 kB +\d+ s", caplog.text
+    )  # 45 cells of 4 x 128 float16, and whether each is valid
+    assert re.search(r"with 1 worker, measured on 2 of the clips; [\d.]+ .B are free", caplog.text)
+    caplog.clear()
+    assert features(source, out) == 0
+    assert "554 kB" in caplog.text
+    assert sum(path.stat().st_size for path in (out / "spectral").glob("v*")) == 12 * 45 * 1025
+    caplog.clear()
+    (source / "audio" / "test" / "test_00000.flac").unlink()
+    make_clip(source / "audio" / "test" / "test_00000.flac", seconds=2, audio="flac", rate_hz=22_050)
+    assert features(source, out, "--dry-run") == 0
+    assert "11 of 12 clips have all features already" in caplog.text
+    assert re.search(r"spectral +1 +", caplog.text)
+    assert len(stored(out)) == 12
+
+
+def test_a_disk_that_is_too_small_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = make_corpus(tmp_path), tmp_path / "features"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=553_000))
+    assert features(source, out) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the features need 554 kB (spectral alone 554 kB), and only 553 kB are free" in last
+    assert not (out / "spectral").exists()
+    monkeypatch.undo()
+    assert features(source, out) == 0
+
+
+def test_float16_moves_a_log_mel_value_by_less_than_a_thousandth() -> None:
+    rng = np.random.default_rng(0)
+    for peak, most in ((1000.0, 1.1e-3), (3.0, 4e-3), (0.01, 7e-3)):  # the last two are below -45 and -95 dBFS
+        magnitudes = (peak * 10 ** rng.uniform(-9, 0, (1, 151, 4, 128))).astype(np.float32)
+        rounded = np.zeros_like(magnitudes)
+        store.widened(store.narrowed(magnitudes, "float16"), rounded)
+        valid = torch.ones(1, 151, dtype=torch.bool)
+        before, after = (SpectralInput(128).log(torch.from_numpy(one), valid) for one in (magnitudes, rounded))
+        assert 0 < (before - after).abs().max() < most
+        assert np.array_equal(rounded, magnitudes.astype(np.float16))
+
+
+@pytest.mark.parametrize("value", [1e5, float("inf"), float("nan")])
+def test_what_float16_can_not_hold_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="can't be stored as float16"):
+        store.narrowed(np.array([1.0, value], np.float32), "float16")
+
+
+def test_a_clip_that_is_far_too_loud_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = 1e6 * np.random.default_rng(0).standard_normal(22_050).astype(np.float32)
+    loud, quiet = tmp_path / "loud.wav", tmp_path / "quiet.wav"
+    soundfile.write(loud, samples, 22_050, subtype="FLOAT")
+    soundfile.write(quiet, samples / 1e7, 22_050, subtype="FLOAT")
+    clips = {path: media_sha256(path) for path in (loud, quiet)}
+    with pytest.raises(EarwitnessError, match=r"loud.wav: its spectral values up to \S+ can't be stored as float16"):
+        cache.add(tmp_path / "features", clips, ["spectral"], tmp_path, 1)
+    assert stored(tmp_path / "features") == [clips[quiet]]
+    assert cache.add(tmp_path / "tolerant", clips, ["spectral"], tmp_path, 1, tolerant=True) == 1
+    assert list(cache.broken(tmp_path / "tolerant")) == [clips[loud]]
+
+
+def test_features_of_version_0_3_are_read_and_extended_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = make_corpus(tmp_path), tmp_path / "features"
+    clip = source / "audio" / "train" / "train_00000.flac"
+    whole = clip_cells(clip, {"spectral": spectral.factory({}, WeightsStore(tmp_path))}).values["spectral"]
+    folder = out / "spectral"
+    folder.mkdir(parents=True)
+    # Byte for byte what that version wrote.
+    (folder / "store.json").write_text(
+        '{"version": 1, "spec": {"window": 2048, "mels": 128}, "shape": [4, 128], "pictures_alone": false}\n'
+    )
+    entry = {"sha256": media_sha256(clip), "start": 0, "cells": len(whole), "picture_cells": 0}
+    (folder / "clips.jsonl").write_text(json.dumps(entry) + "\n")
+    (folder / "values.f32").write_bytes(whole.tobytes())
+    (folder / "valid.u8").write_bytes(b"\x01" * len(whole))
+    old = batch_of(out, {clip: media_sha256(clip)}, len(whole))
+    assert np.array_equal(old, whole)
+    assert features(source, out) == 0
+    assert len(stored(out)) == 12
+    assert not (folder / "values.f16").exists()
+    other = source / "audio" / "train" / "train_00001.flac"
+    exact = clip_cells(other, {"spectral": spectral.factory({}, WeightsStore(tmp_path))}).values["spectral"]
+    assert np.array_equal(batch_of(out, {other: media_sha256(other)}, len(exact)), exact)
+    assert features(source, tmp_path / "new") == 0
+    assert np.array_equal(
+        batch_of(tmp_path / "new", {other: media_sha256(other)}, len(exact)), exact.astype(np.float16)
+    )
+    parts = [Corpus.read(source).part("train", folder, ["spectral"]) for folder in (out, tmp_path / "new")]
+    assert parts[0].sha256 != parts[1].sha256  # a run that changes from one to the other says so
+
+
+def batch_of(out: Path, clips: dict[Path, str], cells: int) -> Floats:
+    return cache.read(out, clips, ["spectral"]).batch([0], cells)[0]["spectral"][0].numpy()
+
+
+def test_numbers_of_a_later_version_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = make_corpus(tmp_path), tmp_path / "features"
+    assert features(source, out) == 0
+    path = out / "spectral" / "store.json"
+    path.write_text(path.read_text().replace("float16", "float8"))
+    assert features(source, out) == 1
+    assert "store.json: can't be read: Invalid enum value 'float8'" in capsys.readouterr().err

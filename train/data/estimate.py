@@ -9,8 +9,8 @@ from pathlib import Path
 from streamer.errors import EarwitnessError
 from train.data.computing import READING, Computed, Job
 
-_LEAST = 4
-"""Clips that are measured at least, if there are as many."""
+_EACH = 3
+"""Clips that each worker measures, if there are as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,16 @@ class Estimate:
 
     def text(self, workers: int, free_bytes: int) -> str:
         """A table of one line per modality, and a sum."""
-        rows = [
-            (line.name or "reading", str(line.clips), size(line.bytes), duration(line.seconds)) for line in self.lines
-        ]
+        rows = [("", "clips", "size", "time")]
+        for line in self.lines:
+            what = size(line.bytes) if line.name != READING else ""
+            rows.append((line.name or "reading", str(line.clips), what, duration(line.seconds)))
         rows.append(("in all", "", size(self.bytes), duration(self.seconds)))
         width = max(len(row[0]) for row in rows)
         table = "\n".join(f"  {name:<{width}} {clips:>7} {what:>9} {time:>12}" for name, clips, what, time in rows)
         return (
-            f"{'':2}{'':<{width}} {'clips':>7} {'size':>9} {'time':>12}\n{table}\n"
-            f"  with {workers} workers, as {self.measured} of the clips took here; {size(free_bytes)} are free"
+            f"{table}\n  with {workers} worker{'s' * (workers > 1)}, measured on {self.measured} of the clips; "
+            f"{size(free_bytes)} are free"
         )
 
     def check_room(self, folder: Path, free_bytes: int) -> None:
@@ -69,9 +70,9 @@ class Estimate:
 
 
 def picked(jobs: Sequence[Job], workers: int) -> list[Job]:
-    """Some jobs to measure, of all sizes of files: two a worker, because the first one of each takes longer."""
+    """Some jobs to measure, of all sizes of files. The first one of each worker takes longer, and will not count."""
     ordered = sorted(jobs, key=lambda job: (job.path.stat().st_size, job.path))
-    count = min(len(ordered), max(_LEAST, 2 * workers))
+    count = min(len(ordered), _EACH * workers)
     return [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
 
 
