@@ -70,7 +70,7 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
     for name in unused(shapes, config):
         _log.warning("%s has no effect here: it needs%s spectral cells", name, " only" if name == "mixup" else "")
     specs = {name: config.features[name] for name in shapes if name in config.features}
-    cache.check_specs(labelled.part.features, specs, "the configuration")
+    cache.check_specs(labelled.part.features, specs, "the configuration", partial=True)
     student = Crnn(shapes, len(corpus.classes), {**default_widths(shapes), **config.widths}, config.dropouts).to(
         memory_format=torch.channels_last
     )

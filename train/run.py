@@ -116,8 +116,9 @@ class Run:
         self._check_same("classes", self.classes, corpus.classes)
         self._check_same("modalities", self.modalities, tuple(specs))
         for name, spec in self.specs.items():
-            known = {field: value for field, value in spec.items() if value is not None}
-            self._check_same(f"{name} features", known, {field: specs[name].get(field) for field in known})
+            fields = sorted(field for field in {*spec, *specs[name]} if field not in spec or spec[field] is not None)
+            before, now = ({field: one.get(field) for field in fields} for one in (spec, specs[name]))
+            self._check_same(f"{name} features", before, now)
         phases = tuple(one for one in self.phases if one.from_step < phase.from_step)
         if phases:
             self._check_same("widths", phases[-1].settings.get("widths", {}), phase.settings["widths"])
@@ -125,8 +126,8 @@ class Run:
         last = phases[-1] if phases else None
         if last is not None and last.goes_on(phase):
             seen = last.environments
-            now = () if seen and seen[-1].like(phase.environments[0]) else phase.environments
-            phases = (*phases[:-1], msgspec.structs.replace(last, environments=(*seen, *now)))
+            new = () if seen and seen[-1].like(phase.environments[0]) else phase.environments
+            phases = (*phases[:-1], msgspec.structs.replace(last, environments=(*seen, *new)))
         else:
             phases = (*phases, phase)
         pin = pin_of(corpus)

@@ -30,9 +30,9 @@ class Corner(nn.Module):
         return pixels.flatten(1)[:, :4096].float()
 
 
-def light(hold_s: float = 1.0) -> tuple[Pictures, Corner]:
+def light(hold_s: float = 1.0, still: float = 0.0) -> tuple[Pictures, Corner]:
     network = Corner()
-    return Pictures("vgg16", 4096, PictureSpec(hold_s=hold_s), TorchNetwork(network)), network
+    return Pictures("vgg16", 4096, PictureSpec(hold_s=hold_s, still=still), TorchNetwork(network)), network
 
 
 def picture(number: int) -> NDArray[np.uint8]:
@@ -210,3 +210,68 @@ def test_what_is_not_the_next_picture_is_refused() -> None:
 def test_a_hold_that_makes_no_sense_is_refused(hold_s: float) -> None:
     with pytest.raises(ValueError, match="must be from 0 to 60"):
         PictureSpec(hold_s=hold_s)
+
+
+def levels(values: list[float], still: float, strides: dict[int, int] | None = None) -> tuple[list[int], Corner]:
+    """One picture a cell, each of one level (a fraction: of that share of its pixels); the level that each cell has."""
+    factory, network = light(still=still)
+    extractor = factory.new()
+    parts = []
+    for number, value in enumerate(values):
+        pixels = np.full((224, 224, 3), int(value), np.uint8)
+        pixels.reshape(-1)[round((1 - value % 1) * pixels.size) :] += 1
+        pixels[0, 0] = number, 1, 1  # does not count: 3 of 150,528 bytes
+        extractor.stride = (strides or {}).get(number, extractor.stride)
+        parts.append(extractor.push(Picture(number * CELL, pixels)))
+    cells = joined([*parts, extractor.flush(len(values))])
+    assert cells.valid.all()
+    return cells.values[:, 0].astype(int).tolist(), network
+
+
+def test_a_still_picture_has_the_vector_of_the_last_computed_one() -> None:
+    noise = [100.5, 100.0, 100.8, 100.2, 100.6, 150.0, 150.4, 100.0, 100.4, 100.0]
+    assert levels(noise, still=0.9)[0] == [0, 0, 0, 0, 0, 5, 5, 7, 7, 7]
+    found, network = levels(noise, still=0.0)
+    assert found == list(range(10))
+    assert sum(network.batches) == 10
+    assert sum(levels(noise * 3, still=0.9)[1].batches) == 7  # also from one batch of cells to the next
+
+
+def test_slow_changes_add_up_until_they_are_seen() -> None:
+    ramp = [100 + 0.25 * number for number in range(16)]
+    assert levels(ramp, still=0.9)[0] == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]
+
+
+def test_the_threshold_itself_is_a_change() -> None:
+    factory, _ = light(still=0.5)
+    dark, half = np.zeros((224, 224, 3), np.uint8), np.zeros((224, 224, 3), np.uint8)
+    half[:112] = 1
+    assert not factory.is_still(Picture(1, half), Picture(0, dark))
+    half[0, 0, 0] = 0
+    assert factory.is_still(Picture(1, half), Picture(0, dark))
+    assert factory.is_still(Picture(0, dark), Picture(1, half))
+
+
+def test_stillness_and_strides_together_compute_less() -> None:
+    noise = [100.2 + 0.1 * (number % 5) for number in range(32)]
+    found, network = levels(noise, still=0.9, strides={0: 4})
+    assert found == [0] * 32
+    assert sum(network.batches) == 1
+
+
+def test_a_picture_after_a_pause_is_computed_though_it_is_the_same() -> None:
+    factory, network = light(hold_s=0.0, still=200.0)
+    found = numbers(shown(factory, [0, CELL, 4 * CELL], 6))
+    assert found == [0, 0, None, None, 2, None]
+    assert sum(network.batches) == 2
+
+
+def test_a_spec_says_still_only_where_it_is_used() -> None:
+    assert "still" not in light()[0].spec()
+    assert PictureSpec(**light(still=0.9)[0].spec()).still == 0.9
+
+
+@pytest.mark.parametrize("still", [-0.1, 256.0, float("nan")])
+def test_a_stillness_that_makes_no_sense_is_refused(still: float) -> None:
+    with pytest.raises(ValueError, match="must be from 0 to 255"):
+        PictureSpec(still=still)

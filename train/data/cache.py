@@ -213,8 +213,11 @@ def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> 
     return Features(cells, {name: store.key.spec for name, store in stores.items()}, stores, entries)
 
 
-def check_specs(features: Features, specs: Specs, whose: str) -> None:
+def check_specs(features: Features, specs: Specs, whose: str, *, partial: bool = False) -> None:
     """Check that the features have the spec and weights that a model needs.
+
+    A field that is in one of the specs alone makes them differ too, because a spec leaves out a field only where it
+    changes nothing; unless `specs` are `partial`, those fields of a configuration that differ from the default.
 
     Raises:
         EarwitnessError: they do not.
@@ -222,12 +225,18 @@ def check_specs(features: Features, specs: Specs, whose: str) -> None:
     """
     for name, spec in specs.items():
         mine = features.specs.get(name, {})
-        other = [field for field, value in spec.items() if value is not None and mine.get(field) != value]
+        fields = spec if partial else {**spec, **mine}
+        other = [field for field in fields if spec.get(field) != mine.get(field) and field not in _any(spec)]
         if other:
             raise EarwitnessError(
                 f"{whose} needs {name} features with {shown(spec, other)}, these were made with "
                 f"{shown(mine, other)}: compute them in another folder with `earwitness-train features`"
             )
+
+
+def _any(spec: Mapping[str, Any]) -> set[str]:
+    """The fields of a spec that may have any value."""
+    return {field for field, value in spec.items() if value is None}
 
 
 def in_order(modalities: Sequence[str]) -> list[str]:
