@@ -29,10 +29,10 @@ class PictureSpec:
     """A picture has the vector of the last computed one, if its pixels differ from it by less than this in the mean, in
     levels of 0 to 255. 0: every picture is computed.
 
-    With 0.9, VGG16's vectors change by under 1 % (relative L2; pictures of other scenes differ by about 100 %). Those of
-    EfficientNet-Lite0 change by 2 to 9 %, which is what noise does to them, while a fixed camera sees nothing move (of
-    90 pictures 1 is computed), and by 4 to 7 % in the median, 17 % at most, where 1 % of the picture moves (a third is
-    computed). Comparing takes 0.1 ms."""
+    With 0.9, VGG16's vectors change by under 1 % (relative L2; pictures of other scenes differ by about 100 %). Those
+    of EfficientNet-Lite0 change by 2 to 9 %, which is what noise does to them, while a fixed camera sees nothing move
+    (of 90 pictures 1 is computed), and by 4 to 7 % in the median, 17 % at most, where 1 % of the picture moves (a third
+    is computed). Comparing takes 0.1 ms."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_s <= 60:

@@ -166,8 +166,7 @@ class Metrics:
         self._build = gauge("build_info", "Always 1.", ["version", "bundle", "python"])
         self._version = version
         self._streams: set[str] = set()
-        self._lock = threading.Lock()
-        """What may still be said of a stream that was removed must not bring back its series."""
+        self._lock = threading.Lock()  # what is still said of a removed stream must not bring back its series
         self._classes: Sequence[str] = ()
         self.model(bundle, classes)
         for stream in streams:
@@ -187,12 +186,10 @@ class Metrics:
     def add(self, stream: str) -> None:
         """One stream more: it has its series from now on, at zero."""
         self._streams.add(stream)
-        for one in (self._abandoned, self._audio, self._frames, self._cells, self._lag, self._coverage):
-            one.labels(stream)
-        for one in (self._corrupt, self._overlap, self._stray):
+        counted = (self._abandoned, self._audio, self._frames, self._cells, self._corrupt, self._overlap, self._stray)
+        for one in (*counted, self._lag, self._coverage, self._latency):
             one.labels(stream)
         self.unheard(stream)
-        self._latency.labels(stream)
         for one in (self._stride, self._stretch):
             one.labels(stream).set(1)
         for state in STATES:

@@ -21,7 +21,7 @@ from tests.train.photos import COLOURS, add_photos_to_manifest, make_photos
 from tests.train.test_corpus import CLASSES, contents, make_recordings, settings
 from train.config import CorpusConfig
 from train.data import corpus
-from train.data.cache import clip_cells
+from train.data.clip import clip_cells
 from train.data.dataset import Corpus
 from train.data.summary import read_summary
 from train.split import read_pin
@@ -195,8 +195,8 @@ def test_the_clips_are_a_corpus_like_any_other(source: Path, tmp_path: Path) -> 
     corpus.make(source, tmp_path / "a", filmed(clip_s=10.0), workers=1)
     made = Corpus.read(tmp_path / "a")
     assert made.classes == CLASSES
-    assert len(made.media()) == 7
-    clip = next(iter(made.media()))
+    assert len(made.media(tmp_path / "features")) == 7
+    clip = next(iter(made.media(tmp_path / "features")))
     cells = clip_cells(clip, {"spectral": EXTRACTORS["spectral"]({}, WeightsStore(tmp_path, {}))})
     assert cells.cells == 151
     assert cells.valid["spectral"].all()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.errors import EarwitnessError
-from train.data.cache import media_sha256
 from train.data.gallery import open_clip, open_photo
+from train.data.hashes import media_sha256
 from train.data.recordings import Kind, Recording, read_manifest
 from train.workers import pool
 
