@@ -14,15 +14,21 @@ from streamer.errors import EarwitnessError
 from train.data.hashes import FILE, hashed, media_sha256
 
 
-@pytest.fixture
-def clips(tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Media that were written a while ago."""
-    (tmp_path / "features").mkdir()
-    paths = [tmp_path / f"{number}.wav" for number in range(6)]
+    paths = [tmp_path_factory.mktemp("media") / f"{number}.wav" for number in range(6)]
     for path in paths:
         path.write_bytes(path.name.encode() * 1000)
     settle(*paths)
     return paths
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """That of the features."""
+    (tmp_path / "features").mkdir()
+    return tmp_path / "features"
 
 
 def settle(*paths: Path) -> None:
@@ -43,8 +49,7 @@ def forge(folder: Path, path: Path, sha256: str) -> None:
     (folder / FILE).write_text(json.dumps(whole))
 
 
-def test_media_that_have_not_changed_are_not_read_again(clips: list[Path], tmp_path: Path) -> None:
-    folder = tmp_path / "features"
+def test_media_that_have_not_changed_are_not_read_again(clips: list[Path], folder: Path) -> None:
     expected = {path: media_sha256(path) for path in clips}
     assert hashed(clips, folder) == expected
     assert {name: one[-1] for name, one in remembered(folder).items()} == {str(p): h for p, h in expected.items()}
@@ -52,36 +57,37 @@ def test_media_that_have_not_changed_are_not_read_again(clips: list[Path], tmp_p
     assert hashed(clips, folder) == {**expected, clips[2]: "forged"}
 
 
-def test_a_changed_file_is_noticed_whatever_its_times_say(clips: list[Path], tmp_path: Path) -> None:
-    folder = tmp_path / "features"
-    hashed(clips, folder)
-    for path in clips[:4]:
+def test_a_changed_file_is_noticed_whatever_its_times_say(folder: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.wav" for number in range(5)]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 1000)
+    settle(*paths)
+    hashed(paths, folder)
+    for path in paths:
         forge(folder, path, "forged")
-    clips[0].write_bytes(b"longer" * 2000)
-    clips[1].write_bytes(b"x" + clips[1].read_bytes()[1:])  # the same size, another time
-    clips[2].write_bytes(b"x" + clips[2].read_bytes()[1:])  # the same size, and the time set back
-    os.utime(clips[2], (1e9, 1e9))
-    new = clips[3].with_name("new")
-    new.write_bytes(b"x" + clips[3].read_bytes()[1:])  # another file under its name
+    paths[0].write_bytes(b"longer" * 2000)
+    paths[1].write_bytes(b"x" + paths[1].read_bytes()[1:])  # the same size, another time
+    paths[2].write_bytes(b"x" + paths[2].read_bytes()[1:])  # the same size, and the time set back
+    os.utime(paths[2], (1e9, 1e9))
+    new = tmp_path / "new"
+    new.write_bytes(b"x" + paths[3].read_bytes()[1:])  # another file under its name
     os.utime(new, (1e9, 1e9))
-    new.replace(clips[3])
-    assert hashed(clips, folder) == {path: media_sha256(path) for path in clips}
+    new.replace(paths[3])
+    assert hashed(paths, folder) == {**{path: media_sha256(path) for path in paths[:4]}, paths[4]: "forged"}
 
 
-def test_a_file_that_may_still_be_written_is_not_remembered(clips: list[Path], tmp_path: Path) -> None:
-    clips[0].write_bytes(b"just now")
-    hashed(clips, tmp_path / "features")
-    assert str(clips[0]) not in remembered(tmp_path / "features")
-    assert str(clips[1]) in remembered(tmp_path / "features")
+def test_a_file_that_may_still_be_written_is_not_remembered(clips: list[Path], folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.wav").write_bytes(b"just now")
+    hashed([tmp_path / "new.wav", clips[1]], folder)
+    assert list(remembered(folder)) == [str(clips[1])]
 
 
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b"\xff\xfe", b'{"format": 2, "media": {}}', b'{"format":1,"media":{"a":[1]}}']
 )
 def test_a_damaged_file_is_said_in_one_line_and_made_again(
-    clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+    clips: list[Path], folder: Path, caplog: pytest.LogCaptureFixture, damage: bytes
 ) -> None:
-    folder = tmp_path / "features"
     (folder / FILE).write_bytes(damage)
     assert hashed(clips, folder) == {path: media_sha256(path) for path in clips}
     assert "hashes.json: can't be read" in caplog.text
@@ -89,8 +95,7 @@ def test_a_damaged_file_is_said_in_one_line_and_made_again(
     assert len(remembered(folder)) == 6
 
 
-def test_several_processes_remember_all_that_each_has_read(clips: list[Path], tmp_path: Path) -> None:
-    folder = tmp_path / "features"
+def test_several_processes_remember_all_that_each_has_read(clips: list[Path], folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=hashed, args=(clips[number::3], folder)) for number in range(3)]
     for process in processes:
@@ -101,21 +106,21 @@ def test_several_processes_remember_all_that_each_has_read(clips: list[Path], tm
     assert len(remembered(folder)) == 6
 
 
-def test_names_that_are_no_text_and_folders_that_are_not_there(clips: list[Path], tmp_path: Path) -> None:
+def test_names_that_are_no_text_and_folders_that_are_not_there(clips: list[Path], folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"caf\xe9.wav")
     odd.write_bytes(b"odd")
     assert hashed([odd, clips[0]], tmp_path / "nowhere") == {p: media_sha256(p) for p in (odd, clips[0])}
     assert not (tmp_path / "nowhere").exists()
     settle(odd)
     for _ in range(2):
-        assert hashed([odd], tmp_path / "features") == {odd: media_sha256(odd)}
+        assert hashed([odd], folder) == {odd: media_sha256(odd)}
     with pytest.raises(EarwitnessError, match=r"gone.wav: can't be read"):
-        hashed([tmp_path / "gone.wav"], tmp_path / "features")
+        hashed([tmp_path / "gone.wav"], folder)
 
 
 def test_a_folder_that_can_not_be_written_costs_time_alone(
-    clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    clips: list[Path], folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "features" / ".hashes.lock").mkdir()
-    assert hashed(clips, tmp_path / "features") == {path: media_sha256(path) for path in clips}
+    (folder / ".hashes.lock").mkdir()
+    assert hashed(clips, folder) == {path: media_sha256(path) for path in clips}
     assert "hashes.json: can't be written (Is a directory): media are read at every start" in caplog.text
