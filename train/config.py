@@ -104,7 +104,8 @@ class FitConfig(_Strict):
     features: dict[str, dict[str, Any]] = Field(
         {},
         description="how features are computed, by modality: fields of its spec that differ from the default, such as "
-        "`vggish: {alignment: paper, last_relu: true}` or `vgg16: {still: 0.9}`; `features --config` and `fit` must have the same",
+        "`vggish: {alignment: paper, last_relu: true}` or `vgg16: {still: 0.9}`; `features --config` and `fit` must "
+        "have the same",
     )
     steps: int = Field(12_500, ge=1, description="optimiser steps; follows from `epochs` if that is set")
     epochs: int = Field(0, ge=0, description="epochs of `epoch_steps` steps; 0: `steps` alone counts")
