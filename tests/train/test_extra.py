@@ -23,7 +23,12 @@ def run(arguments: list[str], *missing: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    ("command", "package"), [(["corpus", "recordings", "out"], "soundfile"), (["fit", "c", "f", "out"], "tensorboard")]
+    ("command", "package"),
+    [
+        (["corpus", "recordings", "out"], "soundfile"),
+        (["corpus", "recordings", "out"], "PIL"),
+        (["fit", "c", "f", "out"], "tensorboard"),
+    ],
 )
 def test_a_command_that_needs_a_missing_package_says_what_to_install(
     command: list[str], package: str, tmp_path: Path

@@ -8,9 +8,12 @@ OUT/metadata/<part>.tsv             train, validation, test: filename onset offs
 OUT/metadata/weak.tsv               filename event_labels (comma-separated)
 OUT/metadata/unlabeled.tsv          filename
 OUT/metadata/sources.tsv            part filename label group use licence source; a picture's label is picture/<class>
-OUT/metadata/video.tsv              what is wrong with each clip's picture (ok, dark, frozen, missing), and since when
-OUT/metadata/seen.tsv               which picture is seen when, with which event it belongs, and whether they agree
+OUT/metadata/video.tsv              part filename condition since fps width height infrared
+OUT/metadata/seen.tsv               part filename onset offset role seen group event_label event_onset event_offset
 ```
+
+The last two are there if there is video. `film` explains `condition` and `role`. `seen` is a class, another label, or
+`room`; an event that is not seen has no onset and offset there.
 """
 
 from __future__ import annotations

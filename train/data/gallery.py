@@ -43,7 +43,7 @@ def open_photo(path: Path) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice that is an error
             with Image.open(path) as file:
                 file.draft("RGB", (_LONG_SIDE, _LONG_SIDE))  # JPEG: decode at a fraction of the size
                 upright = ImageOps.exif_transpose(file)
@@ -52,7 +52,7 @@ def open_photo(path: Path) -> Image.Image:
                     over = Image.new("RGBA", upright.size, (*_GREY, 255))
                     upright = Image.alpha_composite(over, upright.convert("RGBA"))
                 photo = upright.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise EarwitnessError(f"{path}: is not a picture that can be decoded: {error}: remove or replace it") from None
     if min(photo.size) < 2:
         raise EarwitnessError(f"{path}: has only {photo.width} x {photo.height} pixels: remove or replace it")

@@ -6,7 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
 from train.data.gallery import open_clip, open_photo
@@ -70,9 +73,9 @@ def check_pictures(pictures: Sequence[Recording], workers: int) -> None:
         EarwitnessError: a picture can't be decoded.
 
     """
-    with pool(workers) as processes:
+    with pool(workers) as processes, tqdm(total=len(pictures), desc="checking pictures", unit="picture") as bar:
         for _ in processes.map(_check, pictures, chunksize=8):
-            pass
+            bar.update()
 
 
 def pool_of(pictures: Sequence[Recording], classes: Sequence[str]) -> PicturePool:
@@ -83,6 +86,12 @@ def pool_of(pictures: Sequence[Recording], classes: Sequence[str]) -> PicturePoo
         groups.setdefault(label, {}).setdefault(picture.group, []).append(picture)
     seen = {label: list(of.values()) for label, of in groups.items()}
     return PicturePool({label: of for label, of in seen.items() if label}, seen.get("", []))
+
+
+@lru_cache(None)
+def _sha256(path: Path) -> str:
+    """Large folders are read once."""
+    return media_sha256(path)
 
 
 def _check(picture: Recording) -> None:
@@ -109,7 +118,7 @@ def _in_folders(folder: Path, classes: Sequence[str]) -> list[Recording]:
                 strange[path.suffix.lower() or path.name] += 1
                 continue
             scene = path.relative_to(label).parent
-            group = f"photo:{media_sha256(path)[:16]}" if scene == Path() else f"{folder.name}:{label.name}/{scene}"
+            group = f"photo:{_sha256(path)[:16]}" if scene == Path() else f"{folder.name}:{label.name}/{scene}"
             found.append(Recording(path, label.name, group, _OWN, _UNKNOWN, folder.name, "", kind))
     if strange:
         shown = ", ".join(f"{suffix} ({count})" for suffix, count in sorted(strange.items()))
@@ -124,7 +133,7 @@ def _each_once(pictures: Sequence[Recording]) -> list[Recording]:
     """Without files that are identical to an earlier one: one photo under two names could be in two parts."""
     kept: dict[str, Recording] = {}
     for picture in pictures:
-        first = kept.setdefault(media_sha256(picture.path), picture)
+        first = kept.setdefault(_sha256(picture.path), picture)
         if first is not picture:
             _log.warning("%s: is the same picture as %s and is left out", picture.path, first.path)
     return list(kept.values())

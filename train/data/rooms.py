@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from streamer.types import Floats
+
 _WIDTH, _HEIGHT = 480, 360
-_GRAIN = 24  # pixels of one patch of the texture
+_GRAIN_PX = 24
+"""Side of a patch of the texture."""
 
 
 def room(seed: int) -> Image.Image:
@@ -28,7 +31,7 @@ def room(seed: int) -> Image.Image:
         _furniture(draw, rng, horizon)
     pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.5))), np.float32)
     lit = np.clip(pixels * _light(rng) + _texture(rng), 0, 255)
-    return Image.fromarray(lit.astype(np.uint8), "RGB")
+    return Image.fromarray(lit.astype(np.uint8))
 
 
 def _window(draw: ImageDraw.ImageDraw, rng: np.random.Generator, horizon: int) -> None:
@@ -63,19 +66,19 @@ def _furniture(draw: ImageDraw.ImageDraw, rng: np.random.Generator, horizon: int
         draw.line((left, y, left + width, y), fill=_shaded(colour, 0.7), width=2)
 
 
-def _light(rng: np.random.Generator) -> np.ndarray:
+def _light(rng: np.random.Generator) -> Floats:
     """The share of the light that reaches each pixel, (height, width, 1): a lamp somewhere, and dark corners."""
     x, y = np.meshgrid(np.linspace(0, 1, _WIDTH, dtype=np.float32), np.linspace(0, 1, _HEIGHT, dtype=np.float32))
     away = (x - rng.uniform(-0.2, 1.2)) ** 2 + (y - rng.uniform(-0.2, 0.8)) ** 2
     return np.asarray((rng.uniform(0.35, 0.8) + 0.6 * np.exp(-away / rng.uniform(0.1, 0.8)))[..., None], np.float32)
 
 
-def _texture(rng: np.random.Generator) -> np.ndarray:
+def _texture(rng: np.random.Generator) -> Floats:
     """Uneven surfaces: coarse and fine patches of a few levels, (height, width, 1)."""
     levels = np.zeros((_HEIGHT, _WIDTH), np.float32)
-    for patch, strength in ((_GRAIN, 5.0), (_GRAIN // 6, 3.0)):
-        grid = rng.standard_normal((_HEIGHT // patch, _WIDTH // patch), np.float32) * strength
-        smooth = Image.fromarray(grid, "F").resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    for patch, strength in ((_GRAIN_PX, 5.0), (_GRAIN_PX // 6, 3.0)):
+        grid = np.float32(strength) * rng.standard_normal((_HEIGHT // patch, _WIDTH // patch), np.float32)
+        smooth = Image.fromarray(grid).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
         levels += np.asarray(smooth)
     return levels[..., None]
 

@@ -17,7 +17,7 @@ _SHORTEST_S = 0.4
 """Of a shot, so that slow cameras catch it."""
 _FIXED = 0.8
 """Share of cameras that do not turn or zoom."""
-_TRIES = 8
+_TRIES = 12
 _Point: TypeAlias = tuple[float, float]
 
 
@@ -75,7 +75,7 @@ class Stage:
         rng = self._rng
         beside = [one for one in self._shots if one.onset_s < times[1] and times[0] < one.offset_s]
         full = rng.random() < self._config.full and not any(one.full for one in beside)
-        tallest = 0.6 if any(not one.full for one in beside) else 0.95
+        tallest = 0.55 if any(not one.full for one in beside) else 0.95
         still = rng.random() < self._config.still
         enters = _ENTERS[int(rng.integers(len(_ENTERS)))] if times[0] > 0 else "cut"
         tries = []
