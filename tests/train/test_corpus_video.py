@@ -19,12 +19,14 @@ from streamer.networks.weights import WeightsStore
 from streamer.types import SAMPLE_RATE_HZ, Chunk, Floats, Picture, Want
 from tests.train.photos import COLOURS, add_photos_to_manifest, make_photos
 from tests.train.test_corpus import CLASSES, contents, make_recordings, settings
+from train import config
 from train.config import CorpusConfig
 from train.data import corpus
 from train.data.clip import clip_cells
 from train.data.dataset import Corpus
 from train.data.summary import read_summary
 from train.split import read_pin
+from train.video_config import VideoConfig
 
 PLAIN: dict[str, object] = {
     "wrong": 0, "unseen": 0, "silent": 0, "unrelated": {0: 1}, "dark": 0, "frozen": 0, "missing": 0, "rooms": 0,
@@ -207,3 +209,9 @@ def test_the_clips_are_a_corpus_like_any_other(source: Path, tmp_path: Path) -> 
 def test_pictures_without_video_are_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(EarwitnessError, match=r"add `video: \{\}`"):
         corpus.make(source, tmp_path / "a", settings(), workers=1, picture_folders=[source])
+
+
+def test_the_example_is_valid_and_states_the_defaults() -> None:
+    example = config.load(Path(__file__).parents[2] / "configs/train/corpus-audiovisual.yaml", CorpusConfig).video
+    assert example is not None
+    assert example.model_copy(update={"leave_out": VideoConfig().leave_out}) == VideoConfig()
