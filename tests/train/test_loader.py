@@ -176,7 +176,7 @@ def test_the_thread_ends_with_the_run_however_that_ends(folder: Path) -> None:
 def test_a_run_says_how_long_its_steps_waited(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = folder / "run"
     with caplog.at_level("INFO"):
-        assert fit([str(folder / "corpus-0"), str(folder / "features")], out, steps=4, validate_every=2) == 0
+        assert fit([str(folder / "corpus-0"), str(folder / "features")], out, steps=2, validate_every=1) == 0
     assert "s for data" in caplog.text
     text = (out / "log.jsonl").read_text()
     assert text.count('"waited_for_data_s"') == len(log(out)) == 2
