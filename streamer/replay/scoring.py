@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamer.errors import TruthError
 from streamer.replay.truth import LabelledEvent, Truth
 
@@ -50,6 +53,37 @@ class Counts:
     def f1(self) -> float | None:
         """0 to 1; None if the class is neither in the truth nor found."""
         return 2 * self.right / (self.true + self.found) if self.true + self.found else None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipCounts:
+    """The counts of every class in every clip: what a `Report` sums up, and intervals resample."""
+
+    names: tuple[str, ...]  # of the clips, in the truth
+    classes: tuple[str, ...]
+    seconds: tuple[float, ...]  # of each clip's media
+    counts: NDArray[np.int64]  # (clips, classes, kinds, 3): true, found, right
+    strong: bool  # False: the truth has no times, so only clips are counted
+    annotated: int  # clips in the truth
+    subset_sha256: str  # `Truth.subset_sha256` of these clips
+
+    def of(self, kind: Kind) -> NDArray[np.int64]:
+        """The counts of a kind: (clips, classes, 3)."""
+        return self.counts[:, :, KINDS.index(kind)]
+
+    def report(self) -> Report:
+        """The scores of all clips together."""
+        totals = self.counts.sum(axis=0).tolist()
+        return Report(
+            tuple(
+                ClassReport(label, *(Counts(*of) for of in row))
+                for label, row in zip(self.classes, totals, strict=True)
+            ),
+            clips=len(self.names),
+            strong=self.strong,
+            annotated=self.annotated,
+            subset_sha256=self.subset_sha256,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +232,22 @@ def evaluate(
     classes: Sequence[str],
     durations_s: Mapping[str, float],
 ) -> Report:
-    """Score the predictions for clips against the truth, with sed_eval's own counts.
+    """Score the predictions for clips against the truth: the report of `count`, which describes the arguments.
+
+    Raises:
+        TruthError: the truth has a class that is not one of `classes`, or lacks a clip.
+
+    """
+    return count(truth, predictions, classes, durations_s).report()
+
+
+def count(
+    truth: Truth,
+    predictions: Mapping[str, ClipPrediction],
+    classes: Sequence[str],
+    durations_s: Mapping[str, float],
+) -> ClipCounts:
+    """Compare the predictions for clips with the truth, clip by clip, with sed_eval's own counts.
 
     Args:
         truth: annotations; its clips that are not in `predictions` are left out.
@@ -218,29 +267,29 @@ def evaluate(
 
     truth.check_classes(classes)
     labels = list(classes)
-    clip = AudioTaggingMetrics(tags=labels)
-    segment = SegmentBasedMetrics(event_label_list=labels, time_resolution=SEGMENT_S)
-    event = EventBasedMetrics(event_label_list=labels, t_collar=ONSET_COLLAR_S, percentage_of_length=OFFSET_SHARE)
-    for name, prediction in predictions.items():
+    counts = np.zeros((len(predictions), len(labels), len(KINDS), 3), np.int64)
+    for row, (name, prediction) in enumerate(predictions.items()):
         if name not in truth.tags:
             raise TruthError(f"{truth.source}: does not have {name}")
+        clip = AudioTaggingMetrics(tags=labels)
         clip.evaluate([_tag_item(truth.tags[name])], [_tag_item(prediction.tags)])
+        counts[row, :, 0] = [_counts(clip.tag_wise[label]) for label in labels]
         if truth.strong:
             true, found = _event_items(truth.events[name]), _event_items(prediction.events)
             length_s = max(math.ceil(durations_s[name] - _PADDING_S), 1)
+            segment = SegmentBasedMetrics(event_label_list=labels, time_resolution=SEGMENT_S)
             segment.evaluate(true, found, evaluated_length_seconds=length_s)
-            event.evaluate(true, found)
-    return Report(
-        classes=tuple(
-            ClassReport(
-                label,
-                _counts(clip.tag_wise[label]),
-                _counts(segment.class_wise[label]),
-                _counts(event.class_wise[label]),
+            event = EventBasedMetrics(
+                event_label_list=labels, t_collar=ONSET_COLLAR_S, percentage_of_length=OFFSET_SHARE
             )
-            for label in labels
-        ),
-        clips=len(predictions),
+            event.evaluate(true, found)
+            counts[row, :, 1] = [_counts(segment.class_wise[label]) for label in labels]
+            counts[row, :, 2] = [_counts(event.class_wise[label]) for label in labels]
+    return ClipCounts(
+        names=tuple(predictions),
+        classes=tuple(classes),
+        seconds=tuple(durations_s[name] for name in predictions),
+        counts=counts,
         strong=truth.strong,
         annotated=len(truth.tags),
         subset_sha256=truth.subset_sha256(predictions),
@@ -255,8 +304,8 @@ def _event_items(events: Iterable[LabelledEvent]) -> list[dict[str, Any]]:
     return [{"onset": one.onset_s, "offset": one.offset_s, "event_label": one.label} for one in events]
 
 
-def _counts(tally: Mapping[str, float]) -> Counts:
-    return Counts(int(tally["Nref"]), int(tally["Nsys"]), int(tally["Ntp"]))
+def _counts(tally: Mapping[str, float]) -> tuple[int, int, int]:
+    return int(tally["Nref"]), int(tally["Nsys"]), int(tally["Ntp"])
 
 
 def _counts_json(counts: Counts) -> dict[str, float | int | None]:
