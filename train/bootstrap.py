@@ -71,6 +71,16 @@ class Groups:
         sounding = self.factors[0][np.asarray(used, bool)]
         return len(np.unique(sounding[sounding != _NONE]))
 
+    def count_of(self, clips: ArrayLike, column: int) -> int:
+        """The number of groups in which a class sounds, where `clips` (clips,) says which clips have it."""
+        there = np.asarray(clips, bool)
+        used = np.zeros(self.factors[0].shape[:-1], bool)
+        if used.ndim == 1:
+            used |= there
+        else:
+            used[:, column] = there
+        return self.count(used)
+
     def weights(self, drawn: Array) -> Array:
         """The weights of the units, (draws, *units), for those of the groups, (draws, groups)."""
         weights: Array = np.ones((len(drawn), *self.factors[0].shape[:-1]))
@@ -195,10 +205,7 @@ def f1_draws(counts: ArrayLike, groups: Groups, *, draws: int = DRAWS, seed: int
         return np.column_stack([f1(totals.sum(axis=-2)), macro, of_class])
 
     all_figures = drawn(figures, groups, draws=draws, seed=seed)
-    lone = [
-        groups.count(_units(tally[:, column, 0] > 0, column, groups)) < FEWEST_GROUPS
-        for column in range(tally.shape[1])
-    ]
+    lone = [groups.count_of(tally[:, column, 0] > 0, column) < FEWEST_GROUPS for column in range(tally.shape[1])]
     return F1Draws(
         all_figures[0],
         all_figures[1],
@@ -216,16 +223,6 @@ def f1(totals: Array) -> Array:
     out: Array = np.full(both.shape, np.nan)
     np.divide(2 * totals[..., 2], both, out=out, where=both > 0)
     return out
-
-
-def _units(clips: NDArray[np.bool_], column: int, groups: Groups) -> NDArray[np.bool_]:
-    """A class's clips among the units of `groups`, which are clips or the classes in each clip."""
-    shape = groups.factors[0].shape[:-1]
-    if len(shape) == 1:
-        return clips
-    used = np.zeros(shape, bool)
-    used[:, column] = clips
-    return used
 
 
 def _interval(value: float, draws: Array) -> Interval:

@@ -58,6 +58,16 @@ def _counted(figures: Any) -> bool:
     return isinstance(figures, Mapping) and "classes" in figures
 
 
+def purpose(bundle: Bundle) -> str:
+    """What the model is for and how it was made, in a line."""
+    return (
+        f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
+        f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
+        f"`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are "
+        f"the {bundle.provenance.network}'s."
+    )
+
+
 def card(bundle: Bundle) -> str:
     """The model card in Markdown: the model's purpose, scores, training data and limits."""
     provenance = bundle.provenance
@@ -65,10 +75,7 @@ def card(bundle: Bundle) -> str:
         [
             f"# {bundle.name}",
             "",
-            f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
-            f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
-            f"`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are "
-            f"the {provenance.network}'s.",
+            purpose(bundle),
             "",
             "## Scores",
             "F1 in percent, on clips mixed from recordings that the model never saw. "

@@ -44,8 +44,10 @@ class ClipGroups:
         return "\n".join(lines) + "\n"
 
 
-def of_corpus(corpus: Corpus, part: PartData) -> ClipGroups:
-    """The groups of a part's clips: by the corpus's `sources.tsv`; else by video, if the names have one; else by clip.
+def of_corpus(corpus: Corpus, part: PartData, classes: Sequence[str]) -> ClipGroups:
+    """The groups of a part's clips, for a model of `classes`.
+
+    By the corpus's `sources.tsv`; else by video, if the names of all clips have one; else each clip is its own.
 
     Raises:
         TruthError: `sources.tsv` is damaged, or lacks a clip.
@@ -55,7 +57,7 @@ def of_corpus(corpus: Corpus, part: PartData) -> ClipGroups:
     names = [clip.name for clip in part.clips]
     if corpus.partial or not path.exists():
         return of_names(names)
-    return of_table(path, names, corpus.classes, part=part.part)
+    return of_table(path, names, classes, part=part.part)
 
 
 def of_table(path: Path, names: Sequence[str], classes: Sequence[str], part: str | None = None) -> ClipGroups:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import Decoding, filtered
+from streamer.events import Decoding
+from streamer.filtering import filtered
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats

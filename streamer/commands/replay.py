@@ -30,7 +30,7 @@ from streamer.replay.journal import BrokenEntry, ClipEntry, entry_of
 from streamer.replay.names import absolute
 from streamer.replay.replayer import ClipResult, Replayer
 from streamer.replay.report import FILES, Asking, ReportFolder
-from streamer.replay.scoring import ClipPrediction, Report, evaluate
+from streamer.replay.scoring import ClipCounts, ClipPrediction, count
 from streamer.replay.truth import STRONG_HEADER, Truth, read_truth, strong_rows
 from streamer.sinks.base import Numberer
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
@@ -117,13 +117,14 @@ def main(args: argparse.Namespace) -> int:
         printer = _JsonPrinter(bundle.classes) if args.format == "jsonl" else _TsvPrinter()
         with EndsSoon() as ends:
             _replay_all(replayer, clips, printer, found, folder, ends)
-        report = _scored(truth, row_of, found.entries, bundle.classes) if truth and found.entries else None
+        counts = _counted(truth, row_of, found.entries, bundle.classes) if truth and found.entries else None
         if folder is not None:
-            folder.finish(list(found.entries.values()), found.broken, report, complete=not ends.signal)
+            folder.finish(list(found.entries.values()), found.broken, counts, complete=not ends.signal)
     finally:
         if folder is not None:
             folder.close()
-    if report is not None:
+    if counts is not None:
+        report = counts.report()
         _print(f"\n{report.table()}\n{report.subset()}", sys.stderr if args.format == "jsonl" else sys.stdout)
     if ends.signal:
         where = f"; their report is in {args.report}, and --resume replays the others" if folder else ""
@@ -258,11 +259,11 @@ def _truth(path: Path, classes: Sequence[str], clips: Sequence[Clip]) -> tuple[T
     return truth, {clip.name: found[absolute(clip.path)] for clip in known}
 
 
-def _scored(
+def _counted(
     truth: Truth, row_of: Mapping[str, str], entries: Mapping[str, ClipEntry], classes: Sequence[str]
-) -> Report:
+) -> ClipCounts:
     by_row = {row_of[name]: entry for name, entry in entries.items() if name in row_of}
-    return evaluate(
+    return count(
         truth,
         {row: ClipPrediction(entry.labelled, frozenset(entry.tags)) for row, entry in by_row.items()},
         classes,

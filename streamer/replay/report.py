@@ -17,20 +17,22 @@ import numpy as np
 
 from streamer.errors import UsageError
 from streamer.replay.clips import Clip
+from streamer.replay.counts import counts_tsv
 from streamer.replay.journal import Asked, BrokenEntry, ClipEntry, End, Journal, kept, write_all
-from streamer.replay.scoring import F1_EXPLAINED, Report
+from streamer.replay.scoring import F1_EXPLAINED, ClipCounts, Report
 from streamer.replay.truth import STRONG_HEADER, WEAK_HEADER, strong_rows, strong_tsv, weak_row, weak_tsv
 from streamer.types import CELL, SAMPLE_RATE_HZ, Floats
 
-JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, SCORES = (
+JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, COUNTS, SCORES = (
     "clips.jsonl",
     "events.tsv",
     "tags.tsv",
     "scores.json",
     "report.md",
+    "counts.tsv",
     "scores.npz",
 )
-FILES = (JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, SCORES)
+FILES = (JOURNAL, EVENTS, TAGS, SUMMARY, TEXT, COUNTS, SCORES)
 """The files of a report; a new report replaces those of an old one."""
 _CELLS = "scores.part"
 """Folder of the clips' scores, until they are collected in one file."""
@@ -73,8 +75,9 @@ class Asking:
 class ReportFolder:
     """A report in progress: as soon as a clip is done, its events, tags and scores are in the folder.
 
-    `clips.jsonl`, `events.tsv` and `tags.tsv` grow clip by clip; `scores.json`, `report.md` and, if asked for,
-    `scores.npz` are written at the end, or when the replay is interrupted. The files of an older report are removed.
+    `clips.jsonl`, `events.tsv` and `tags.tsv` grow clip by clip; `scores.json`, `report.md`, with a truth `counts.tsv`
+    and, if asked for, `scores.npz` are written at the end, or when the replay is interrupted. The files of an older
+    report are removed.
     """
 
     def __init__(self, folder: Path, asking: Asking, clips: Sequence[Clip], *, resume: bool) -> None:
@@ -126,11 +129,12 @@ class ReportFolder:
         self,
         entries: Sequence[ClipEntry],
         broken: Sequence[BrokenEntry],
-        report: Report | None,
+        counts: ClipCounts | None,
         *,
         complete: bool,
     ) -> None:
         """Write the figures; `complete` unless the replay was interrupted. Raises `UsageError`."""
+        report = None if counts is None else counts.report()
         order = {clip.name: place for place, clip in enumerate(self._clips)}
         entries = sorted(entries, key=lambda entry: order[entry.clip_name])
         summary = _summary(self._asking, entries, broken, report, complete=complete)
@@ -142,6 +146,8 @@ class ReportFolder:
                 self._folder / SUMMARY, msgspec.json.format(msgspec.json.encode(summary), indent=1).decode() + "\n"
             )
             _replace(self._folder / TEXT, _markdown(summary, report, len(self._clips)))
+            if counts is not None:
+                _replace(self._folder / COUNTS, counts_tsv(counts))
             if self._asking.scores:
                 self._write_scores(entries)
             if complete:

@@ -12,7 +12,7 @@ from streamer.errors import EarwitnessError
 from streamer.networks.backends import use_threads
 from streamer.starting import not_loaded
 
-COMMANDS = ("corpus", "features", "data", "fit", "evaluate", "export", "card")
+COMMANDS = ("corpus", "features", "data", "fit", "evaluate", "compare", "export", "card")
 """In the order of `--help`: that of use."""
 _EXTRA = ("soundfile", "tensorboard", "PIL")
 """Packages of the extra `train`. Each is imported only by the commands that need it."""
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 on success."""
     logging.basicConfig(format="earwitness-train: %(message)s", level=logging.INFO)
     args = _make_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         if args.one_thread:
             use_threads(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from streamer.arguments import number_from_1
 from streamer.features import EXTRACTORS
 from streamer.networks.weights import default_weights_folder
+from train.bootstrap import DRAWS
 
 Subparsers = argparse._SubParsersAction
 """What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
@@ -51,4 +52,11 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         default=os.cpu_count() or 1,
         help="worker processes (default: %(default)s)",
+    )
+
+
+def add_draws(parser: argparse.ArgumentParser) -> None:
+    """`--draws`."""
+    parser.add_argument(
+        "--draws", type=number_from_1, metavar="N", default=DRAWS, help="of the bootstrap (default: %(default)s)"
     )

@@ -1,0 +1,225 @@
+"""Stored clips as live streams: for any hop and lookahead, from one run of the network a window.
+
+A window's posteriors do not depend on the lookahead, which only says which of its cells are final. So the network runs
+once for each window (the windows of a hop contain those of its multiples), and the windower and the event tracker of
+the daemon are run again for every pair of hop and lookahead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from streamer.bundle import Bundle
+from streamer.detect import Detector
+from streamer.errors import UsageError
+from streamer.events import EventTracker
+from streamer.networks.crnn import linear_pooling
+from streamer.replay.truth import LabelledEvent, labelled
+from streamer.timeline import samples, seconds
+from streamer.types import CELL, Bools, Cells, CellScores, Floats, Offset, Onset, Window
+from streamer.windows import Coverage, StreamSettings, Windower
+from train.data.dataset import PartData
+from train.evaluate import ClipPosteriors
+from train.workers import pool
+
+_AHEAD = 4
+"""Clips per worker whose features wait in memory: those of 10 s with VGG16 have 2.5 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """When an event's onset was certain. Times are seconds of the clip's media."""
+
+    label: str
+    onset_s: float  # as reported
+    decided_s: float  # the media that had to arrive for it
+    at_end: bool  # only because the clip ended: a live stream would have gone on
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedClip:
+    """What a live stream of one clip would have reported."""
+
+    posteriors: ClipPosteriors  # the final ones of each cell
+    events: tuple[LabelledEvent, ...]
+    decided: tuple[Decided, ...]  # one for each event
+    coverage: Coverage
+
+
+Posteriors = Mapping[tuple[int, int], CellScores]
+"""Posteriors of whole windows, by their first cell and the one after their last."""
+
+
+def streamed(
+    folder: Path, part: PartData, settings: Sequence[StreamSettings], workers: int
+) -> dict[StreamSettings, list[StreamedClip]]:
+    """The clips of a part as streams, in their order, for each of the settings.
+
+    Args:
+        folder: of the bundle.
+        part: its features are those of the bundle.
+        settings: to compare.
+        workers: processes.
+
+    Raises:
+        BundleError: the bundle can't be read.
+        UsageError: a hop and a lookahead do not fit into the model's window.
+
+    """
+    bundle = Bundle.load(folder)
+    for one in settings:
+        if one.hop_cells + one.lookahead_cells > bundle.window_cells:
+            raise UsageError(
+                f"a hop of {one.hop_cells} and a lookahead of {one.lookahead_cells} cells do not fit into the window "
+                f"of {bundle.name}, which has {bundle.window_cells}: choose smaller ones"
+            )
+    made: dict[StreamSettings, list[StreamedClip]] = {one: [] for one in settings}
+    with pool(workers, _begin, (folder, tuple(settings))) as processes:
+        waiting: deque[Future[list[StreamedClip]]] = deque()
+        with tqdm(total=len(part), desc="streaming", unit="clip") as bar:
+            for row in range(len(part)):
+                waiting.append(processes.submit(_job, part.rows[row], *_features(part, row)))
+                while len(waiting) > _AHEAD * workers or (waiting and row == len(part) - 1):
+                    for one, clip in zip(settings, waiting.popleft().result(), strict=True):
+                        made[one].append(clip)
+                    bar.update()
+    return made
+
+
+def _features(part: PartData, row: int) -> tuple[dict[str, Floats], dict[str, Bools]]:
+    values, valid = part.features.batch([row], int(part.features.cells[row]))
+    return {name: one[0].numpy() for name, one in values.items()}, {name: one[0].numpy() for name, one in valid.items()}
+
+
+_loaded: list[tuple[Detector, Bundle, tuple[StreamSettings, ...]]] = []
+"""State of a worker process: the bundle is loaded once per process, not once per clip."""
+
+
+def _begin(folder: Path, settings: tuple[StreamSettings, ...]) -> None:
+    bundle = Bundle.load(folder)
+    _loaded.append((Detector(bundle), bundle, settings))
+
+
+def _job(name: str, values: dict[str, Floats], valid: dict[str, Bools]) -> list[StreamedClip]:
+    detector, bundle, settings = _loaded[0]
+    return stream_clip(name, values, valid, detector, bundle, settings)
+
+
+def stream_clip(
+    name: str,
+    values: Mapping[str, Floats],
+    valid: Mapping[str, Bools],
+    detector: Detector,
+    bundle: Bundle,
+    settings: Sequence[StreamSettings],
+) -> list[StreamedClip]:
+    """One clip as a stream, for each of the settings.
+
+    Args:
+        name: of the clip.
+        values: modality -> (cells, ...).
+        valid: modality -> (cells,).
+        detector: of `bundle`.
+        bundle: the model.
+        settings: hops and lookaheads that fit into its window.
+
+    """
+    wanted: dict[tuple[int, int], Window] = {}
+    for hop_cells in {one.hop_cells for one in settings}:
+        every = StreamSettings(hop_cells, lookahead_cells=0)
+        for window in _windows(name, values, valid, bundle.window_cells, every):
+            span = (window.start, window.start + len(window))
+            wanted.setdefault(span, replace(window, emit_start=span[0], emit_stop=span[1]))
+    scored = dict(zip(wanted, detector.scores(list(wanted.values())), strict=True))
+    flags = {modality: np.zeros(len(one), np.float32) for modality, one in valid.items()}
+    return [_decode(name, flags, valid, scored, bundle, one) for one in settings]
+
+
+def _windows(
+    name: str,
+    values: Mapping[str, Floats],
+    valid: Mapping[str, Bools],
+    window_cells: int,
+    settings: StreamSettings,
+    windower: Windower | None = None,
+) -> Iterator[Window]:
+    """The windows of a clip, whose modalities arrive side by side; the last one at its end."""
+    cells = len(next(iter(valid.values())))
+    made = windower or _windower(name, values, window_cells, settings)
+    last = max(cells - 1, 0)  # extractors keep the last cell until the end
+    step = max(min(settings.hop_cells, settings.skew_cells), 1)
+    for first in range(0, last, step):
+        stop = min(first + step, last)
+        for modality, rows in values.items():
+            yield from made.push(modality, Cells(first, rows[first:stop], valid[modality][first:stop]))
+    rest = {modality: Cells(last, rows[last:], valid[modality][last:]) for modality, rows in values.items()}
+    yield from made.flush(cells, rest)
+
+
+def _windower(name: str, values: Mapping[str, Floats], window_cells: int, settings: StreamSettings) -> Windower:
+    return Windower(
+        name,
+        0,
+        {modality: rows.shape[1:] for modality, rows in values.items()},
+        tuple(values),
+        window_cells=window_cells,
+        hop_cells=settings.hop_cells,
+        lookahead_cells=settings.lookahead_cells,
+        skew_cells=settings.skew_cells,
+    )
+
+
+def _decode(
+    name: str,
+    flags: Mapping[str, Floats],
+    valid: Mapping[str, Bools],
+    scored: Posteriors,
+    bundle: Bundle,
+    settings: StreamSettings,
+) -> StreamedClip:
+    """Run the daemon's windower and event tracker on posteriors that are known. `flags` stand for the features."""
+    ids = count(1)
+    tracker = EventTracker(
+        name,
+        0,
+        bundle.decoding,
+        max_event_cells=max(samples(settings.max_event_s) // CELL, 1),
+        new_id=lambda: str(next(ids)),
+    )
+    windower = _windower(name, flags, bundle.window_cells, settings)
+    cells = len(next(iter(flags.values())))
+    rows: list[Floats] = [np.zeros((0, len(bundle.classes)), np.float32)]
+    decided: dict[str, Decided] = {}
+    events: list[Offset] = []
+    for window in _windows(name, flags, valid, bundle.window_cells, settings, windower):
+        stop = window.start + len(window)
+        whole = scored[window.start, stop]
+        span = slice(window.emit_start - window.start, window.emit_stop - window.start)
+        rows.append(whole.scores[span])
+        final = replace(whole, start=window.emit_start, scores=whole.scores[span], covered=whole.covered[span])
+        _note(tracker.push(final), stop, stop == cells, decided, events)
+    _note(tracker.flush("silence"), cells, True, decided, events)
+    posteriors = np.concatenate(rows)
+    tags = linear_pooling(torch.from_numpy(posteriors)[None])[0].numpy()
+    return StreamedClip(
+        ClipPosteriors(name, posteriors, tags), labelled(events), tuple(decided.values()), windower.coverage
+    )
+
+
+def _note(
+    made: Sequence[Onset | Offset], stop: int, at_end: bool, decided: dict[str, Decided], events: list[Offset]
+) -> None:
+    for one in made:
+        if isinstance(one, Offset):
+            events.append(one)
+        else:
+            decided[one.event_id] = Decided(one.label, seconds(one.onset), seconds(stop * CELL), at_end)
