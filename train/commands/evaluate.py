@@ -1,4 +1,4 @@
-"""`earwitness-train evaluate`: scores a bundle on a part of a corpus, and with `--report` all that can be said of it."""
+"""`earwitness-train evaluate`: scores a bundle on a part of a corpus, and writes a report of all that can be said."""
 
 from __future__ import annotations
 
