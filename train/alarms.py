@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamer.replay.scoring import ONSET_COLLAR_S
 from streamer.replay.truth import LabelledEvent, Truth
-from train.bootstrap import Array, Drawn, Groups, drawn
+from train.bootstrap import FEWEST_GROUPS, Array, Drawn, Groups, drawn
 from train.streamed import StreamedClip
 
 _S_PER_HOUR = 3600.0
@@ -59,14 +59,14 @@ def latencies(truth: Truth, clips: Sequence[StreamedClip], classes: Sequence[str
 
 
 def latency_quantiles(of: Latencies, groups: Groups, *, draws: int) -> Drawn:
-    """The `QUANTILES` of latencies, in seconds, with their draws; NaN if there are none.
+    """The `QUANTILES` of latencies, in seconds, with their draws; NaN if there are none, or of a single group.
 
     `groups` are those of the clips, or of the classes in them.
     """
     if not len(of.seconds):
         nothing = np.full(len(QUANTILES), np.nan)
         return Drawn(nothing, np.broadcast_to(nothing, (draws, len(QUANTILES))))
-    units = (of.clips, of.classes) if groups.factors[0].ndim == 3 else (of.clips,)
+    units = groups.take(*((of.clips, of.classes) if groups.factors[0].ndim == 3 else (of.clips,)))
     order = np.argsort(of.seconds, kind="stable")
     ordered = of.seconds[order]
 
@@ -76,7 +76,8 @@ def latency_quantiles(of: Latencies, groups: Groups, *, draws: int) -> Drawn:
         columns = [(passed >= share * total - 1e-9).argmax(axis=1) for share in QUANTILES]
         return np.where(total > 0, ordered[np.stack(columns, axis=1)], np.nan)
 
-    return drawn(quantiles, groups.take(*units), draws=draws)
+    found = drawn(quantiles, units, draws=draws)
+    return found if units.count(np.ones(len(of.seconds), bool)) >= FEWEST_GROUPS else found.without_interval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,10 @@ def false_alarms(truth: Truth, events: Mapping[str, Sequence[LabelledEvent]], cl
 
 
 def alarms_per_hour(of: FalseAlarms, seconds: Sequence[float], groups: Groups, *, draws: int) -> Drawn:
-    """False alarms an hour of each class, and of all together (the last figure), with their draws."""
+    """False alarms an hour of each class, and of all together (the last figure), with their draws.
+
+    Where there is no false alarm there is no interval.
+    """
     hours = np.asarray(seconds, np.float64) / _S_PER_HOUR
 
     def rates(weights: Array) -> Array:
@@ -123,4 +127,6 @@ def alarms_per_hour(of: FalseAlarms, seconds: Sequence[float], groups: Groups, *
         each = np.divide(found, heard, out=np.full(found.shape, np.nan), where=heard > 0)
         return np.column_stack([each, each.sum(axis=1)])
 
-    return drawn(rates, groups, draws=draws)
+    found = drawn(rates, groups, draws=draws)
+    # Where there was none, there is none in any draw: that says nothing of other recordings.
+    return Drawn(found.value, np.where(found.value > 0, found.draws, np.nan))

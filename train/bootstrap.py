@@ -4,8 +4,9 @@ Clips that share a recording are not independent, so recordings are resampled, n
 drawn with replacement, as many as there are, and a group that is drawn k times weighs k. Where the counts of a clip
 come from one group (a video of DCASE), this is the cluster bootstrap. A mixed clip has several: the groups of its
 sounds and that of its background. Each of these is a factor, and a count weighs the product of its factors' weights
-(the pigeonhole bootstrap of Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007), which is sound
-for crossed factors and, if anything, slightly too wide. Groups that share a factor share its weight in equal parts.
+(Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007). For crossed factors no bootstrap is exact:
+this one counts differences between recordings fully and chance within clips up to threefold, so its intervals may be
+too wide, not too narrow. Groups that share a factor share its weight in equal parts.
 
 The same `Groups`, number of draws and seed give the same draws. Two results over the same clips are therefore paired,
 draw by draw: the interval of a difference is that of the differences of their draws (`difference`).
@@ -129,6 +130,10 @@ class Drawn:
         """One of several figures."""
         return Drawn(np.asarray(self.value[index]), self.draws[:, index])
 
+    def without_interval(self) -> Drawn:
+        """The figure alone: its draws say nothing of other recordings."""
+        return Drawn(self.value, np.full_like(self.draws, np.nan))
+
     @property
     def interval(self) -> Interval:
         """The percentile interval of a single figure at `LEVEL`.
@@ -210,9 +215,8 @@ def f1_draws(counts: ArrayLike, groups: Groups, *, draws: int = DRAWS, seed: int
         all_figures[0],
         all_figures[1],
         tuple(
-            Drawn(one.value, np.full_like(one.draws, np.nan)) if lone[column] else one
+            all_figures[2 + column].without_interval() if lone[column] else all_figures[2 + column]
             for column in range(tally.shape[1])
-            for one in [all_figures[2 + column]]
         ),
     )
 

@@ -49,7 +49,7 @@ class Comparison:
         """A table in percent, with a row for each score."""
         first, second = self.modes
         what = f"{first} mode" if first == second else f"A in {first} mode, B in {second} mode"
-        title = f"{what}: {self.clips} clips, resampling {len(self.groups.groups.names)} {self.groups.unit}"
+        title = f"{what}: {self.clips} clips, resampling {self.groups.number(len(self.groups.groups.names))}"
         if not self.groups.known:
             title += ": nothing is known of their recordings (--groups TSV), so intervals may be too narrow"
         if self.left_out:

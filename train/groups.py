@@ -20,6 +20,7 @@ from train.data import dcase
 from train.data.dataset import Corpus, PartData
 
 BACKGROUND = "background"
+_GROUP = "group of recordings"
 _COLUMNS = ("filename", "label", "group")
 
 
@@ -28,8 +29,18 @@ class ClipGroups:
     """The groups of clips, in their order."""
 
     groups: Groups  # of (clips,), or of (clips, classes)
-    unit: str  # what is resampled, in the plural
+    unit: str  # what is resampled: group of recordings, video, clip
     rows: tuple[Mapping[str, frozenset[str]], ...]  # for each clip: label or `BACKGROUND` -> groups; empty: unknown
+
+    @property
+    def units(self) -> str:
+        """The same in the plural."""
+        first, *rest = self.unit.split(" ")
+        return " ".join([f"{first}s", *rest])
+
+    def number(self, count: int) -> str:
+        """So many of them, in words."""
+        return f"{count} {self.unit if count == 1 else self.units}"
 
     @property
     def known(self) -> bool:
@@ -85,7 +96,7 @@ def of_table(path: Path, names: Sequence[str], classes: Sequence[str], part: str
             raise TruthError(f"{path}: has no row of {name}, so the recordings behind it are unknown")
         rows.append({label: frozenset(of) for label, of in by_name[found].items()})
     if all(set(row) == {""} for row in rows):
-        return _of_rows(rows, "groups of recordings")
+        return _of_rows(rows, _GROUP)
     return _of_mixtures(rows, classes)
 
 
@@ -93,8 +104,8 @@ def of_names(names: Sequence[str]) -> ClipGroups:
     """The groups of clips of which nothing but the names is known: their videos, or each its own."""
     if names and all(dcase.clip_name(f"{Path(name).stem}.wav") is not None for name in names):
         videos = [dcase.video_of(f"{Path(name).stem}.wav") for name in names]
-        return _of_rows([{"": frozenset({video})} for video in videos], "videos")
-    return ClipGroups(Groups.each_its_own(len(names)), "clips", ())
+        return _of_rows([{"": frozenset({video})} for video in videos], "video")
+    return ClipGroups(Groups.each_its_own(len(names)), "clip", ())
 
 
 def _of_rows(rows: Sequence[Mapping[str, frozenset[str]]], unit: str) -> ClipGroups:
@@ -114,7 +125,7 @@ def _of_mixtures(rows: Sequence[Mapping[str, frozenset[str]]], classes: Sequence
         backgrounds += [behind] * len(classes)
     shape = (len(rows), len(classes), -1)
     factors = (padded(sounds).reshape(shape), padded(backgrounds).reshape(shape))
-    return ClipGroups(Groups(names, factors), "groups of recordings", tuple(rows))
+    return ClipGroups(Groups(names, factors), _GROUP, tuple(rows))
 
 
 def _read(path: Path, part: str | None) -> dict[str, dict[str, set[str]]]:

@@ -57,6 +57,7 @@ def test_what_is_written_is_read_again(table: Path, tmp_path: Path) -> None:
     clips = ["one.flac", "two.flac", "three.flac"]
     found = of_table(table, clips, CLASSES, part="test")
     (tmp_path / "groups.tsv").write_text(found.tsv(clips))
+    assert [found.number(one) for one in (1, 2)] == ["1 group of recordings", "2 groups of recordings"]
     again = of_table(tmp_path / "groups.tsv", clips, CLASSES)
     assert again.groups.names == found.groups.names
     assert all(map(np.array_equal, again.groups.factors, found.groups.factors))
@@ -65,13 +66,13 @@ def test_what_is_written_is_read_again(table: Path, tmp_path: Path) -> None:
 def test_clips_of_dcase_are_grouped_by_their_video_and_others_stand_alone(tmp_path: Path) -> None:
     clips = ["Y-abcdefghij_0.000_10.000.wav", "Y-abcdefghij_30.000_40.000.mp4", "Y0123456789A_0.000_10.000.wav"]
     videos = of_names(clips)
-    assert (videos.unit, videos.known, len(videos.groups.names)) == ("videos", True, 2)
+    assert (videos.number(2), videos.known, len(videos.groups.names)) == ("2 videos", True, 2)
     assert videos.groups.factors[0].tolist() == [[0], [0], [1]]
     (tmp_path / "groups.tsv").write_text(videos.tsv(clips))
     again = of_table(tmp_path / "groups.tsv", clips, CLASSES)
     assert again.groups.factors[0].tolist() == [[0], [0], [1]]
     alone = of_names([*clips, "else.wav"])
-    assert (alone.unit, alone.known, len(alone.groups.names)) == ("clips", False, 4)
+    assert (alone.unit, alone.known, len(alone.groups.names)) == ("clip", False, 4)
 
 
 def test_every_clip_of_a_corpus_has_its_groups(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import UsageError
 from streamer.networks.weights import WeightsStore
-from streamer.pipeline import StreamPipeline, run
+from streamer.pipeline import Output, StreamPipeline, run
 from streamer.replay.replayer import Replayer
 from streamer.timeline import seconds
 from streamer.types import CELL, SAMPLE_RATE_HZ, CellScores, Chunk, Offset, Onset
@@ -30,17 +31,14 @@ from train.streamed import StreamedClip, stream_clip, streamed
 SETTINGS = [StreamSettings(hop, lookahead) for hop in (4, 8, 12, 40) for lookahead in (0, 7, 45)]
 
 
-def as_stream(bundle: Bundle, samples: NDArray[np.float32], settings: StreamSettings) -> list[tuple[float, object]]:
-    """What the daemon's pipeline makes of sound that arrives in small pieces, with the seconds that had arrived."""
-    made = factories(bundle.modalities)
+def as_stream(bundle: Bundle, samples: NDArray[np.float32], settings: StreamSettings) -> list[Output]:
+    """What the daemon's pipeline makes of sound that arrives in small pieces."""
+    ids = map(str, count())
     pipeline = StreamPipeline(
-        "s", made, bundle.decoding, bundle.window_cells, settings, iter(map(str, range(999))).__next__
+        "s", factories(bundle.modalities), bundle.decoding, bundle.window_cells, settings, lambda: next(ids)
     )
     items = [Chunk(SAMPLE_RATE_HZ, at, samples[at : at + 733]) for at in range(0, len(samples), 733)]
-    out = []
-    for timed in run(items, pipeline, Detector(bundle)):
-        out.append((0.0, timed.output))
-    return out
+    return [timed.output for timed in run(items, pipeline, Detector(bundle))]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def all_streamed(bundle: Bundle, clip: tuple[Path, ClipCells]) -> list[StreamedC
 def test_events_and_posteriors_are_those_of_the_daemons_pipeline(
     bundle: Bundle, all_streamed: list[StreamedClip], index: int
 ) -> None:
-    outputs = [one for _, one in as_stream(bundle, bursts(12.0, seed=5), SETTINGS[index])]
+    outputs = as_stream(bundle, bursts(12.0, seed=5), SETTINGS[index])
     found = all_streamed[index]
     scores = np.concatenate([one.scores for one in outputs if isinstance(one, CellScores)])
     assert np.allclose(found.posteriors.cells, scores, atol=1e-5)

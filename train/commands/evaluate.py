@@ -10,7 +10,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from streamer.arguments import number_from_1
+from streamer.arguments import number_from_0, number_from_1
 from streamer.bundle import Bundle
 from streamer.errors import UsageError
 from streamer.escapes import printable
@@ -52,7 +52,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="of the curve; a cell is 66 ms, and multiples of the smallest cost nothing more (default: 8 16 32)",
     )
     parser.add_argument(
-        "--lookaheads", type=_number, nargs="+", metavar="CELLS", help="of the curve (default: 0 8 15 23 30 45 60)"
+        "--lookaheads",
+        type=number_from_0,
+        nargs="+",
+        metavar="CELLS",
+        help="of the curve (default: 0 8 15 23 30 45 60)",
     )
     add_draws(parser)
     add_workers(parser)
@@ -108,9 +112,3 @@ def _report(args: argparse.Namespace, corpus: Corpus, bundle: Bundle, part: Part
     offline, streaming = found.offline.report, found.streaming.report
     print(f"offline:\n{offline.table()}\n\nas a live stream:\n{streaming.table()}\n{offline.subset()}")  # noqa: T201
     _log.info("%s: open it in a browser", args.report / files.PAGE)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
-    return int(text)

@@ -11,7 +11,7 @@ from train.bootstrap import Interval
 from train.evaluation import CurvePoint, Evaluation
 from train.psds import MAX_FALSE_PER_HOUR, Curve
 from train.report.svg import Drawing, Frame, Point, Scale, ticks
-from train.report.words import percent
+from train.report.words import number, percent
 
 _CELL_S = CELL / SAMPLE_RATE_HZ
 _LABEL = 205.0
@@ -34,7 +34,7 @@ def class_bars(evaluation: Evaluation) -> str:
         middle = top + row * (index + 0.5)
         events = evaluation.offline.report.classes[index].event.true
         drawing.text((_LABEL - 12, middle), short(label, 26), anchor="end", title=label)
-        note = f"{events} events, {evaluation.groups_of(index)} {evaluation.groups.unit}"
+        note = f"{number(events, 'event')}, {evaluation.groups.number(evaluation.groups_of(index))}"
         drawing.text((_LABEL - 12, middle + 12), short(note, 40), "small", anchor="end")
     for place, kind in enumerate(KINDS):
         scale = Scale(0, 1, start := _LABEL + place * (panel + gap), start + panel)
@@ -103,7 +103,7 @@ def latency_curve(evaluation: Evaluation) -> str:
             drawing.circle(_at(frame, one), 6 if one is used else 3.5, f"dot {css}", title=_point_title(one))
             if one is used or index == 0:
                 x, y = _at(frame, one)
-                drawing.text((x, y - 9), f"{one.settings.lookahead_cells}", "small", anchor="middle")
+                drawing.text((x + 5, y - 8), f"{one.settings.lookahead_cells}", "small")
         y = 40 + 20 * index
         drawing.path([(690, y), (715, y)], f"line {css}")
         drawing.text((722, y + 4), f"hop {hop} ({hop * _CELL_S:.2f} s)", "small")
@@ -162,7 +162,7 @@ def confusions(evaluation: Evaluation) -> str:
         return ""
     classes = evaluation.bundle.classes
     columns = [*classes, "nothing of these"]
-    side, top = 48.0, 150.0
+    side, top = 48.0, 120.0
     drawing = Drawing(_LABEL + side * len(columns) + 120, top + side * 0.6 * len(classes) + 10, "Confusions")
     most = float(confused.max())
     drawing.text((_LABEL - 12, top - 8), "reported ↓   sounded instead →", "small", anchor="end")
@@ -181,5 +181,10 @@ def confusions(evaluation: Evaluation) -> str:
                 share = 0.15 + 0.85 * value / most
                 drawing.rect(at, (side - 2, side * 0.6 - 2), "heat", title=title, opacity=share)
                 css = "small strong" if share > 0.55 else "small"
-                drawing.text((at[0] + side / 2 - 1, y + 18), f"{value:.3g}", css, anchor="middle")
+                drawing.text(
+                    (at[0] + side / 2 - 1, y + 18),
+                    f"{value:.0f}" if value == round(value) else f"{value:.1f}",
+                    css,
+                    anchor="middle",
+                )
     return drawing.svg()

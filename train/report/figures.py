@@ -27,7 +27,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "data_sha256": evaluation.part.sha256,
         "seconds": evaluation.seconds,
         "resampled": {
-            "what": evaluation.groups.unit,
+            "what": evaluation.groups.units,
             "count": len(evaluation.groups.groups.names),
             "draws": evaluation.draws,
         },

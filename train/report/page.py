@@ -37,7 +37,7 @@ def page(evaluation: Evaluation, made: Made) -> str:
     title = f"Evaluation of {evaluation.bundle.name}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(purpose(evaluation.bundle))}</p>',
+        f'<p class="soft">{words.marked(purpose(evaluation.bundle))}</p>',
         _lead(evaluation),
         _tiles(evaluation),
         _section("Scores", _scores(evaluation)),
@@ -151,6 +151,8 @@ def _live(evaluation: Evaluation) -> str:
 
 def _curve(evaluation: Evaluation) -> str:
     drawn = charts.latency_curve(evaluation)
+    if not drawn and evaluation.curve:
+        return "<p>No onset was reported within 200 ms of a true one, so there is no latency to draw.</p>"
     if not drawn:
         return ""
     return (
@@ -168,7 +170,7 @@ def _psd(evaluation: Evaluation) -> str:
     return (
         "<p>Lower thresholds find more events and raise more false alarms. A curve shows the share of events found at "
         "each rate of false alarms (the mean over the classes, less their standard deviation); PSDS is the area under "
-        f"it. Curves start low where some classes are found late.</p>{_LEGEND}<figure>{drawn}</figure>"
+        f"it.</p>{_LEGEND}<figure>{drawn}</figure>"
     )
 
 
@@ -209,7 +211,7 @@ def _facts(evaluation: Evaluation, made: Made) -> str:
         ("Subset", f"{report.clips} of {report.annotated} annotated clips; SHA-256 of their annotations: "
          f"{words.code(report.subset_sha256)}"),
         ("Data", f"SHA-256 of media, annotations and features: {words.code(evaluation.part.sha256)}"),
-        ("Resampled", f"{len(evaluation.groups.groups.names)} {escape(evaluation.groups.unit)}"),
+        ("Resampled", evaluation.groups.number(len(evaluation.groups.groups.names))),
         ("Command", words.code(made.command)),
         ("Made", f"{escape(made.date)} by Earwitness {escape(made.version)}"),
     ]  # fmt: skip

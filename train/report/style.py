@@ -12,7 +12,7 @@ STYLE = """
   --offline: #6fa5f5; --streaming: #f0975a; --truth: #b3bcc6; --posterior: #454e58; --heat: #d9702a;
   --line0: #6fa5f5; --line1: #f0975a; --line2: #5fc397; --line3: #c39be0; --line4: #dcb75f; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 1060px; background: var(--page); color: var(--text);
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 1120px; background: var(--page); color: var(--text);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.75rem 0 .5rem; padding-top: .75rem; border-top: 1px solid var(--rule); }
@@ -30,6 +30,8 @@ table { border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid var(--rule); vertical-align: top; }
 thead th { font-size: .8rem; font-weight: 600; color: var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 500; }
+.numbers td { white-space: nowrap; } .numbers .ci { white-space: nowrap; }
+.dense .ci { display: block; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 .dense { font-size: .82rem; } .dense th, .dense td { padding: .25rem .5rem; }
 .facts td { overflow-wrap: anywhere; } .facts tbody th { white-space: nowrap; }

@@ -57,19 +57,19 @@ def _score(name: str, pair: Sequence[Drawn], n: str) -> list[str]:
 
 
 def classes(evaluation: Evaluation) -> str:
-    """Class by class: how many, and the scores of both ways."""
+    """Class by class: how many, and the scores of both ways, with the live stream's intervals."""
     rows = []
     for column, label in enumerate(evaluation.bundle.classes):
         events = evaluation.offline.report.classes[column].event.true
         cells = [escape(label), f"{evaluation.groups_of(column)}", f"{events}"]
         for kind in KINDS:
-            for way in (evaluation.offline, evaluation.streaming):
-                cells.append(words.ranged(way.f1[kind].classes[column].interval))
+            cells.append(words.percent(float(evaluation.offline.f1[kind].classes[column].value)))
+            cells.append(words.ranged(evaluation.streaming.f1[kind].classes[column].interval))
         for way in (evaluation.offline, evaluation.streaming):
             if way.psds:
                 cells.append(" / ".join(words.percent(one.classes.get(label, math.nan)) for one in way.psds))
         rows.append(cells)
-    header = ["class", escape(evaluation.groups.unit), "events"]
+    header = ["class", escape(evaluation.groups.units), "events"]
     header += [f"{kind} F1, {way}" for kind in KINDS for way in ("offline", "streaming")]
     if evaluation.offline.psds:
         header += [f"PSDS 1 / 2, {way}" for way in ("offline", "streaming")]

@@ -19,7 +19,9 @@ SHOWN = 3
 """Clips at either end."""
 _LABEL = 205.0
 _WIDTH = 700.0
-_ROW = 58.0
+_ROW = 76.0
+_AREA = 38.0
+"""Height of the posteriors above the events."""
 _CELL_S = CELL / SAMPLE_RATE_HZ
 
 
@@ -76,13 +78,15 @@ def timeline(evaluation: Evaluation, clip: Shown) -> str:
         for line, (name, events, css) in enumerate(
             (("true", true, "truth"), ("offline", offline, "offline"), ("streaming", streaming, "streaming"))
         ):
-            _events(drawing, scale, top + 6 + 16 * line, [one for one in events if one.label == label], css, name)
+            _events(
+                drawing, scale, top + _AREA + 6 + 11 * line, [one for one in events if one.label == label], css, name
+            )
     return drawing.svg()
 
 
 def _posterior(drawing: Drawing, scale: Scale, top: float, values: Sequence[float], threshold: float) -> None:
-    height = _ROW - 6
-    floor = top + _ROW - 3
+    height = _AREA - 6
+    floor = top + _AREA
     points: list[Point] = [(scale.at(0), floor)]
     for cell, value in enumerate(values):
         y = floor - height * value
@@ -97,4 +101,4 @@ def _events(drawing: Drawing, scale: Scale, y: float, events: Sequence[LabelledE
     for one in events:
         left, right = scale.at(one.onset_s), scale.at(one.offset_s)
         title = f"{name}: {one.label}, {one.onset_s:.2f} to {one.offset_s:.2f} s"
-        drawing.rect((left, y), (max(right - left, 1.5), 12), css, title=title)
+        drawing.rect((left, y), (max(right - left, 1.5), 9), css, title=title)

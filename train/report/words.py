@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html import escape
 
 from streamer.replay.scoring import Kind
@@ -40,7 +41,7 @@ def interval_note(evaluation: Evaluation) -> str:
     groups = evaluation.groups
     text = (
         f"In brackets: the {100 * LEVEL:.0f} % interval for other recordings of this kind, from {evaluation.draws:,} "
-        f"draws of the {len(groups.groups.names)} {groups.unit} behind the clips."
+        f"draws of the {groups.number(len(groups.groups.names))} behind the clips."
     )
     if not groups.known:
         return (
@@ -81,6 +82,11 @@ def duration(seconds: float) -> str:
         if seconds >= 90
         else f"{seconds:.0f} s"
     )
+
+
+def marked(text: str) -> str:
+    """Text with `code` in backquotes as HTML."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def code(text: str) -> str:
