@@ -2,12 +2,13 @@
 
 A mixed clip has a background and sounds. Its counts of a class depend on the groups of that class's sounds in it; where
 the class does not sound, its false alarms come from any of the clip's sounds, which then share them equally. Whatever
-sounds, the background is the second factor. A clip of DCASE or DESED comes from one video.
+sounds, the background is the second factor, and the pictures shown, if there are any, are the third, by the same rule
+as the sounds. A clip of DCASE or DESED comes from one video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from train.data import dcase
 from train.data.dataset import Corpus, PartData
 
 BACKGROUND = "background"
+_PICTURE = "picture/"
+"""Before the class of a picture, in the label of a corpus's `sources.tsv`."""
 _GROUP = "group of recordings"
 _COLUMNS = ("filename", "label", "group")
 
@@ -115,17 +118,22 @@ def _of_rows(rows: Sequence[Mapping[str, frozenset[str]]], unit: str) -> ClipGro
 def _of_mixtures(rows: Sequence[Mapping[str, frozenset[str]]], classes: Sequence[str]) -> ClipGroups:
     names = tuple(sorted({group for row in rows for of in row.values() for group in of}))
     number = {name: index for index, name in enumerate(names)}
-    sounds: list[list[int]] = []
-    backgrounds: list[list[int]] = []
+    factors: tuple[list[list[int]], ...] = ([], [], [])  # sounds, backgrounds, pictures
     for row in rows:
-        heard = {label: [number[name] for name in sorted(row[label])] for label in classes if label in row}
-        behind = sorted({number[name] for label, of in row.items() if label not in heard for name in of})
-        anything = sorted({group for of in heard.values() for group in of})
-        sounds += [heard.get(label, anything) for label in classes]
-        backgrounds += [behind] * len(classes)
+        of_label = {label: [number[name] for name in sorted(of)] for label, of in row.items()}
+        seen = {label.removeprefix(_PICTURE): of for label, of in of_label.items() if label.startswith(_PICTURE)}
+        heard = {label: of for label, of in of_label.items() if label in classes}
+        behind = [of for label, of in of_label.items() if label not in heard and not label.startswith(_PICTURE)]
+        factors[0].extend(heard.get(label, _all(heard.values())) for label in classes)
+        factors[1].extend([_all(behind)] * len(classes))
+        factors[2].extend(seen.get(label, _all(seen.values())) for label in classes)
     shape = (len(rows), len(classes), -1)
-    factors = (padded(sounds).reshape(shape), padded(backgrounds).reshape(shape))
-    return ClipGroups(Groups(names, factors), _GROUP, tuple(rows))
+    used = tuple(padded(of).reshape(shape) for place, of in enumerate(factors) if place == 0 or any(of))
+    return ClipGroups(Groups(names, used), _GROUP, tuple(rows))
+
+
+def _all(of: Iterable[Iterable[int]]) -> list[int]:
+    return sorted({one for group in of for one in group})
 
 
 def _read(path: Path, part: str | None) -> dict[str, dict[str, set[str]]]:

@@ -45,7 +45,8 @@ def prepare(folder: Path, *, harmful: bool = False, clips: int = 5) -> Prepared:
     )
     classes = ("Cat", "Dog")
     assert features(corpus, folder / "features") == 0
-    bundle = seeded_bundle(classes=classes, window_cells=90)
+    specs = Corpus.read(corpus).part("test", folder / "features", ["spectral"]).features.specs
+    bundle = replace(seeded_bundle(classes=classes, window_cells=90), feature_specs=specs)
     _find(corpus, folder / "features", bundle)
     if harmful:
         classes = (SCRIPT, "Dog")

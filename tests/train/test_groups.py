@@ -47,6 +47,14 @@ def test_a_class_counts_with_its_own_sounds_and_a_false_alarm_with_all_of_them(t
     assert backgrounds == [[{"room"}] * 2, [{"room"}] * 2, [{"street"}] * 2]
 
 
+def test_pictures_are_a_factor_of_their_own(table: Path) -> None:
+    table.write_text(TABLE + "test\tone.flac\tpicture/Dog\tphoto 1\tship\ntest\tone.flac\tpicture/Cup\tphoto 2\tship\n")
+    sounds, backgrounds, pictures = names_of(table, ["one.flac", "two.flac"])
+    assert sounds[0] == [{"cat 1"}, {"dog 1"}]
+    assert backgrounds == [[{"room"}] * 2] * 2
+    assert pictures == [[{"photo 1", "photo 2"}, {"photo 1"}], [set(), set()]]
+
+
 def test_another_suffix_of_a_clip_is_the_same_clip_and_an_unknown_one_is_an_error(table: Path) -> None:
     assert names_of(table, ["some/folder/one.wav"]) == names_of(table, ["one.flac"])
     with pytest.raises(TruthError, match=r"sources\.tsv: has no row of four\.flac"):

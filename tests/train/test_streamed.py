@@ -22,7 +22,7 @@ from streamer.windows import StreamSettings
 from tests.models import bursts, factories, pictures, seeded_bundle
 from tests.train.test_cache import features, make_corpus
 from tests.train.test_corpus import CLASSES
-from train.data.cache import ClipCells, clip_cells
+from train.data.clip import ClipCells, clip_cells
 from train.data.dataset import Corpus
 from train.evaluate import predict
 from train.evaluation import predictions
