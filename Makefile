@@ -27,6 +27,7 @@ endif
 test-all: .venv/installed-dev tests/node/node_modules ## the slow tests too
 	sh tests/install.sh
 	sh tests/install.sh image
+	sh tests/install.sh browser
 	$(BIN)/python $(PYTEST) -m "slow or not slow" --timeout 3600
 
 coverage: ## the same tests with branch coverage; fails under 90 %
@@ -63,6 +64,7 @@ INSTALL = echo "Setting up .venv. Torch alone is several GB: the first time take
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@PYTHON="$(PYTHON)" sh tests/install.sh compiler
 	@$(INSTALL) '.[dev]'
 	@touch $@ .venv/installed
 

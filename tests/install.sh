@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the real parts that the tests talk to, where Debian or Ubuntu lacks them: `install.sh [node|image]`.
+# Installs the real parts that the tests talk to, where Debian or Ubuntu lacks them: `install.sh [node|image|browser|compiler]`.
 set -eu
 
 missing=""
@@ -17,6 +17,13 @@ elif [ "${1:-all}" = image ]; then
     need podman podman --version
     need runc runc --version
     need mmdebstrap mmdebstrap --version
+elif [ "${1:-all}" = browser ]; then
+    need chromium chromium --version
+elif [ "${1:-all}" = compiler ]; then # sed_scores_eval is built when it is installed
+    need gcc gcc --version
+    need libc6-dev has_file /usr/include/stdio.h
+    need python3-dev "${PYTHON:-python3}" -c \
+        'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 else
     need gir1.2-gst-rtsp-server-1.0 /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")'
     need python3-gi /usr/bin/python3 -c 'import gi'

@@ -18,6 +18,7 @@ from streamer.commands import replay
 from streamer.commands.known import KnownSecrets
 from streamer.errors import BundleError, EarwitnessError, TruthError, UsageError
 from streamer.escapes import escaped
+from streamer.replay.counts import read_counts
 from streamer.replay.truth import read_truth
 from streamer.sinks.wire import OffsetMessage, OnsetMessage, ScoresMessage, TagsMessage, decode
 from streamer.types import cells_in
@@ -78,6 +79,7 @@ def test_scoring_against_its_own_events_is_perfect(
     assert figures["scores"]["event_f1"] == 1
     assert figures["scores"]["segment_f1"] == 1
     assert figures["scores"]["clips"] == figures["clips"] == 3
+    assert read_counts(report / "counts.tsv").report().json()["classes"] == figures["scores"]["classes"]
     assert figures["coverage"] == 1
     assert figures["seconds"] == pytest.approx(10.4, abs=0.1)
     assert figures["command"].startswith("earwitness replay ")
