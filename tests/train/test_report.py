@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -126,17 +128,23 @@ def test_the_curve_has_every_pair_and_the_daemons_own_settings(report: Path) -> 
     assert medians[8, 0] < medians[8, 15]
 
 
-def test_without_a_curve_there_is_none_and_an_older_report_is_replaced(prepared: Prepared, tmp_path: Path) -> None:
+def test_without_a_curve_or_psds_there_is_none_and_an_older_report_is_replaced(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "sed_scores_eval", None)  # as where it is not installed
     (tmp_path / "report").mkdir()
     for name in ("report.html", "groups.tsv"):
         (tmp_path / "report" / name).write_text("old")
     corpus = tmp_path / "corpus"
     shutil.copytree(prepared.corpus, corpus)
     (corpus / "metadata" / "sources.tsv").unlink()
-    assert cli.main(replace(prepared, corpus=corpus).command(tmp_path / "report", "--no-curve")) == 0
+    with caplog.at_level(logging.WARNING):
+        assert cli.main(replace(prepared, corpus=corpus).command(tmp_path / "report", "--no-curve")) == 0
+    assert "PSDS is left out: pip install 'earwitness[psds]'" in caplog.text
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "Latency against accuracy" not in page
+    assert "Not computed: sed_scores_eval is not installed" in page
     assert "3 clips" in page
     assert "Nothing is known of the recordings" in page
     assert not (tmp_path / "report" / "groups.tsv").exists()

@@ -33,9 +33,9 @@ def class_bars(evaluation: Evaluation) -> str:
     for index, label in enumerate(classes):
         middle = top + row * (index + 0.5)
         events = evaluation.offline.report.classes[index].event.true
-        drawing.text((_LABEL - 12, middle), short(label, 26), anchor="end", title=label)
+        drawing.text((_LABEL - 12, middle - 3), short(label, 26), anchor="end", title=label)
         note = f"{number(events, 'event')}, {evaluation.groups.number(evaluation.groups_of(index))}"
-        drawing.text((_LABEL - 12, middle + 12), short(note, 40), "small", anchor="end")
+        drawing.text((_LABEL - 12, middle + 10), short(note, 40), "small", anchor="end")
     for place, kind in enumerate(KINDS):
         scale = Scale(0, 1, start := _LABEL + place * (panel + gap), start + panel)
         drawing.text((start, 14), f"{kind} F1", "heading")
@@ -162,13 +162,13 @@ def confusions(evaluation: Evaluation) -> str:
         return ""
     classes = evaluation.bundle.classes
     columns = [*classes, "nothing of these"]
-    side, top = 48.0, 120.0
+    side, top = 48.0, 132.0
     drawing = Drawing(_LABEL + side * len(columns) + 120, top + side * 0.6 * len(classes) + 10, "Confusions")
     most = float(confused.max())
     drawing.text((_LABEL - 12, top - 8), "reported ↓   sounded instead →", "small", anchor="end")
     for column, label in enumerate(columns):
         x = _LABEL + side * (column + 0.5)
-        drawing.text((x, top - 8), short(label, 22), "small", turned=-40, title=label)
+        drawing.text((x, top - 8), short(label), "small", turned=-40, title=label)
     for row, label in enumerate(classes):
         y = top + side * 0.6 * row
         drawing.text((_LABEL - 12, y + 18), short(label, 26), anchor="end", title=label)

@@ -66,7 +66,7 @@ svg .line.line4 { stroke: var(--line4); stroke-dasharray: 12 4; } svg .dot.line4
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { max-width: none; padding: 0; font-size: 11pt; }
   h2, h3 { break-after: avoid; } figure, .tile, tr { break-inside: avoid; }
-  .wide, figure { overflow: visible; } svg { min-width: 0; } .dense { font-size: 7pt; }
-  .dense th, .dense td { padding: .15rem .25rem; }
+  .wide, figure { overflow: visible; } svg { min-width: 0; }
+  .dense, .dense thead th { font-size: 6.5pt; } .dense th, .dense td { padding: .15rem .2rem; }
 }
 """
