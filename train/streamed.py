@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from streamer.bundle import Bundle
-from streamer.detect import Detector
+from streamer.detect import MAX_BATCH, Detector
 from streamer.errors import UsageError
 from streamer.events import EventTracker
 from streamer.networks.crnn import linear_pooling
@@ -133,15 +133,19 @@ def stream_clip(
         settings: hops and lookaheads that fit into its window.
 
     """
-    wanted: dict[tuple[int, int], Window] = {}
-    for hop_cells in {one.hop_cells for one in settings}:
-        every = StreamSettings(hop_cells, lookahead_cells=0)
-        for window in _windows(name, values, valid, bundle.window_cells, every):
-            span = (window.start, window.start + len(window))
-            wanted.setdefault(span, replace(window, emit_start=span[0], emit_stop=span[1]))
-    scored = dict(zip(wanted, detector.scores(list(wanted.values())), strict=True))
+    scored: dict[tuple[int, int], CellScores] = {}
+    for hop_cells in _finest({one.hop_cells for one in settings}):
+        every = _windows(name, values, valid, bundle.window_cells, StreamSettings(hop_cells, lookahead_cells=0))
+        while batch := list(islice(every, MAX_BATCH)):  # a long clip has many windows
+            whole = [replace(one, emit_start=one.start, emit_stop=one.start + len(one)) for one in batch]
+            scored |= {(one.tags_start, one.tags_stop): one for one in detector.scores(whole)}
     flags = {modality: np.zeros(len(one), np.float32) for modality, one in valid.items()}
     return [_decode(name, flags, valid, scored, bundle, one) for one in settings]
+
+
+def _finest(hops: set[int]) -> list[int]:
+    """The hops whose windows contain those of all: a multiple of another one is left out."""
+    return [hop for hop in sorted(hops) if not any(hop % other == 0 for other in hops if other < hop)]
 
 
 def _windows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from streamer.networks.weights import WeightsStore
 from streamer.pipeline import Output, StreamPipeline, run
 from streamer.replay.replayer import Replayer
 from streamer.timeline import seconds
-from streamer.types import CELL, SAMPLE_RATE_HZ, CellScores, Chunk, Offset, Onset
+from streamer.types import CELL, SAMPLE_RATE_HZ, CellScores, Chunk, Offset, Onset, Window
 from streamer.windows import StreamSettings
 from tests.models import bursts, factories, pictures, seeded_bundle
 from tests.train.test_cache import features, make_corpus
@@ -29,6 +30,16 @@ from train.evaluation import predictions
 from train.streamed import StreamedClip, stream_clip, streamed
 
 SETTINGS = [StreamSettings(hop, lookahead) for hop in (4, 8, 12, 40) for lookahead in (0, 7, 45)]
+
+
+class Counting(Detector):
+    """A detector that counts its windows."""
+
+    windows = 0
+
+    def scores(self, windows: Sequence[Window]) -> list[CellScores]:
+        self.windows += len(windows)
+        return super().scores(windows)
 
 
 def as_stream(bundle: Bundle, samples: NDArray[np.float32], settings: StreamSettings) -> list[Output]:
@@ -133,6 +144,19 @@ def test_pictures_and_sound_arrive_side_by_side() -> None:
     assert (found.coverage.cells, found.coverage.covered) == (90, 90)
     assert found.coverage.masked == {"spectral": 0, "vgg16": 10}
     assert not any(found.coverage.late_dropped.values())
+
+
+def test_the_network_runs_once_for_each_window_and_once_for_the_multiples_of_a_hop(
+    bundle: Bundle, clip: tuple[Path, ClipCells], all_streamed: list[StreamedClip]
+) -> None:
+    cells = clip[1]
+    detector = Counting(bundle)
+    stream_clip("clip", cells.values, cells.valid, detector, bundle, SETTINGS)
+    assert detector.windows == -(-cells.cells // 4)  # every fourth cell, and the last one
+    few = [StreamSettings(12, 7), StreamSettings(8, 7)]  # neither holds the windows of the other
+    assert [one.events for one in stream_clip("clip", cells.values, cells.valid, detector, bundle, few)] == [
+        all_streamed[SETTINGS.index(one)].events for one in few
+    ]
 
 
 def test_a_clip_without_anything_has_no_events(bundle: Bundle) -> None:
