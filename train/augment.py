@@ -20,6 +20,22 @@ class Batch:
     valid: dict[str, Tensor]  # modality -> (B, T) bool
     strong: Tensor  # (S, T, classes)
     weak: Tensor  # (W, classes)
+    unheard: frozenset[str] = frozenset()  # modalities that give labels and are no network's input
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        return Batch(
+            {name: values.to(device) for name, values in self.features.items()},
+            {name: flags.to(device) for name, flags in self.valid.items()},
+            self.strong.to(device),
+            self.weak.to(device),
+            self.unheard,
+        )
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.weak.shape[1]
 
     @property
     def spectral(self) -> str | None:
@@ -45,7 +61,7 @@ def augment(batch: Batch, config: FitConfig, rng: np.random.Generator) -> Batch:
             _shift(batch, row, int(rng.integers(cells)), strong_clips)
     name = batch.spectral
     if name is not None:
-        if config.mixup and strong_clips and len(batch.features) == 1:
+        if config.mixup and strong_clips and set(batch.features) - batch.unheard == {name}:
             _mixup(batch, name, config.mixup, strong_clips, rng)
         if config.filter_db:
             magnitudes = batch.features[name]

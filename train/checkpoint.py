@@ -48,20 +48,31 @@ class Learner:
     rng: np.random.Generator
     step: int = 0
     best: Best = field(default_factory=Best)
+    kept: tuple[tuple[float, int], ...] = ()  # merit and step of the validations in `kept.Kept`
+    sums: dict[str, float] = field(default_factory=dict)  # of the terms of the cost since the last validation
+    summed: int = 0  # steps in `sums`
 
     def save(self, out: Path) -> None:
         """Write `checkpoint.pt` atomically."""
-        state = {
+        save(out / CHECKPOINT, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes during training, as `restore` takes it."""
+        cuda = {"cuda_rng": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+        return {
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "best": {"merit": self.best.merit, "state": self.best.state},
+            "kept": [list(row) for row in self.kept],
+            "sums": dict(self.sums),
+            "summed": self.summed,
             "rng": json.dumps(self.rng.bit_generator.state),
             "torch_rng": torch.get_rng_state(),
             "modalities": list(self.student.modalities),
+            **cuda,
         }
-        save(out / CHECKPOINT, state)
 
     def load(self, out: Path) -> bool:
         """Restore `checkpoint.pt`; False if there is none.
@@ -79,16 +90,25 @@ class Learner:
                 raise EarwitnessError(
                     f"{path}: was trained on {', '.join(modalities)}: name another folder or delete it"
                 )
-            self.student.load_state_dict(state["student"])
-            self.teacher.load_state_dict(state["teacher"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.rng.bit_generator.state = json.loads(state["rng"])
-            torch.set_rng_state(state["torch_rng"])
-            self.step, best = int(state["step"]), state["best"]
-            # In older checkpoints `best` is only the merit; the teacher is then in `best.pt`.
-            self.best = Best(**best) if isinstance(best, dict) else Best(float(best), _load_best(out))
+            if not isinstance(state["best"], dict):  # an older checkpoint: only the merit; the teacher is in `best.pt`
+                state["best"] = {"merit": float(state["best"]), "state": _load_best(out)}
+            self.restore(state)
         _log.info("%s: resuming at step %d", out, self.step)
         return True
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from."""
+        self.student.load_state_dict(state["student"])
+        self.teacher.load_state_dict(state["teacher"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        torch.set_rng_state(state["torch_rng"])
+        if "cuda_rng" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda_rng"])
+        self.step = int(state["step"])
+        self.best = Best(**state["best"])
+        self.kept = tuple((float(merit), int(step)) for merit, step in state.get("kept", ()))
+        self.sums, self.summed = dict(state.get("sums", {})), int(state.get("summed", 0))
 
     def change_settings(self, config: FitConfig, *, reseed: bool) -> None:
         """Continue with settings that differ from the checkpoint's."""
@@ -126,7 +146,7 @@ def reading(path: Path) -> Iterator[dict[str, Any]]:
 
     """
     try:
-        yield torch.load(path, weights_only=True)
+        yield torch.load(path, map_location="cpu", weights_only=True)
     except EarwitnessError:
         raise
     except Exception as error:  # damaged data can raise any exception, in torch.load and in what uses the state

@@ -156,7 +156,51 @@ class FitConfig(_Strict):
         le=1,
         description="probability that a batch is cropped to a random shorter window, as at the start of a stream",
     )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that the student lacks a modality of a clip, so that one model serves every "
+        "combination of them; one always stays",
+    )
+    holes: float = Field(
+        0.0, ge=0, le=1, description="probability that the student lacks some adjacent cells of a modality of a clip"
+    )
+    hole_cells: int = Field(45, ge=1, description="the longest of these holes")
+    onset_weight: float = Field(
+        0.0, ge=0, description="added to the weight of a strong label at an onset (arXiv 2403.13254)"
+    )
+    offset_weight: float = Field(0.0, ge=0, description="added to the weight of a strong label at an offset")
+    edge_cells: int = Field(
+        5,
+        ge=1,
+        description="distance from onsets and offsets at which the added weight has fallen to 0, by a half sine",
+    )
+    distil_from: tuple[str, ...] = Field(
+        (),
+        description="folders of bundles whose mean posteriors are further targets, of all clips; they may use other "
+        "modalities, which `features` must then compute too",
+    )
+    distil_frames: float = Field(1.0, ge=0, description="weight of the cost against the bundles' cell posteriors")
+    distil_clips: float = Field(1.0, ge=0, description="weight of the cost against the bundles' clip posteriors")
+    pseudo_frames: float = Field(
+        0.0, ge=0, description="weight of the cell-level cost of unlabelled clips whose labels come from mn04_scores"
+    )
+    pseudo_clips: float = Field(0.0, ge=0, description="the same at clip level")
+    pseudo_low: float = Field(0.05, ge=0, le=1, description="an mn04 score up to this means that a class is not there")
+    pseudo_high: float = Field(
+        0.7, ge=0, le=1, description="an mn04 score from this on means that it is; between: neither"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where networks are trained; auto: on a GPU if there is one"
+    )
     reduced_precision: bool = Field(False, description="run convolutions in bfloat16 during training")
+    channels_last: bool = Field(
+        True, description="memory layout of the convolutions; `earwitness-train bench` measures what it saves"
+    )
+    compile: bool = Field(
+        False, description="compile the networks with torch.compile, which takes minutes at first and a C++ compiler"
+    )
     keep: Literal["best", "last"] = Field(
         "best",
         description="which networks are saved as best.pt: those with the best validation scores, or the last ones",
@@ -168,6 +212,13 @@ class FitConfig(_Strict):
         True, description="`export` tunes thresholds and filters on the validation clips; otherwise they stay untuned"
     )
     validate_every: int = Field(250, ge=1, description="steps between validations")
+    product_every: int = Field(
+        0,
+        ge=0,
+        description="steps between validations as the product scores: thresholds tuned, clips streamed with its "
+        "lookahead; they take longer; 0: none",
+    )
+    keep_best: int = Field(3, ge=0, description="number of validated networks, those with the best scores, to keep")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints to resume from")
     threads: int = Field(0, ge=0, description="torch threads; 0: torch chooses")
 
@@ -191,7 +242,16 @@ class FitConfig(_Strict):
             raise ValueError("batch: strong or weak must be at least 1, or there is nothing to learn from")
         if self.median_cells % 2 == 0:
             raise ValueError("median_cells must be odd")
+        if self.pseudo_low >= self.pseudo_high:
+            raise ValueError("pseudo_low must be below pseudo_high")
+        if (self.pseudo_frames or self.pseudo_clips) and not self.batch.get("unlabeled", 0):
+            raise ValueError("pseudo_frames and pseudo_clips need unlabeled clips in `batch`")
         return self
+
+    @property
+    def pseudo(self) -> bool:
+        """Whether unlabelled clips get labels from mn04_scores."""
+        return self.pseudo_frames > 0 or self.pseudo_clips > 0
 
     @property
     def dropouts(self) -> Dropout:

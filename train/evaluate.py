@@ -67,11 +67,16 @@ def posteriors(network: Crnn, part: PartData, batch: int = 16, *, progress: bool
             batches[-1].append(row)
         else:
             batches.append([row])
+    device = network.classify.weight.device
     for rows in tqdm(batches, desc="detecting", unit="batch", disable=not progress):
-        cells = int(counts[rows[0]])
-        out = network(*part.features.batch(rows, cells))
+        features, valid = part.features.batch(rows, int(counts[rows[0]]))
+        out = network(
+            {name: values.to(device) for name, values in features.items()},
+            {name: flags.to(device) for name, flags in valid.items()},
+        )
+        of_cells, of_clips = out.cells.cpu().numpy(), out.clip.cpu().numpy()
         for index, row in enumerate(rows):
-            made[row] = ClipPosteriors(part.rows[row], out.cells[index].numpy(), out.clip[index].numpy())
+            made[row] = ClipPosteriors(part.rows[row], of_cells[index], of_clips[index])
     return [made[row] for row in range(len(part))]
 
 

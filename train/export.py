@@ -15,10 +15,11 @@ from streamer.networks.crnn import Crnn, inputs_of
 from streamer.provenance import Provenance
 from streamer.replay.scoring import Report
 from train import evaluate
-from train.checkpoint import BEST, reading
+from train.checkpoint import reading
 from train.config import NetworkName
 from train.data import cache
 from train.data.dataset import Corpus, PartData
+from train.kept import find
 from train.provenance import known_of
 from train.run import FILE, Run
 from train.split import check_split
@@ -55,6 +56,7 @@ def make(
     tuned: Bundle | None,
     network: NetworkName | None = None,
     tune: bool | None = None,
+    checkpoint: str = "best",
 ) -> Report:
     """Write the teacher or student of `fit` as the bundle `out`, with thresholds and scores; returns its test scores.
 
@@ -68,10 +70,11 @@ def make(
         tuned: the bundle whose thresholds are taken.
         network: whose weights are exported; None: as the run's settings say.
         tune: whether to tune; None: as the run's settings say. Means nothing with `tuned`.
+        checkpoint: which of the run's networks, as `kept.find` takes it.
 
     Raises:
-        EarwitnessError: the run, the corpus or its features are incomplete; the validation recordings were
-            trained on; the run or `tuned` used another split; or `tuned` has other classes.
+        EarwitnessError: the run, the checkpoint, the corpus or its features are incomplete; the validation recordings
+            were trained on; the run or `tuned` used another split; or `tuned` has other classes.
         BundleError, WeightsError, SourceError: as replay does.
 
     """
@@ -91,7 +94,7 @@ def make(
     if run.classes != classes:
         raise EarwitnessError(f"{fit}: was trained on other classes than those of {corpus.folder}")
     which = network or settings.network
-    trained, step = load_network(fit / BEST, len(classes), run.modalities, which)
+    trained, step = load_network(find(fit, checkpoint), len(classes), run.modalities, which)
     certain = run.check_corpus(summary)
     if tuned is not None:
         check_split(known_of(tuned), summary)

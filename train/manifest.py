@@ -33,8 +33,12 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "4.3.2": ("network", "keep"),
     BEYOND: (
         *("seed", "weight_decay", "clip_gradient", "bias_priors", "anneal_steps", "ema_warmup", "consistency_ramp"),
-        *("clip_cost", "mixup", "filter_db", "shift", "mask_mels", "mask_cells", "crop", "reduced_precision"),
-        *("validate_every", "checkpoint_every", "threads"),
+        *("clip_cost", "mixup", "filter_db", "shift", "mask_mels", "mask_cells", "crop"),
+        *("modality_dropout", "holes", "hole_cells", "onset_weight", "offset_weight", "edge_cells"),
+        *("distil_from", "distil_frames", "distil_clips"),
+        *("pseudo_frames", "pseudo_clips", "pseudo_low", "pseudo_high"),
+        *("device", "reduced_precision", "channels_last", "compile"),
+        *("validate_every", "product_every", "keep_best", "checkpoint_every", "threads"),
     ),
 }
 """Fields of `FitConfig` by section."""

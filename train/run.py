@@ -139,6 +139,12 @@ class Run:
             split_unchecked=self.split_unchecked or not certain,
         )
 
+    def taught_by(self, teacher: Known, *, certain: bool) -> Run:
+        """The run with the groups that a bundle it learns from was trained on; `certain` as `check_split` says."""
+        known = [pin for pin in (self.split, teacher.pin) if pin is not None]
+        split = known[0].joined(known[1]) if len(known) == 2 else next(iter(known), None)
+        return replace(self, split=split, split_unchecked=self.split_unchecked or not certain)
+
     def _check_same(self, what: str, before: object, now: object) -> None:
         if before != now:
             raise EarwitnessError(

@@ -82,7 +82,7 @@ def one_at_a_time(data: Mapping[Kind, Labelled], config: FitConfig, seed: int) -
         strong = nn.functional.pad(labels["strong"], (0, 0, 0, cells - labels["strong"].shape[1]))
         joined, flags = ({name: torch.cat(parts) for name, parts in of.items()} for of in (values, valid))
         batch = augment(Batch(joined, flags, strong, labels["weak"]), config, rng)
-        yield Drawn(batch, blanked(batch, config, rng), rng.bit_generator.state)
+        yield Drawn(batch, blanked(batch, config, rng), batch.valid, None, rng.bit_generator.state)
 
 
 def tensors(drawn: Drawn) -> dict[str, Tensor]:
@@ -147,9 +147,9 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(data: dict[Kind, Label
         assert all(share[step].rng_state == whole.rng_state for share in shares)
 
 
-def test_clips_that_can_not_be_shared_equally_are_refused(folder: Path) -> None:
-    with pytest.raises(EarwitnessError, match=r"batch: 2 weak clips can't be shared equally by 4 processes"):
-        Loader(read(folder), len(CLASSES), PLAIN, np.random.default_rng(0), rank=1, world=4)
+def test_more_processes_than_clips_are_refused(folder: Path) -> None:
+    with pytest.raises(EarwitnessError, match=r"2 weak, .* clips are too few for 9 processes: start fewer"):
+        Loader(read(folder), len(CLASSES), PLAIN, np.random.default_rng(0), rank=1, world=9)
 
 
 def test_an_error_of_the_thread_reaches_the_step_that_needed_the_batch(folder: Path) -> None:

@@ -58,6 +58,13 @@ FIELDS: list[tuple[str, str, object]] = [
     ("-", "mask_mels", 0),
     ("-", "mask_cells", 0),
     ("-", "crop", 0.0),
+    ("-", "modality_dropout", 0.0),
+    ("-", "holes", 0.0),
+    ("-", "onset_weight", 0.0),
+    ("-", "offset_weight", 0.0),
+    ("-", "distil_from", ()),
+    ("-", "pseudo_frames", 0.0),
+    ("-", "pseudo_clips", 0.0),
     ("-", "reduced_precision", False),
 ]
 """Section of the paper (-: it has no such thing), field, value."""
@@ -308,7 +315,7 @@ def check_manifest(out: Path) -> None:
     for section, name, value in FIELDS:
         if name not in {*SMALL, "steps"}:
             assert rows[name]["section"] == section
-            assert yaml.safe_load(rows[name]["value"]) == value
+            assert yaml.safe_load(rows[name]["value"]) == (list(value) if isinstance(value, tuple) else value)
     for section, name, text in MANIFEST:
         if name.startswith("spectral") or not name.startswith(("vgg", "classifier")):
             assert (rows[name]["section"], rows[name]["value"]) == (section, text)

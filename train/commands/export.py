@@ -39,6 +39,13 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         choices=get_args(config.NetworkName),
         help="whose weights to export; default: as the run's settings say",
     )
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="WHICH",
+        help="best, last, the step of one of the run's checkpoints, or a file (default: %(default)s, which the run's "
+        "`keep` decides)",
+    )
     add_weights(parser)
     add_workers(parser)
     parser.set_defaults(main=main)
@@ -51,7 +58,8 @@ def main(args: argparse.Namespace) -> int:
     tuned = None if args.decoding is None else Bundle.load(args.decoding)
     corpus = Corpus.read(args.corpus)
     report = export.make(
-        corpus, args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned, args.network, args.tune
-    )
+        corpus, args.features, args.fit, args.out, args.name, args.weights, args.workers, tuned, args.network,
+        args.tune, args.checkpoint,
+    )  # fmt: skip
     print(f"{report.table()}\n{report.subset()}")  # noqa: T201
     return 0

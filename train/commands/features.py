@@ -10,6 +10,7 @@ from train import config
 from train.commands.options import Subparsers, add_modalities, add_weights, add_workers, new_command
 from train.data import cache
 from train.data.dataset import Corpus
+from train.distillation import modalities_of
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("corpus", type=Path, help="folder of the corpus")
     parser.add_argument("out", type=Path, help="folder for features; missing ones are added")
-    parser.add_argument("--config", type=Path, help="YAML of `fit`: its modalities, and how they are computed")
+    parser.add_argument("--config", type=Path, help="YAML of `fit`: the modalities that it needs, and their specs")
     parser.add_argument(
         "--dry-run", action="store_true", help="only say what it will take, in time and on the disk, and write nothing"
     )
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)  # it also remembers the hashes of the media
     media = corpus.media(args.out)
     settings = config.load(args.config, config.FitConfig)
-    modalities = args.modalities or settings.modalities
+    modalities = args.modalities or modalities_of(settings)
     computed = cache.add(
         args.out,
         media,

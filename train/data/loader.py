@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -20,10 +20,15 @@ import torch
 from torch import Tensor
 
 from streamer.errors import EarwitnessError
+from streamer.networks.backends import use_threads
+from streamer.networks.dropout import Rows
 from streamer.types import Bools, Floats
 from train.augment import Batch, augment, blanked
 from train.config import FitConfig, Kind
 from train.data.dataset import PartData
+from train.masking import masked
+from train.mean_teacher import Guidance
+from train.pseudo_labels import Labeller
 
 _LOOK_S = 0.1
 """Interval at which the thread checks that its batches are still wanted, while there is no room for another."""
@@ -42,7 +47,9 @@ class Drawn:
     """What one step trains on."""
 
     batch: Batch  # augmented; the teacher's input
-    student: Mapping[str, Tensor]  # the student's: the same, with some bins and cells blanked
+    student: Mapping[str, Tensor]  # the student's: the same, with some bins and cells blanked or masked
+    student_valid: Mapping[str, Tensor]  # its masks
+    pseudo: Guidance | None  # labels that its unlabelled clips got
     rng_state: Mapping[str, Any]  # the generator's, after this batch
 
 
@@ -67,19 +74,30 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         ahead: int = 2,
+        labeller: Labeller | None = None,
+        unheard: Collection[str] = (),
     ) -> None:
-        """`classes`: of the model's outputs; `ahead`: batches in memory at most, 0: each is drawn when it is taken.
+        """Begin.
+
+        Args:
+            data, config: of the run.
+            classes: of the model's outputs.
+            rng: all draws come from it.
+            rank, world: this process, and their number.
+            ahead: batches in memory at most; 0: each is drawn when it is taken.
+            labeller: makes labels for unlabelled clips.
+            unheard: modalities that only the labeller uses.
 
         Raises:
-            EarwitnessError: the clips of a kind can't be shared equally by `world` processes.
+            EarwitnessError: there are more processes than clips to share.
 
         """
-        for kind in data:
-            if config.batch[kind] % world:
-                raise EarwitnessError(
-                    f"batch: {config.batch[kind]} {kind} clips can't be shared equally by {world} processes: "
-                    f"use a multiple of {world}"
-                )
+        sizes = {kind: config.batch[kind] for kind in data}
+        if not any(size >= world for size in sizes.values()):
+            raise EarwitnessError(
+                f"batch: {', '.join(f'{size} {kind}' for kind, size in sizes.items())} clips are too few for {world} "
+                "processes: start fewer"
+            )
         self.waited_s = 0.0
         """How long the steps have waited for data so far."""
         self._data, self._classes, self._config = data, classes, config
@@ -88,6 +106,7 @@ class Loader:
         self._taken = rng
         self._rng = np.random.default_rng()
         self._rng.bit_generator.state = rng.bit_generator.state
+        self._labeller, self._unheard = labeller, frozenset(unheard)
         self._made: queue.Queue[Drawn | Exception] = queue.Queue(max(1, ahead))
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._make, name="loader", daemon=True) if ahead else None
@@ -107,6 +126,13 @@ class Loader:
     def __iter__(self) -> Loader:
         return self
 
+    @property
+    def rows(self) -> Rows | None:
+        """The clips of every batch that this process has; None: all of them."""
+        if self._world == 1:
+            return None
+        return Rows(sum(self._config.batch[kind] for kind in self._data), torch.tensor(self._ours()))
+
     def __next__(self) -> Drawn:
         """The next batch. Raises what drawing it raised."""
         started = time.monotonic()
@@ -118,6 +144,7 @@ class Loader:
         return made
 
     def _make(self) -> None:
+        use_threads(1)  # the other cores are the networks'
         made: Drawn | Exception | None = None
         while not isinstance(made, Exception):
             try:
@@ -136,9 +163,14 @@ class Loader:
     def _draw(self) -> Drawn:
         whole = augment(self._clips(), self._config, self._rng)
         student = blanked(whole, self._config, self._rng)
+        student, valid = masked(student, whole.valid, self._config.modalities, self._config, self._rng)
         if self._world > 1:
-            whole, student = self._share(whole, student)
-        return Drawn(whole, student, self._rng.bit_generator.state)
+            ours = self._ours()
+            whole = self._share(whole, ours)
+            student = {name: values[ours] for name, values in student.items()}
+            valid = {name: flags[ours] for name, flags in valid.items()}
+        pseudo = None if self._labeller is None else self._labeller.of(whole)
+        return Drawn(whole, student, valid, pseudo, self._rng.bit_generator.state)
 
     def _clips(self) -> Batch:
         """Random clips of every kind, the strong ones first, padded to the longest clip of the data.
@@ -171,9 +203,10 @@ class Loader:
             {name: torch.from_numpy(flags) for name, flags in valid.items()},
             torch.from_numpy(strong),
             torch.from_numpy(weak),
+            self._unheard,
         )
 
-    def _share(self, whole: Batch, student: Mapping[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+    def _ours(self) -> list[int]:
         """This process's clips of a batch: of each kind every `world`-th."""
         ours: list[int] = []
         first = 0
@@ -181,11 +214,14 @@ class Loader:
             size = self._config.batch[kind]
             ours += range(first + self._rank, first + size, self._world)
             first += size
+        return ours
+
+    def _share(self, whole: Batch, ours: Sequence[int]) -> Batch:
         mine = slice(self._rank, None, self._world)
-        batch = Batch(
+        return Batch(
             {name: values[ours] for name, values in whole.features.items()},
             {name: flags[ours] for name, flags in whole.valid.items()},
             whole.strong[mine],
             whole.weak[mine],
+            whole.unheard,
         )
-        return batch, {name: values[ours] for name, values in student.items()}
