@@ -68,6 +68,11 @@ def purpose(bundle: Bundle) -> str:
     )
 
 
+def _shown(command: str) -> str:
+    """A command with the names of hundreds of clips is cut in the middle: its options come last."""
+    return command if len(command) <= 300 else f"{command[:100]} ... {command[-150:]}"
+
+
 def card(bundle: Bundle) -> str:
     """The model card in Markdown: the model's purpose, scores, training data and limits."""
     provenance = bundle.provenance
@@ -129,7 +134,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines += [
             f"`--mode {name.removeprefix('test_')}` ({report.clips} clips):",
             "",
-            f"    {one['command']}",
+            f"    {_shown(one['command'])}",
             "",
             "| class | events (n) | clip F1 | segment F1 | event F1 |",
             "|---|---:|---:|---:|---:|",

@@ -88,3 +88,14 @@ def test_a_bundle_measured_before_micro_had_a_name_gets_it_from_its_counts() -> 
     }
     assert after["event_f1_macro"] == pytest.approx(before["event_f1"])
     assert (default_bundle_path() / "MODEL_CARD.md").read_text() == card(bundle)
+
+
+def test_a_command_that_names_every_clip_is_cut_in_the_middle(tmp_path: Path) -> None:
+    bundle = seeded_bundle(["spectral"])
+    clips = " ".join(f"corpus/test_{number:05}.flac" for number in range(600))
+    report = report_of(tmp_path, bundle, {"command": f"earwitness replay {clips} --mode clip --report results"})
+    text = card(with_scores(bundle, dict([measured(report, bundle)])))
+    line = next(line for line in text.splitlines() if "earwitness replay" in line)
+    assert line.startswith("    earwitness replay corpus/test_00000.flac ")
+    assert line.endswith(" --mode clip --report results")
+    assert len(line) < 300
