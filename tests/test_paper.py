@@ -57,6 +57,8 @@ CITED = {
     "train/data/dcase.py": [("validates on DCASE's test set", "4.1")],
     "train/evaluate.py": [("one median filter for every class", "2.2")],
     "train/mean_teacher.py": [("mean teacher", "2.3")],
+    "train/commands/bench.py": [("clips of a batch in the paper", "4.3.1")],
+    "train/validation.py": [("one median filter for all classes", "2.2")],
 }
 """Every citation: file -> what is said there, and where the paper says it. A new one is added here, read up before."""
 CITATION = re.compile(r"section (\d+(?:\.\d+)*)")

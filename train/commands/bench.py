@@ -15,7 +15,7 @@ from train.commands.options import Subparsers, new_command
 from train.data.dataset import Corpus
 
 _BATCH: dict[config.Kind, int] = {"weak": 24, "unlabeled": 24}
-"""Of the paper (section 4.3.1)."""
+"""The clips of a batch in the paper (section 4.3.1)."""
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
