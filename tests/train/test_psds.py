@@ -44,7 +44,7 @@ def case(seed: int, clips: int = 3, cells: int = 40) -> tuple[list[ClipPosterior
             edges = np.sort(rng.choice(length, 4, replace=False))
             for first, last in edges.reshape(2, 2)[: rng.integers(0, 3)]:
                 events[name].append(LabelledEvent(round(first * CELL_S, 3), round(last * CELL_S, 3), label))
-                rows[first:last, column] += rng.beta(4, 2) * 0.5
+                rows[first:last, column] += 0.9 * (rng.random() < 0.85) * rng.beta(8, 2, last - first)
         made.append(ClipPosteriors(name, np.clip(rows.round(3), 0, 1), rows.max(axis=0)))
     return made, truth_of(events)
 
