@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from safetensors import SafetensorError
@@ -22,12 +22,16 @@ from streamer.errors import BundleError
 from streamer.events import ClassDecoding, Decoding
 from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
-from streamer.networks.crnn import Crnn, inputs_of
+from streamer.networks.crnn import inputs_of
+from streamer.networks.forms import FusionNetwork, network_of
+from streamer.networks.stream_crnn import StreamForm
 from streamer.networks.weights import WeightsStore
 from streamer.provenance import Provenance
 from streamer.types import WINDOW_CELLS
 
-SCHEMA = 1
+SCHEMA = 2
+"""The newest that is read. 1 has the window form alone, and is still written for it: older versions can read it."""
+_STREAM_SCHEMA = 2
 _JSON, _TENSORS = "bundle.json", "model.safetensors"
 
 
@@ -38,7 +42,12 @@ class _ClassEntry(msgspec.Struct, forbid_unknown_fields=True):
     tag_threshold: float
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
+class _StreamEntry(msgspec.Struct, forbid_unknown_fields=True):
+    ahead_cells: int
+    release_db_s: float
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """`bundle.json`, field by field."""
 
     schema: int
@@ -50,6 +59,8 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     tensors_sha256: str
     provenance: dict[str, Any] = {}
     scores: dict[str, Any] = {}
+    form: Literal["window", "stream"] = "window"
+    stream: _StreamEntry | None = None  # of the stream form
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,17 @@ class Bundle:
     window_cells: int = WINDOW_CELLS
     provenance: Provenance = field(default_factory=Provenance)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    stream: StreamForm | None = None  # None: the network has the window form
+
+    @property
+    def carried(self) -> bool:
+        """Whether the network has the stream form: it carries its state, so that windows have new cells alone."""
+        return self.stream is not None
+
+    @property
+    def least_lookahead_cells(self) -> int:
+        """The network can't decide a cell earlier than this."""
+        return 0 if self.stream is None else self.stream.ahead_cells
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,17 +101,19 @@ class Bundle:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that its results depend on: classes, features, window, decoding and tensors."""
-        document = (
+        document = [
             self.classes,
             self.feature_specs,
             self.window_cells,
             [astuple(one) for one in self.decoding.per_class],
-        )
+        ]
+        if self.stream is not None:
+            document.append(astuple(self.stream))
         digest = hashlib.sha256(msgspec.json.encode(document, order="deterministic"))
         digest.update(save_tensors({name: tensor.contiguous() for name, tensor in self.tensors.items()}))
         return digest.hexdigest()
 
-    def network(self) -> Crnn:
+    def network(self) -> FusionNetwork:
         """The network with its weights, in evaluation mode.
 
         Raises:
@@ -98,8 +122,7 @@ class Bundle:
         """
         shapes, widths = self._inputs()
         try:
-            network = Crnn(shapes, len(self.classes), widths)
-            network.load_state_dict(dict(self.tensors))
+            network = network_of(self.tensors, shapes, len(self.classes), widths, self.stream)
         except (ValueError, RuntimeError) as error:
             raise self._foreign(error) from None
         return network.eval().requires_grad_(False)
@@ -183,6 +206,13 @@ class Bundle:
             raise BundleError(f"bundle {path}: decoding: {error}") from None
         if document.window_cells < 1:
             raise BundleError(f"bundle {path}: window_cells must be at least 1, not {document.window_cells}")
+        if (document.form == "stream") != (document.stream is not None) or (
+            document.stream and document.schema < _STREAM_SCHEMA
+        ):
+            raise BundleError(
+                f"bundle {path}: form {document.form!r} of schema {document.schema} "
+                f"{'has' if document.stream else 'lacks'} `stream`: the file was changed: copy the bundle again"
+            )
         if not document.features:
             raise BundleError(f"bundle {path}: names no modality under features")
         try:
@@ -197,6 +227,7 @@ class Bundle:
             document.window_cells,
             provenance,
             document.scores,
+            None if document.stream is None else StreamForm(document.stream.ahead_cells, document.stream.release_db_s),
         )
 
     def save(self, path: Path) -> None:
@@ -208,7 +239,7 @@ class Bundle:
         """
         data = save_tensors({name: tensor.contiguous() for name, tensor in self.tensors.items()})
         document = _Document(
-            schema=SCHEMA,
+            schema=1 if self.stream is None else _STREAM_SCHEMA,
             name=self.name,
             classes=list(self.classes),
             features={name: dict(spec) for name, spec in self.feature_specs.items()},
@@ -220,6 +251,8 @@ class Bundle:
             tensors_sha256=hashlib.sha256(data).hexdigest(),
             provenance=self.provenance.json(),
             scores=dict(self.scores),
+            form="window" if self.stream is None else "stream",
+            stream=None if self.stream is None else _StreamEntry(self.stream.ahead_cells, self.stream.release_db_s),
         )
         try:
             path.mkdir(parents=True, exist_ok=True)

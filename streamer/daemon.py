@@ -93,12 +93,17 @@ def reloaded_model(config: DaemonConfig, running: Model, environ: Mapping[str, s
 
 
 def check_window(config: DaemonConfig, bundle: Bundle) -> None:
-    """Raises `ConfigError` if hop and lookahead need more cells than the bundle's window has."""
+    """Raises `ConfigError` if hop and lookahead do not fit the bundle's window, or it needs more lookahead."""
     hop, lookahead = config.windows.hop_cells, config.windows.lookahead_cells
     if hop + lookahead > bundle.window_cells:
         raise ConfigError(
             f"windows: hop_cells ({hop}) and lookahead_cells ({lookahead}) exceed the "
             f"{bundle.window_cells} cells of a window of {bundle.name}: reduce one of them"
+        )
+    if lookahead < bundle.least_lookahead_cells:
+        raise ConfigError(
+            f"windows: lookahead_cells ({lookahead}) is less than the {bundle.least_lookahead_cells} cells that "
+            f"{bundle.name} needs: increase it"
         )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from streamer.bundle import Bundle
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.crnn import PositionalCrnn
+from streamer.networks.stream_crnn import StreamCrnn
+from streamer.stream_detect import StreamDetector
 from streamer.types import CellScores, Floats, NewestScores, Window
 
 MAX_BATCH = 16
@@ -23,7 +25,11 @@ class Detector:
         """Raises `BundleError` if the bundle's tensors do not match its network."""
         network = bundle.network()
         self._modalities = network.modalities
-        self._network: Network = TorchNetwork(PositionalCrnn(network))
+        self._carrying: StreamDetector | None = None
+        if isinstance(network, StreamCrnn):
+            self._carrying = StreamDetector(network, bundle.decoding)
+        else:
+            self._network: Network = TorchNetwork(PositionalCrnn(network))
 
     def scores(self, windows: Sequence[Window]) -> list[CellScores]:
         """Scores of the cells that each window decides, in the order of the windows.
@@ -31,6 +37,8 @@ class Detector:
         Windows of the same length share a batch, whichever streams they are from. The batch size changes
         posteriors only by rounding (about 1e-7).
         """
+        if self._carrying is not None:
+            return self._carrying.scores(windows)
         by_length: defaultdict[int, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
             by_length[len(window)].append(index)

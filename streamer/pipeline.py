@@ -76,8 +76,9 @@ class StreamPipeline:
         timer: StageTimer | None = None,
         *,
         epoch: int = 0,
+        carried: bool = False,
     ) -> None:
-        """`factories`, `decoding` and `window_cells` are the bundle's; `new_id` returns a new event id.
+        """`factories`, `decoding`, `window_cells` and `carried` are the bundle's; `new_id` returns a new event id.
 
         `epoch` is the first epoch's number.
         """
@@ -85,6 +86,7 @@ class StreamPipeline:
         self._factories = dict(factories)
         self._decoding = decoding
         self._window_cells = window_cells
+        self._carried = carried
         self._settings = settings
         self._new_id = new_id
         self._timer = timer
@@ -110,6 +112,7 @@ class StreamPipeline:
             hop_cells=self._settings.hop_cells,
             lookahead_cells=self._settings.lookahead_cells,
             skew_cells=self._settings.skew_cells,
+            carried=self._carried,
         )
         longest = _cells(self._settings.max_event_s)
         rates_hz = want_of(self._factories[name] for name in self._present).rates_hz

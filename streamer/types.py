@@ -124,9 +124,25 @@ class Cells:
         return len(self.valid)
 
 
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What a network remembers of one epoch of a stream. It begins empty, and the detector alone looks inside."""
+
+    content: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a network needs that computes each cell once, and remembers the cells before the window."""
+
+    memory: Memory  # of the epoch
+    tags_start: int  # the first of the cells that the clip tags are for
+    last: bool  # no window of the epoch follows
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The input of one run of the model: all modalities over the same `n` cells.
+    """The input of one run of the model: all modalities over the same `n` cells. With `carried`, they are new cells.
 
     The scores of the epoch's cells from `emit_start` to before `emit_stop` are final in this window.
     """
@@ -138,6 +154,7 @@ class Window:
     valid: Mapping[str, Bools]  # modality -> (n,)
     emit_start: int
     emit_stop: int
+    carried: Carried | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.valid.values())))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamer.types import Bools, Cells, Floats, Window
+from streamer.types import Bools, Carried, Cells, Floats, Memory, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ class Windower:
     A modality that lags more than `skew_cells` behind the most advanced one no longer delays the others:
     windows are made with it masked. Its cells that arrive after windows have passed them are dropped, so
     a cell is present in all windows or in none. A modality that the source lacks is always masked.
+
+    For a network that carries its state (`carried`), a window has only the cells that no earlier window had. Its first
+    one has more of them, and its last one may have none.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Windower:
         hop_cells: int,
         lookahead_cells: int,
         skew_cells: int,
+        carried: bool = False,
     ) -> None:
         """`shapes`: modality -> shape of one cell; `present`: the modalities that the source has.
 
@@ -86,6 +90,9 @@ class Windower:
         self._skew_cells = skew_cells
         self._arrived = dict.fromkeys((name for name in shapes if name in present), 0)
         self._blocks: dict[str, deque[Cells]] = {name: deque() for name in self._arrived}
+        self._memory = Memory() if carried else None
+        self._passed = 0  # cells that windows have had
+        self._waiting: dict[str, Bools] = {name: np.zeros(0, np.bool_) for name in shapes}  # of those, not yet decided
         self._ready = 0
         self._due = hop_cells  # the cell count at which the next window is made
         self._decided = 0
@@ -147,7 +154,7 @@ class Windower:
         self._ready = cells
         windows = self._windows_until(cells - 1)
         if self._decided < cells:
-            windows.append(self._window(cells, cells))
+            windows.append(self._window(cells, cells, last=True))
         return windows
 
     def _keep(self, modality: str, cells: Cells) -> None:
@@ -167,31 +174,40 @@ class Windower:
             if self._due - self._lookahead_cells > self._decided:
                 windows.append(self._window(self._due, self._due - self._lookahead_cells))
             # Keep the cells that this window used: the flush may make a window before the next one that is due.
-            self._forget(self._due - self._window_cells)
+            self._forget(self._due - self._window_cells if self._memory is None else self._passed)
             self._due += self._hop_cells
         return windows
 
-    def _window(self, stop: int, decide: int) -> Window:
-        start = max(stop - self._window_cells, 0)
+    def _window(self, stop: int, decide: int, *, last: bool = False) -> Window:
+        tags_start = max(stop - self._window_cells, 0)
+        start = tags_start if self._memory is None else self._passed
         features: dict[str, Floats] = {}
         valid: dict[str, Bools] = {}
         for name, shape in self._shapes.items():
             features[name] = np.zeros((stop - start, *shape), np.float32)
             valid[name] = np.zeros(stop - start, np.bool_)
             for block in self._blocks.get(name, ()):
-                first, last = max(block.start, start), min(block.start + len(block), stop)
-                if first < last:
-                    features[name][first - start : last - start] = block.values[
-                        first - block.start : last - block.start
-                    ]
-                    valid[name][first - start : last - start] = block.valid[first - block.start : last - block.start]
-        decided = slice(self._decided - start, decide - start)
-        self._covered += int(np.any([mask[decided] for mask in valid.values()], axis=0).sum())
-        for name, mask in valid.items():
-            self._masked[name] += int((~mask[decided]).sum())
-        window = Window(self._stream, self._epoch, start, features, valid, self._decided, decide)
-        self._decided = decide
+                first, end = max(block.start, start), min(block.start + len(block), stop)
+                if first < end:
+                    features[name][first - start : end - start] = block.values[first - block.start : end - block.start]
+                    valid[name][first - start : end - start] = block.valid[first - block.start : end - block.start]
+        if self._memory is None:
+            self._count({name: mask[self._decided - start :] for name, mask in valid.items()}, decide)
+        else:
+            self._waiting = {name: np.concatenate([self._waiting[name], mask]) for name, mask in valid.items()}
+            self._count(self._waiting, decide)
+            self._waiting = {name: mask[decide - self._decided :] for name, mask in self._waiting.items()}
+        carried = None if self._memory is None else Carried(self._memory, tags_start, last)
+        window = Window(self._stream, self._epoch, start, features, valid, self._decided, decide, carried)
+        self._decided, self._passed = decide, stop
         return window
+
+    def _count(self, masks: Mapping[str, Bools], decide: int) -> None:
+        """Count the cells up to `decide`; `masks` begin with the first cell that is not decided."""
+        decided = {name: mask[: decide - self._decided] for name, mask in masks.items()}
+        self._covered += int(np.any(list(decided.values()), axis=0).sum())
+        for name, mask in decided.items():
+            self._masked[name] += int((~mask).sum())
 
     def _forget(self, cell: int) -> None:
         """Drop the cells before `cell`, which no later window uses."""

@@ -20,6 +20,7 @@ from streamer.events import ClassDecoding, Decoding
 from streamer.features.base import ExtractorFactory
 from streamer.features.spectral import Spectral
 from streamer.networks.crnn import Crnn
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Picture, Want, cells_in
 
 CLASSES = ("Cat", "Dog", "Speech")
@@ -32,12 +33,13 @@ def seeded_bundle(
     classes: Sequence[str] = CLASSES,
     seed: int = 0,
     window_cells: int = 151,
+    stream: StreamForm | None = None,
 ) -> Bundle:
     """A network that was not trained, but whose posteriors cross its thresholds on anything that changes."""
     specs: dict[str, dict[str, Any]] = {name: {} for name in modalities}
-    tensors = initial_tensors({name: SHAPES[name] for name in modalities}, len(classes), seed)
+    tensors = initial_tensors({name: SHAPES[name] for name in modalities}, len(classes), seed, stream)
     decoding = Decoding(tuple(classes), tuple(ClassDecoding(0.5, 0.45, median) for median in _medians(len(classes))))
-    first = Bundle("seeded", specs, decoding, tensors, window_cells)
+    first = Bundle("seeded", specs, decoding, tensors, window_cells, stream=stream)
     # Untrained outputs hardly move: stretch them around their mean over noise that comes and goes.
     features, valid = _noise(modalities)
     with torch.inference_mode():
@@ -46,14 +48,18 @@ def seeded_bundle(
     stretched = dict(tensors)
     stretched["classify.weight"] = (tensors["classify.weight"].double() * (2 / std)[:, None]).float()
     stretched["classify.bias"] = ((tensors["classify.bias"].double() - mean) * (2 / std)).float()
-    return Bundle("seeded", specs, decoding, stretched, window_cells)
+    return Bundle("seeded", specs, decoding, stretched, window_cells, stream=stream)
 
 
-def initial_tensors(shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int) -> dict[str, Tensor]:
-    """The state of a network that has not been trained, the same for the same seed."""
+def initial_tensors(
+    shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int, stream: StreamForm | None = None
+) -> dict[str, Tensor]:
+    """The state of a network that has not been trained, the same for the same seed; a small one of the stream form."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return dict(Crnn(shapes, classes).state_dict())
+        if stream is None:
+            return dict(Crnn(shapes, classes).state_dict())
+        return dict(StreamCrnn(shapes, classes, form=stream, filters=(4, 6, 8, 8, 8, 8, 8), gru_size=24).state_dict())
 
 
 def factories(modalities: Sequence[str] = ("spectral",)) -> dict[str, ExtractorFactory]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from streamer.bundle import Bundle, default_bundle_path
 from streamer.errors import BundleError, EarwitnessError
 from streamer.events import ClassDecoding, Decoding
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.networks.weights import WeightsStore
 from streamer.provenance import Environment, Phase, Provenance, Source
-from tests.models import initial_tensors
+from tests.models import initial_tensors, seeded_bundle
 
 CLASSES = ("Cat", "Dog")
 SPECS: dict[str, dict[str, Any]] = {"spectral": {"window": 2048, "mels": 128}}
@@ -51,6 +53,39 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert list(read.factories(WeightsStore(tmp_path, {}))) == ["spectral"]
 
 
+def test_a_bundle_of_the_stream_form_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    made = seeded_bundle(stream=StreamForm(ahead_cells=3, release_db_s=4.5))
+    made.save(tmp_path)
+    assert json.loads((tmp_path / "bundle.json").read_text())["schema"] == 2
+    read = Bundle.load(tmp_path)
+    assert (read.stream, read.carried, read.least_lookahead_cells) == (StreamForm(3, 4.5), True, 3)
+    assert read.fingerprint() == made.fingerprint()
+    assert read.fingerprint() != replace(made, stream=StreamForm(3, 3.0)).fingerprint()
+    network = read.network()
+    assert isinstance(network, StreamCrnn)
+    assert (network.form, network.gru.hidden_size) == (StreamForm(3, 4.5), 24)
+
+
+def test_older_versions_can_read_the_window_form(tmp_path: Path) -> None:
+    bundle().save(tmp_path)
+    document = json.loads((tmp_path / "bundle.json").read_text())
+    assert document["schema"] == 1
+    assert not {"form", "stream"} & set(document)
+
+
+@pytest.mark.parametrize("stream", [None, StreamForm()])
+def test_tensors_of_the_other_form_are_refused(tmp_path: Path, stream: StreamForm | None) -> None:
+    other = seeded_bundle(stream=None if stream else StreamForm())
+    with pytest.raises(BundleError, match="its tensors are not those of its network"):
+        replace(other, stream=stream).network()
+
+
+@pytest.mark.parametrize(("ahead", "said"), [(6, "0 to 5 cells ahead, not 6"), (-1, "not -1")])
+def test_a_stream_form_that_makes_no_sense_is_refused(ahead: int, said: str) -> None:
+    with pytest.raises(BundleError, match=said):
+        replace(seeded_bundle(stream=StreamForm()), stream=StreamForm(ahead)).network()
+
+
 def test_saving_twice_leaves_no_other_files(tmp_path: Path) -> None:
     bundle().save(tmp_path)
     bundle().save(tmp_path)
@@ -60,7 +95,7 @@ def test_saving_twice_leaves_no_other_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"schema": 2}, "has schema 2, this version reads up to 1: update earwitness"),
+        ({"schema": 3}, "has schema 3, this version reads up to 2: update earwitness"),
         ({"classes": ["Cat", "Cow"]}, "Cow"),
         ({"surprise": 1}, "surprise"),
         ({"window_cells": "many"}, "window_cells"),
@@ -74,6 +109,13 @@ def test_saving_twice_leaves_no_other_files(tmp_path: Path) -> None:
             "Dog",
         ),
         ({"features": {}}, "modality"),
+        ({"form": "stream"}, "form 'stream' of schema 1 lacks `stream`"),
+        ({"stream": {"ahead_cells": 2, "release_db_s": 3.0}}, "form 'window' of schema 1 has `stream`"),
+        (
+            {"form": "stream", "stream": {"ahead_cells": 2, "release_db_s": 3.0}},
+            "form 'stream' of schema 1 has `stream`",
+        ),
+        ({"form": "river"}, "river"),
     ],
 )
 def test_a_document_that_is_wrong_says_what(tmp_path: Path, fields: dict[str, Any], said: str) -> None:

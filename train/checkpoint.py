@@ -16,7 +16,7 @@ import torch
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from train.config import FitConfig
 
 CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
@@ -42,8 +42,8 @@ class Best:
 class Learner:
     """Everything that changes during training."""
 
-    student: Crnn
-    teacher: Crnn
+    student: FusionNetwork
+    teacher: FusionNetwork
     optimiser: torch.optim.Optimizer
     rng: np.random.Generator
     step: int = 0

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from streamer.errors import ConfigError
 from streamer.networks.crnn import Dropout
+from streamer.networks.stream_convolutions import FILTERS
+from streamer.networks.stream_crnn import GRU_SIZE, StreamForm
+from streamer.networks.stream_inputs import RELEASE_DB_S
 from train.video_config import VideoConfig
 
 Part = Literal["train", "weak", "unlabeled", "validation", "test"]
@@ -106,6 +109,34 @@ class FitConfig(_Strict):
         description="how features are computed, by modality: fields of its spec that differ from the default, such as "
         "`vggish: {alignment: paper, last_relu: true}` or `vgg16: {still: 0.9}`; `features --config` and `fit` must "
         "have the same",
+    )
+    form: Literal["window", "stream"] = Field(
+        "window",
+        description="window: the paper's network, which computes 10 s at once; stream: one that computes each cell "
+        "once and carries its state, a tenth of the cost",
+    )
+    ahead_cells: int = Field(2, ge=0, le=5, description="stream form: cells that the convolutions look ahead")
+    release_db_s: float = Field(RELEASE_DB_S, gt=0, description="stream form: how fast the gain recovers after a peak")
+    filters: tuple[PositiveInt, ...] = Field(
+        FILTERS, min_length=7, max_length=7, description="stream form: filters of the seven convolutions"
+    )
+    gru_size: int = Field(GRU_SIZE, ge=1, description="stream form: size of each GRU layer")
+    right_contexts: tuple[PositiveInt, ...] = Field(
+        (4, 8, 12, 15, 30, 151),
+        min_length=1,
+        description="stream form: lookaheads in cells, of which each batch draws one; as long as a clip: all of it. "
+        "The teacher always hears all of it",
+    )
+    hops: tuple[PositiveInt, ...] = Field(
+        (2, 4, 8),
+        min_length=1,
+        description="stream form: cells from one run to the next, of which each batch draws one",
+    )
+    judged_context: int = Field(
+        8, ge=0, description="stream form: the lookahead in cells with which validations are scored; 0: the whole clip"
+    )
+    carried: float = Field(
+        0.5, ge=0, le=1, description="stream form: share of clips that begin with what is remembered of another clip"
     )
     steps: int = Field(12_500, ge=1, description="optimiser steps; follows from `epochs` if that is set")
     epochs: int = Field(0, ge=0, description="epochs of `epoch_steps` steps; 0: `steps` alone counts")
@@ -246,12 +277,21 @@ class FitConfig(_Strict):
             raise ValueError("pseudo_low must be below pseudo_high")
         if (self.pseudo_frames or self.pseudo_clips) and not self.batch.get("unlabeled", 0):
             raise ValueError("pseudo_frames and pseudo_clips need unlabeled clips in `batch`")
+        if self.form == "stream" and min(self.right_contexts) < self.ahead_cells:
+            raise ValueError("right_contexts: none can be shorter than ahead_cells")
+        if self.form == "stream" and 0 < self.judged_context < self.ahead_cells:
+            raise ValueError("judged_context can't be shorter than ahead_cells")
         return self
 
     @property
     def pseudo(self) -> bool:
         """Whether unlabelled clips get labels from mn04_scores."""
         return self.pseudo_frames > 0 or self.pseudo_clips > 0
+
+    @property
+    def stream(self) -> StreamForm | None:
+        """The stream form's settings; None: the window form."""
+        return StreamForm(self.ahead_cells, self.release_db_s) if self.form == "stream" else None
 
     @property
     def dropouts(self) -> Dropout:

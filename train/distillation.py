@@ -16,7 +16,7 @@ from torch import Tensor
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from train.augment import Batch
 from train.config import FitConfig
 from train.data import cache
@@ -31,7 +31,7 @@ class Guides:
     """The bundles of a run's `distil_from`."""
 
     bundles: tuple[Bundle, ...]
-    networks: tuple[Crnn, ...]
+    networks: tuple[FusionNetwork, ...]
     columns: tuple[Tensor, ...]  # of each: the outputs for the student's classes, (classes,) int64
     certain: tuple[bool, ...]  # of each: as `check_split` says
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from streamer.bundle import Bundle
 from streamer.events import ClassDecoding, Decoding, decode_clip, decode_epoch
-from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from streamer.networks.weights import WeightsStore
 from streamer.replay.replayer import Replayer
 from streamer.replay.scoring import ClipPrediction, Report, evaluate
@@ -53,7 +53,9 @@ def untuned(classes: Sequence[str], config: FitConfig) -> Decoding:
 
 
 @torch.inference_mode()
-def posteriors(network: Crnn, part: PartData, batch: int = 16, *, progress: bool = False) -> list[ClipPosteriors]:
+def posteriors(
+    network: FusionNetwork, part: PartData, batch: int = 16, *, progress: bool = False
+) -> list[ClipPosteriors]:
     """Posteriors of every clip of a part. Each clip is one window; clips of the same length share a batch.
 
     A clip without any of the network's inputs gets empty posteriors.

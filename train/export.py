@@ -11,7 +11,9 @@ import msgspec
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.networks.crnn import Crnn, inputs_of
+from streamer.networks.crnn import inputs_of
+from streamer.networks.forms import FusionNetwork, network_of
+from streamer.networks.stream_crnn import StreamForm
 from streamer.provenance import Provenance
 from streamer.replay.scoring import Report
 from train import evaluate
@@ -25,8 +27,10 @@ from train.run import FILE, Run
 from train.split import check_split
 
 
-def load_network(path: Path, classes: int, modalities: tuple[str, ...], which: NetworkName) -> tuple[Crnn, int]:
-    """The teacher or the student in a `best.pt`, in evaluation mode, and its step.
+def load_network(
+    path: Path, classes: int, modalities: tuple[str, ...], which: NetworkName, stream: StreamForm | None = None
+) -> tuple[FusionNetwork, int]:
+    """The teacher or the student in a `best.pt`, in evaluation mode, and its step; `stream`: of the stream form.
 
     Raises:
         EarwitnessError: the file is missing, damaged, was not written by `fit`, or has no student.
@@ -40,8 +44,7 @@ def load_network(path: Path, classes: int, modalities: tuple[str, ...], which: N
                 f"{path}: was written by a version that kept the teacher alone: export that one, with --network teacher"
             )
         shapes, widths = inputs_of(state[which], modalities)
-        network = Crnn(shapes, classes, widths)
-        network.load_state_dict(state[which])
+        network = network_of(state[which], shapes, classes, widths, stream)
         return network.eval().requires_grad_(False), int(state["step"])
 
 
@@ -94,7 +97,7 @@ def make(
     if run.classes != classes:
         raise EarwitnessError(f"{fit}: was trained on other classes than those of {corpus.folder}")
     which = network or settings.network
-    trained, step = load_network(find(fit, checkpoint), len(classes), run.modalities, which)
+    trained, step = load_network(find(fit, checkpoint), len(classes), run.modalities, which, settings.stream)
     certain = run.check_corpus(summary)
     if tuned is not None:
         check_split(known_of(tuned), summary)
@@ -104,6 +107,7 @@ def make(
         {modality: test.features.specs[modality] for modality in run.modalities},
         evaluate.untuned(classes, settings) if tuned is None else tuned.decoding,
         trained.state_dict(),
+        stream=settings.stream,
         provenance=msgspec.structs.replace(
             _provenance(corpus, run, step, certain=certain),
             network=which,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.backends import use_threads
-from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from streamer.provenance import Phase
 from train import checkpoint, curves, manifest, validation
 from train.augment import unused
@@ -243,7 +243,7 @@ def _report(out: Path, board: SummaryWriter, row: dict[str, object]) -> None:
             tqdm.write(f"step {row['step']}, {figures['scored']}: {shown}")
 
 
-def _copied(network: Crnn) -> dict[str, Tensor]:
+def _copied(network: FusionNetwork) -> dict[str, Tensor]:
     return {name: value.cpu().clone() for name, value in network.state_dict().items()}
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from streamer.features import vggish
-from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from streamer.networks.inputs import EmbeddingInput
+from streamer.networks.stream_crnn import StreamCrnn
 from streamer.networks.vggish import FRAMES, MELS
 from streamer.types import CELL, FRAMES_PER_CELL, SAMPLE_RATE_HZ
 from train.config import FitConfig
@@ -39,6 +40,8 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
         *("pseudo_frames", "pseudo_clips", "pseudo_low", "pseudo_high"),
         *("device", "reduced_precision", "channels_last", "compile"),
         *("validate_every", "product_every", "keep_best", "checkpoint_every", "threads"),
+        *("form", "ahead_cells", "release_db_s", "filters", "gru_size", "right_contexts", "hops", "judged_context"),
+        *("carried",),
     ),
 }
 """Fields of `FitConfig` by section."""
@@ -66,7 +69,7 @@ class Row(NamedTuple):
 
 
 def rows_of(
-    config: FitConfig, network: Crnn, optimiser: torch.optim.Optimizer, specs: Mapping[str, Mapping[str, Any]]
+    config: FitConfig, network: FusionNetwork, optimiser: torch.optim.Optimizer, specs: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Row, ...]:
     """Every hyperparameter, sorted by section; what the paper does not say comes last.
 
@@ -92,7 +95,10 @@ def rows_of(
     ]
     rows += [Row("4.2", f"{name}: {what}", value) for name in specs for what, value in _FRONT_ENDS.get(name, ())]
     if network.spectral is not None:
-        rows.append(Row("4.2", "peak normalisation", "of the window's mel magnitudes; silence is not raised"))
+        peak = "of the window's mel magnitudes"
+        if isinstance(network, StreamCrnn):
+            peak = f"by a running peak, which falls by {network.form.release_db_s} dB/s"
+        rows.append(Row("4.2", "peak normalisation", f"{peak}; silence is not raised"))
     for one in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
         rows.append(Row(BEYOND, "batch norm", f"momentum {one.momentum}, eps {one.eps}"))
         break
@@ -119,8 +125,8 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(f"  {row.section:<6} {row.name:<{width}}  {row.value}" for row in rows)
 
 
-def _architecture(network: Crnn) -> Iterator[tuple[str, str]]:
-    layers = list(network.convolutions or ())
+def _architecture(network: FusionNetwork) -> Iterator[tuple[str, str]]:
+    layers = [one for one in network.convolutions.modules() if not list(one.children())] if network.convolutions else []
     if network.spectral_input is not None:
         yield "mel bins", str(len(network.spectral_input.mean))
     convolutions = [one for one in layers if isinstance(one, nn.Conv2d)]
@@ -135,6 +141,9 @@ def _architecture(network: Crnn) -> Iterator[tuple[str, str]]:
     gru = network.gru
     way = "bidirectional" if gru.bidirectional else "forward"
     yield "GRU", f"{gru.num_layers} layers, {gru.hidden_size} per direction, {way}"
+    if isinstance(network, StreamCrnn):
+        yield "backward GRU", f"{network.backward_gru.hidden_size}, over what was heard when a cell is decided"
+        yield "convolutions' lookahead", f"{network.ahead_cells} cells; the paper's: 6"
     yield "before the classifier", f"dropout {network.dropout.p:.3f}"
     yield "classifier", f"dense layer with {network.classify.out_features} outputs, sigmoid"
     yield "clip posteriors", "linear pooling"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from streamer.networks.crnn import Crnn, Posteriors
+from streamer.networks.crnn import Posteriors
+from streamer.networks.forms import FusionNetwork
 from train.augment import Batch
 from train.config import FitConfig
 from train.edges import edge_weights
@@ -26,7 +27,7 @@ def ramp(step: int, config: FitConfig) -> float:
     return math.exp(-5 * (1 - min(1.0, step / config.ramp_steps)) ** 2)
 
 
-def new_teacher(student: Crnn) -> Crnn:
+def new_teacher(student: FusionNetwork) -> FusionNetwork:
     """A copy of the student without gradients, in evaluation mode: no dropout, running statistics."""
     return copy.deepcopy(student).eval().requires_grad_(False)
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from streamer.networks.crnn import Crnn, Posteriors
+from streamer.networks.crnn import Posteriors
 from streamer.networks.dropout import ByteDropout, Rows
+from streamer.networks.forms import FusionNetwork
+from streamer.networks.stream_crnn import StreamCrnn
 from train.batch_norm import SharedBatchNorm2d
 from train.checkpoint import Learner
 from train.config import FitConfig
@@ -36,7 +38,7 @@ class Runner:
         return self.group.device
 
 
-def new_learner(student: Crnn, config: FitConfig, device: torch.device) -> Learner:
+def new_learner(student: FusionNetwork, config: FitConfig, device: torch.device) -> Learner:
     """A student, its teacher and its optimiser, on `device` and in the configured layout and precision."""
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     student.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -71,22 +73,25 @@ def prepared(learner: Learner, config: FitConfig, group: Group, rows: Rows | Non
     return Runner(group, student, learner.teacher)
 
 
-def _compile(network: Crnn) -> None:
+def _compile(network: FusionNetwork) -> None:
     """Compile the convolutions, which are most of the work: torch can't compile a GRU."""
     if network.convolutions is not None:
         network.convolutions.compile()
 
 
-def _distribute(network: Crnn, rows: Rows) -> None:
+def _distribute(network: FusionNetwork, rows: Rows) -> None:
     """Let layers that depend on the whole batch see it: batch norm's statistics, and the draws of dropout."""
     if network.convolutions is not None:
-        for index, layer in enumerate(network.convolutions):
-            if isinstance(layer, nn.BatchNorm2d):
-                network.convolutions[index] = SharedBatchNorm2d.of(layer)
+        for module in list(network.convolutions.modules()):
+            for name, layer in module.named_children():
+                if isinstance(layer, nn.BatchNorm2d):
+                    setattr(module, name, SharedBatchNorm2d.of(layer))
     for layer in network.modules():
         if isinstance(layer, ByteDropout):
             layer.rows = rows
     network.dropout = _RowDropout(network.dropout.p, rows)
+    if isinstance(network, StreamCrnn):
+        network.rows = rows
 
 
 class _RowDropout(nn.Dropout):

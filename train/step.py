@@ -23,6 +23,7 @@ from train.mean_teacher import (
     totals_of,
     weights_of,
 )
+from train.network import draw_context
 from train.runner import Runner
 
 
@@ -46,6 +47,7 @@ def learn(learner: Learner, runner: Runner, drawn: Drawn, guides: Guides | None,
         group["lr"] = learning_rate(step, config)
 
     learner.student.train()
+    draw_context(learner.student, config)
     student_out = runner.student(seen, there)
     with torch.no_grad():
         teacher_out = runner.teacher(batch.features, batch.valid)

@@ -2,15 +2,17 @@
 
 A window's posteriors do not depend on the lookahead, which only says which of its cells are final. So the network runs
 once for each window (the windows of a hop contain those of its multiples), and the windower and the event tracker of
-the daemon are run again for every pair of hop and lookahead.
+the daemon are run again for every pair of hop and lookahead. A network of the stream form runs again as well: it passes
+each cell once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
@@ -82,6 +84,11 @@ def streamed(
                 f"a hop of {one.hop_cells} and a lookahead of {one.lookahead_cells} cells do not fit into the window "
                 f"of {bundle.name}, which has {bundle.window_cells}: choose smaller ones"
             )
+        if one.lookahead_cells < bundle.least_lookahead_cells:
+            raise UsageError(
+                f"a lookahead of {one.lookahead_cells} cells is too short for {bundle.name}, which needs "
+                f"{bundle.least_lookahead_cells}: choose a longer one"
+            )
     made: dict[StreamSettings, list[StreamedClip]] = {one: [] for one in settings}
     with pool(workers, _begin, (folder, tuple(settings))) as processes:
         waiting: deque[Future[list[StreamedClip]]] = deque()
@@ -133,14 +140,25 @@ def stream_clip(
         settings: hops and lookaheads that fit into its window.
 
     """
+    if bundle.carried:
+        return [
+            _decode(name, values, valid, lambda window: detector.scores([window])[0], bundle, one) for one in settings
+        ]
     scored: dict[tuple[int, int], CellScores] = {}
     for hop_cells in _finest({one.hop_cells for one in settings}):
-        every = _windows(name, values, valid, bundle.window_cells, StreamSettings(hop_cells, lookahead_cells=0))
+        every = _windows(name, values, valid, bundle, StreamSettings(hop_cells, lookahead_cells=0))
         while batch := list(islice(every, MAX_BATCH)):  # a long clip has many windows
             whole = [replace(one, emit_start=one.start, emit_stop=one.start + len(one)) for one in batch]
             scored |= {(one.tags_start, one.tags_stop): one for one in detector.scores(whole)}
     flags = {modality: np.zeros(len(one), np.float32) for modality, one in valid.items()}
-    return [_decode(name, flags, valid, scored, bundle, one) for one in settings]
+    return [_decode(name, flags, valid, partial(_final, scored), bundle, one) for one in settings]
+
+
+def _final(scored: Posteriors, window: Window) -> CellScores:
+    """The window's scores, of which posteriors are known."""
+    whole = scored[window.start, window.start + len(window)]
+    span = slice(window.emit_start - window.start, window.emit_stop - window.start)
+    return replace(whole, start=window.emit_start, scores=whole.scores[span], covered=whole.covered[span])
 
 
 def _finest(hops: set[int]) -> list[int]:
@@ -152,13 +170,13 @@ def _windows(
     name: str,
     values: Mapping[str, Floats],
     valid: Mapping[str, Bools],
-    window_cells: int,
+    bundle: Bundle,
     settings: StreamSettings,
     windower: Windower | None = None,
 ) -> Iterator[Window]:
     """The windows of a clip, whose modalities arrive side by side; the last one at its end."""
     cells = len(next(iter(valid.values())))
-    made = windower or _windower(name, values, window_cells, settings)
+    made = windower or _windower(name, values, bundle, settings)
     last = max(cells - 1, 0)  # extractors keep the last cell until the end
     step = max(min(settings.hop_cells, settings.skew_cells), 1)
     for first in range(0, last, step):
@@ -169,28 +187,29 @@ def _windows(
     yield from made.flush(cells, rest)
 
 
-def _windower(name: str, values: Mapping[str, Floats], window_cells: int, settings: StreamSettings) -> Windower:
+def _windower(name: str, values: Mapping[str, Floats], bundle: Bundle, settings: StreamSettings) -> Windower:
     return Windower(
         name,
         0,
         {modality: rows.shape[1:] for modality, rows in values.items()},
         tuple(values),
-        window_cells=window_cells,
+        window_cells=bundle.window_cells,
         hop_cells=settings.hop_cells,
         lookahead_cells=settings.lookahead_cells,
         skew_cells=settings.skew_cells,
+        carried=bundle.carried,
     )
 
 
 def _decode(
     name: str,
-    flags: Mapping[str, Floats],
+    values: Mapping[str, Floats],
     valid: Mapping[str, Bools],
-    scored: Posteriors,
+    score: Callable[[Window], CellScores],
     bundle: Bundle,
     settings: StreamSettings,
 ) -> StreamedClip:
-    """Run the daemon's windower and event tracker on posteriors that are known. `flags` stand for the features."""
+    """Run the daemon's windower and event tracker. `values` may be stand-ins if `score` does not need them."""
     ids = count(1)
     tracker = EventTracker(
         name,
@@ -199,17 +218,15 @@ def _decode(
         max_event_cells=max(samples(settings.max_event_s) // CELL, 1),
         new_id=lambda: str(next(ids)),
     )
-    windower = _windower(name, flags, bundle.window_cells, settings)
-    cells = len(next(iter(flags.values())))
+    windower = _windower(name, values, bundle, settings)
+    cells = len(next(iter(values.values())))
     rows: list[Floats] = [np.zeros((0, len(bundle.classes)), np.float32)]
     decided: dict[str, Decided] = {}
     events: list[Offset] = []
-    for window in _windows(name, flags, valid, bundle.window_cells, settings, windower):
+    for window in _windows(name, values, valid, bundle, settings, windower):
         stop = window.start + len(window)
-        whole = scored[window.start, stop]
-        span = slice(window.emit_start - window.start, window.emit_stop - window.start)
-        rows.append(whole.scores[span])
-        final = replace(whole, start=window.emit_start, scores=whole.scores[span], covered=whole.covered[span])
+        final = score(window)
+        rows.append(final.scores)
         _note(tracker.push(final), stop, stop == cells, decided, events)
     _note(tracker.flush("silence"), cells, True, decided, events)
     posteriors = np.concatenate(rows)

@@ -63,6 +63,7 @@ def _windows(bundle: Bundle, part: PartData, row: int, settings: StreamSettings)
         hop_cells=settings.hop_cells,
         lookahead_cells=settings.lookahead_cells,
         skew_cells=settings.skew_cells,
+        carried=bundle.carried,
     )
     windows: list[Window] = []
     step = min(settings.hop_cells, max(settings.skew_cells, 1))  # none lags by more than is waited for

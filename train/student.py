@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from streamer.errors import EarwitnessError
-from streamer.networks.crnn import Crnn, default_widths
+from streamer.networks.forms import FusionNetwork
 from streamer.networks.inputs import EmbeddingInput, SpectralInput
 from streamer.types import Floats
 from train.config import FitConfig
 from train.data import cache
+from train.network import new_network
 
 
-def new_student(features: cache.Features, target: Floats, classes: int, config: FitConfig) -> Crnn:
+def new_student(features: cache.Features, target: Floats, classes: int, config: FitConfig) -> FusionNetwork:
     """A network for `config.modalities`.
 
     Args:
@@ -30,14 +31,14 @@ def new_student(features: cache.Features, target: Floats, classes: int, config: 
     strange = [name for name in config.widths if len(shapes.get(name, ())) != 1]
     if strange:
         raise EarwitnessError(f"widths: {', '.join(strange)} are not among this run's embeddings")
-    student = Crnn(shapes, classes, {**default_widths(shapes), **config.widths}, config.dropouts)
+    student = new_network(shapes, classes, config)
     _standardise(student, features)
     if config.bias_priors:
         _expect_priors(student, target)
     return student
 
 
-def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000) -> None:
+def _standardise(network: FusionNetwork, features: cache.Features, most_clips: int = 1000) -> None:
     """Set the mean and standard deviation of each input, per bin, from valid cells of the training clips."""
     clips = np.flatnonzero(features.cells)
     rows = clips[np.linspace(0, len(clips) - 1, min(most_clips, len(clips))).astype(int)]
@@ -58,7 +59,7 @@ def _standardise(network: Crnn, features: cache.Features, most_clips: int = 1000
         module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())
 
 
-def _expect_priors(network: Crnn, target: Floats) -> None:
+def _expect_priors(network: FusionNetwork, target: Floats) -> None:
     """Set the output bias to each class's share of the cells, which saves the first hundreds of steps."""
     share = torch.from_numpy(target).flatten(0, -2).mean(dim=0).clamp(1e-3, 0.5)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from streamer.bundle import Bundle
-from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from streamer.replay.scoring import KINDS, Report
 from streamer.timeline import seconds
 from streamer.types import CELL
@@ -17,18 +17,19 @@ from streamer.windows import StreamSettings
 from train.config import FitConfig
 from train.data.dataset import PartData
 from train.evaluate import posteriors, score, tune, untuned
+from train.network import judged
 from train.streaming import streamed
 
 
-def as_the_paper(network: Crnn, part: PartData, classes: Sequence[str], config: FitConfig) -> Report:
+def as_the_paper(network: FusionNetwork, part: PartData, classes: Sequence[str], config: FitConfig) -> Report:
     """Scores of whole clips with one threshold and one median filter for all classes (paper section 2.2)."""
     assert part.truth is not None  # only unlabelled parts have none
-    with _in_full(network, config):
+    with _in_full(network, config), judged(network, config):
         return score(posteriors(network, part), part.truth, untuned(classes, config))
 
 
 def as_the_product(
-    network: Crnn, part: PartData, classes: Sequence[str], groups: Mapping[str, int], config: FitConfig
+    network: FusionNetwork, part: PartData, classes: Sequence[str], groups: Mapping[str, int], config: FitConfig
 ) -> Report:
     """Scores of the clips as streams with the product's hop and lookahead, by the thresholds that `export` tunes.
 
@@ -43,7 +44,7 @@ def as_the_product(
     assert part.truth is not None
     tensors = {name: value.cpu() for name, value in network.state_dict().items()}
     specs = {name: part.features.specs[name] for name in network.modalities}
-    bundle = Bundle("validation", specs, untuned(classes, config), tensors)
+    bundle = Bundle("validation", specs, untuned(classes, config), tensors, stream=config.stream)
     with _in_full(network, config):
         whole = posteriors(network, part)
     stream = streamed(bundle, part)
@@ -63,7 +64,8 @@ def merit_of(figures: Mapping[str, float]) -> float:
 
 def shown_paper(config: FitConfig) -> str:
     """How `as_the_paper` scores, in words."""
-    return f"whole clips, threshold {config.threshold:g}, median filter of {config.median_cells} cells"
+    heard = f"{config.judged_context} cells of lookahead, " if config.form == "stream" and config.judged_context else ""
+    return f"whole clips, {heard}threshold {config.threshold:g}, median filter of {config.median_cells} cells"
 
 
 def shown_product() -> str:
@@ -74,7 +76,7 @@ def shown_product() -> str:
 
 
 @contextmanager
-def _in_full(network: Crnn, config: FitConfig) -> Iterator[Any]:
+def _in_full(network: FusionNetwork, config: FitConfig) -> Iterator[Any]:
     """The network in evaluation mode, in full precision and not compiled: clips have many lengths."""
     network.eval()
     network.reduced_precision = False

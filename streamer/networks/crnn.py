@@ -66,23 +66,16 @@ class Crnn(nn.Module):
         """`shapes`: modality -> shape of a cell's values; `widths`: vector -> width of its projection."""
         dropout = dropout or Dropout(0.0, 0.0, 0.0)
         super().__init__()
-        spectral = [name for name, shape in shapes.items() if len(shape) > 1]
-        vectors = [name for name, shape in shapes.items() if len(shape) == 1]
-        known = len(spectral) + len(vectors) == len(shapes) > 0
-        if not known or len(spectral) > 1 or any(shapes[name] != (FRAMES_PER_CELL, MELS) for name in spectral):
-            raise ValueError(
-                f"cells must be vectors, and at most one modality's ({FRAMES_PER_CELL}, {MELS}), not {dict(shapes)}"
-            )
-        widths = widths or default_widths(shapes)
-        self.modalities = (*spectral, *vectors)
-        self.spectral = next(iter(spectral), None)
+        self.spectral, vectors = checked_shapes(shapes)
         """The modality that passes the convolutions, if there is one."""
-        self.spectral_input = SpectralInput(MELS) if spectral else None
-        self.convolutions = _convolutions(dropout.convolutions) if spectral else None
+        widths = widths or default_widths(shapes)
+        self.modalities = (*([self.spectral] if self.spectral else []), *vectors)
+        self.spectral_input = SpectralInput(MELS) if self.spectral else None
+        self.convolutions = _convolutions(dropout.convolutions) if self.spectral else None
         self.embeddings = nn.ModuleDict(
             {name: EmbeddingInput(shapes[name][0], widths[name], dropout.embeddings) for name in vectors}
         )
-        fused = (_FILTERS[-1] if spectral else 0) + sum(widths[name] for name in vectors)
+        fused = (_FILTERS[-1] if self.spectral else 0) + sum(widths[name] for name in vectors)
         self.gru = nn.GRU(fused, _GRU_SIZE, num_layers=2, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout.classifier)
         self.classify = nn.Linear(2 * _GRU_SIZE, classes)
@@ -146,6 +139,23 @@ def linear_pooling(cells: Tensor) -> Tensor:
 
     """
     return cells.square().sum(dim=1) / cells.sum(dim=1).clamp_min(1e-7)
+
+
+def checked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str | None, list[str]]:
+    """The modality with cells of (frames, mels), if there is one, and those whose cells are vectors.
+
+    Raises:
+        ValueError: no modality, or cells of an unsupported shape.
+
+    """
+    spectral = [name for name, shape in shapes.items() if len(shape) > 1]
+    vectors = [name for name, shape in shapes.items() if len(shape) == 1]
+    known = len(spectral) + len(vectors) == len(shapes) > 0
+    if not known or len(spectral) > 1 or any(shapes[name] != (FRAMES_PER_CELL, MELS) for name in spectral):
+        raise ValueError(
+            f"cells must be vectors, and at most one modality's ({FRAMES_PER_CELL}, {MELS}), not {dict(shapes)}"
+        )
+    return next(iter(spectral), None), vectors
 
 
 def default_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

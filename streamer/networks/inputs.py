@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from streamer.networks.dropout import ByteDropout
 
-_LOG_FLOOR = 1e-5
+LOG_FLOOR = 1e-5
 """Added to the magnitudes of a window that peaks at 1: a range of 100 dB."""
-_PEAK_FLOOR = 0.5
+PEAK_FLOOR = 0.5
 """Lower peaks are not raised to 1, because silence would become noise. A full-scale sine peaks near 550, so this is
 about -60 dBFS."""
 
@@ -35,8 +35,8 @@ class SpectralInput(nn.Module):
     def log(self, magnitudes: Tensor, valid: Tensor) -> Tensor:
         """Natural log of the magnitudes after the window's peak gain, (B, T, 4, mels)."""
         audible = magnitudes * valid[:, :, None, None]
-        peak = audible.amax(dim=(1, 2, 3), keepdim=True).clamp_min(_PEAK_FLOOR)
-        return torch.log(audible / peak + _LOG_FLOOR)
+        peak = audible.amax(dim=(1, 2, 3), keepdim=True).clamp_min(PEAK_FLOOR)
+        return torch.log(audible / peak + LOG_FLOOR)
 
     def forward(self, magnitudes: Tensor, valid: Tensor) -> Tensor:
         """See the class."""

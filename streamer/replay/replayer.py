@@ -149,6 +149,7 @@ class Replayer:
             WHOLE_CLIP_WINDOW if whole else self.bundle.window_cells,
             WHOLE_CLIP if whole else StreamSettings(),
             lambda: f"{escaped(name)}-{next(ids)}",
+            carried=self.bundle.carried,
         )
 
     def _tags(self, tag_scores: Floats) -> frozenset[str]:

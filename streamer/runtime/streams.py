@@ -85,6 +85,7 @@ class Streams:
             self.new_id,
             self.stopwatch,
             epoch=epoch,
+            carried=bundle.carried,
         )
 
     def limit(self, stream: Stream, plan: StreamPlan) -> None:

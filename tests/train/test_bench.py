@@ -37,7 +37,8 @@ def test_the_layouts_and_precisions_are_really_used() -> None:
         reduced = "bfloat16" in name or "both" in name
         assert learner.student.reduced_precision == learner.teacher.reduced_precision == reduced
         assert learner.student.channels_last == ("channels-last" in name or "both" in name)
-        names = {type(layer).__name__ for layer in learner.student.convolutions or ()}
+        assert learner.student.convolutions is not None
+        names = {type(layer).__name__ for layer in learner.student.convolutions.modules()}
         assert ("Dropout" in names) == name.startswith("plain")
 
 

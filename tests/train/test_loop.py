@@ -13,6 +13,7 @@ import torch
 from streamer import cli as earwitness
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.networks.stream_crnn import StreamForm
 from tests.train.test_corpus import CLASSES, make_recordings, settings
 from train import cli, loop
 from train.config import FitConfig
@@ -170,3 +171,36 @@ def test_what_is_missing_is_said_in_one_line(
     error = capsys.readouterr().err
     assert "best.pt: is damaged, or not a checkpoint of this run (Weights only load failed): restore it" in error
     assert not (tmp_path / "bundle").exists()
+
+
+STREAM = {"form": "stream", "filters": (4, 6, 8, 8, 8, 8, 8), "gru_size": 16, "right_contexts": (4, 151), "hops": (4,)}
+
+
+def test_the_stream_form_is_trained_resumed_exported_and_replayed(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fit(data, tmp_path / "whole", **STREAM)
+    fit(data, tmp_path / "parts", steps=2, **STREAM)
+    parts = fit(data, tmp_path / "parts", **STREAM)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole), "contexts are drawn as in one run"
+    manifest = (tmp_path / "whole" / "manifest.tsv").read_text()
+    assert "GRU\t2 layers, 16 per direction, forward" in manifest
+    paths = [str(path) for path in data]
+    assert cli.main(["export", *paths, str(tmp_path / "whole"), str(tmp_path / "bundle")]) == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.stream == StreamForm()
+    capsys.readouterr()
+    assert cli.main(["evaluate", *paths, "--model", str(tmp_path / "bundle"), "--part", "test"]) == 0
+    offline = capsys.readouterr().out
+    clips, truth = str(data[0] / "audio" / "test"), str(data[0] / "metadata" / "test.tsv")
+    command = ["replay", clips, "--truth", truth, "--model", str(tmp_path / "bundle")]
+    assert earwitness.main([*command, "--mode", "clip"]) == 0
+    assert offline.strip() in capsys.readouterr().out, "offline evaluation and replay are one computation"
+    assert earwitness.main([*command, "--mode", "stream"]) == 0
+
+
+def test_a_context_shorter_than_the_convolutions_is_refused() -> None:
+    with pytest.raises(ValueError, match="none can be shorter than ahead_cells"):
+        FitConfig(form="stream", ahead_cells=5, right_contexts=(4, 8))
+    with pytest.raises(ValueError, match="judged_context can't be shorter"):
+        FitConfig(form="stream", ahead_cells=3, judged_context=2)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import UsageError
+from streamer.networks.stream_crnn import StreamForm
 from streamer.networks.weights import WeightsStore
 from streamer.pipeline import Output, StreamPipeline, run
 from streamer.replay.replayer import Replayer
@@ -46,7 +47,13 @@ def as_stream(bundle: Bundle, samples: NDArray[np.float32], settings: StreamSett
     """What the daemon's pipeline makes of sound that arrives in small pieces."""
     ids = map(str, count())
     pipeline = StreamPipeline(
-        "s", factories(bundle.modalities), bundle.decoding, bundle.window_cells, settings, lambda: next(ids)
+        "s",
+        factories(bundle.modalities),
+        bundle.decoding,
+        bundle.window_cells,
+        settings,
+        lambda: next(ids),
+        carried=bundle.carried,
     )
     items = [Chunk(SAMPLE_RATE_HZ, at, samples[at : at + 733]) for at in range(0, len(samples), 733)]
     return [timed.output for timed in run(items, pipeline, Detector(bundle))]
@@ -179,9 +186,26 @@ def test_a_part_is_streamed_in_its_order_by_several_processes(tmp_path: Path) ->
         assert clip.events == replayed.events
     with pytest.raises(UsageError, match="a hop of 8 and a lookahead of 60 cells do not fit"):
         streamed(tmp_path / "bundle", part, [StreamSettings(8, 60)], workers=1)
+    seeded_bundle(classes=CLASSES, stream=StreamForm(3)).save(tmp_path / "stream")
+    with pytest.raises(UsageError, match="a lookahead of 2 cells is too short for seeded, which needs 3"):
+        streamed(tmp_path / "stream", part, [StreamSettings(4, 2)], workers=1)
 
 
 def test_decoding_whole_clips_is_not_streaming(bundle: Bundle, all_streamed: list[StreamedClip]) -> None:
     """With a short lookahead the two differ, or the curve would be flat."""
     offline = predict([all_streamed[0].posteriors], bundle.decoding)["clip"].events
     assert offline != all_streamed[2].events
+
+
+@pytest.mark.parametrize("settings", [StreamSettings(4, 6), StreamSettings(8, 20)])
+def test_a_network_of_the_stream_form_is_the_daemons_too(
+    clip: tuple[Path, ClipCells], settings: StreamSettings
+) -> None:
+    bundle = seeded_bundle(stream=StreamForm())
+    outputs = as_stream(bundle, bursts(12.0, seed=5), settings)
+    (found,) = stream_clip("clip", clip[1].values, clip[1].valid, Detector(bundle), bundle, [settings])
+    scores = np.concatenate([one.scores for one in outputs if isinstance(one, CellScores)])
+    assert np.allclose(found.posteriors.cells, scores, atol=1e-5)
+    onsets = sorted((one.label, seconds(one.onset)) for one in outputs if isinstance(one, Onset))
+    assert sorted((one.label, one.onset_s) for one in found.decided) == onsets
+    assert onsets

@@ -1,0 +1,37 @@
+"""The two forms of the network: `window`, which computes a window at once, and `stream`, which carries its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from streamer.networks.crnn import Crnn
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm, sizes_of
+
+Form: TypeAlias = Literal["window", "stream"]
+FusionNetwork: TypeAlias = Crnn | StreamCrnn
+
+
+def network_of(
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    classes: int,
+    widths: Mapping[str, int],
+    stream: StreamForm | None,
+) -> FusionNetwork:
+    """The network that `tensors` are the state of, with that state. `stream`: None for the window form.
+
+    Raises:
+        ValueError, RuntimeError: they are not the state of such a network.
+
+    """
+    network: FusionNetwork
+    if stream is None:
+        network = Crnn(shapes, classes, widths)
+    else:
+        filters, gru_size = sizes_of(tensors)
+        network = StreamCrnn(shapes, classes, widths, form=stream, filters=filters, gru_size=gru_size)
+    network.load_state_dict(dict(tensors))
+    return network

@@ -1,0 +1,102 @@
+"""Convolutions over spectral frames that carry their state: every frame passes each layer once, however it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from streamer.networks.dropout import ByteDropout
+
+POOLING = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2))
+"""(time, mel) of each layer: the paper's."""
+FRAME_LAYERS = 2
+"""The first layers pool time, so their steps are shorter than a cell: they never look ahead."""
+FILTERS = (16, 32, 64, 128, 128, 128, 128)
+_TAPS = 3
+
+
+class StreamConvolution(nn.Module):
+    """A convolution of 3 x 3, batch norm, ReLU, dropout and average pooling, whose past is an argument.
+
+    If it looks ahead, an output is centred on its input and needs the input after it; else it needs the two before.
+    """
+
+    def __init__(self, channels: int, filters: int, pooling: tuple[int, int], dropout: float, *, ahead: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, filters, kernel_size=_TAPS, padding=(0, 1))
+        self.norm: nn.Module = nn.BatchNorm2d(filters)
+        self.dropout = ByteDropout(dropout)
+        self.pool = nn.AvgPool2d(pooling)
+        self.ahead = ahead
+
+    def fold(self) -> None:
+        """Fold the batch norm into the convolution, for inference."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.convolution = fuse_conv_bn_eval(self.convolution, self.norm)
+            self.norm = nn.Identity()
+
+    @property
+    def padding(self) -> int:
+        """Steps of silence before the first one, and if it looks ahead after the last one too."""
+        return 1 if self.ahead else _TAPS - 1
+
+    def forward(self, steps: Tensor, past: Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
+        """The outputs that are now known, and what the next call needs as `past`.
+
+        Args:
+            steps: (B, channels, T, mels), T >= 0.
+            past: the last inputs of the call before, (B, 0 to 2, mels, channels); at first `padding` zeros.
+            last: no more steps will come.
+
+        """
+        parts = [past.permute(0, 3, 1, 2), steps]  # channels-last in memory, as the convolution wants it
+        if last and self.ahead:
+            parts.append(steps.new_zeros((*steps.shape[:2], 1, steps.shape[3])))
+        known = torch.cat(parts, dim=2)
+        kept = known[:, :, max(known.shape[2] - (_TAPS - 1), 0) :].permute(0, 2, 3, 1).contiguous()
+        if known.shape[2] < _TAPS:
+            time, mel = self.pool.kernel_size  # type: ignore[misc]
+            assert time == 1 or not steps.shape[2]
+            shape = (len(known), self.convolution.out_channels, 0, known.shape[3] // mel)
+            return known.new_zeros(shape), kept
+        return self.pool(self.dropout(torch.relu(self.norm(self.convolution(known))))), kept
+
+
+class StreamConvolutions(nn.Module):
+    """The seven layers, (B, 1, 4 T, 128) -> (B, filters, T, 1). Raises `ValueError` if they can't look so far ahead."""
+
+    def __init__(self, filters: Sequence[int], ahead_cells: int, dropout: float) -> None:
+        """`ahead_cells`: how many of the layers that work on cells look one cell ahead, from the first one on."""
+        super().__init__()
+        cell_layers = len(POOLING) - FRAME_LAYERS
+        if len(filters) != len(POOLING):
+            raise ValueError(f"there are {len(POOLING)} convolutions, not {len(filters)}")
+        if not 0 <= ahead_cells <= cell_layers:
+            raise ValueError(f"the convolutions can look 0 to {cell_layers} cells ahead, not {ahead_cells}")
+        self.ahead_cells = ahead_cells
+        self.layers = nn.ModuleList(
+            StreamConvolution(
+                channels, count, pooling, dropout, ahead=FRAME_LAYERS <= number < FRAME_LAYERS + ahead_cells
+            )
+            for number, (channels, count, pooling) in enumerate(zip((1, *filters[:-1]), filters, POOLING, strict=True))
+        )
+
+    def begin(self, clips: int, mels: int, like: Tensor) -> list[Tensor]:
+        """The past of each layer before the first cell."""
+        past = []
+        for layer in self.layers:
+            assert isinstance(layer, StreamConvolution)
+            past.append(like.new_zeros((clips, layer.padding, mels, layer.convolution.in_channels)))
+            mels //= 2
+        return past
+
+    def forward(self, frames: Tensor, past: Sequence[Tensor], *, last: bool) -> tuple[Tensor, list[Tensor]]:
+        """The outputs of the cells that are now known (B, filters, cells), and the past for the next call."""
+        kept = []
+        for layer, before in zip(self.layers, past, strict=True):
+            frames, after = layer(frames, before, last=last)
+            kept.append(after)
+        return frames.squeeze(3), kept
