@@ -28,6 +28,7 @@ def run(arguments: list[str], *missing: str) -> subprocess.CompletedProcess[str]
         (["corpus", "recordings", "out"], "soundfile"),
         (["corpus", "recordings", "out"], "PIL"),
         (["fit", "c", "f", "out"], "tensorboard"),
+        (["fit", "c", "f", "out"], "matplotlib"),
     ],
 )
 def test_a_command_that_needs_a_missing_package_says_what_to_install(

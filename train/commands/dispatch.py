@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EarwitnessError as error:
         return _failed(" ".join(str(error).split()), error.exit_code)
     except ImportError as error:
-        if error.name not in _EXTRA:
+        package = (error.name or "").partition(".")[0]  # the name is matplotlib.axes where all of it is missing
+        if package not in _EXTRA:
             return not_loaded("earwitness-train", error)
-        return _failed(f"{error.name} is not installed: pip install 'earwitness[train]'", 1)
+        return _failed(f"{package} is not installed: pip install 'earwitness[train]'", 1)
     except OSError as error:
         return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
