@@ -202,12 +202,7 @@ def f1_draws(counts: ArrayLike, groups: Groups, *, draws: int = DRAWS, seed: int
             totals = np.einsum("dn,nck->dck", weights, tally, optimize=True)
         else:
             totals = np.einsum("dnc,nck->dck", weights, tally, optimize=True)
-        of_class = f1(totals)
-        there = totals[..., 0] > 0
-        macro = np.where(there, np.nan_to_num(of_class), 0).sum(axis=-1) / np.where(
-            there.any(axis=-1), there.sum(axis=-1), np.nan
-        )
-        return np.column_stack([f1(totals.sum(axis=-2)), macro, of_class])
+        return np.column_stack([f1(totals.sum(axis=-2)), macro_f1(totals), f1(totals)])
 
     all_figures = drawn(figures, groups, draws=draws, seed=seed)
     lone = [groups.count_of(tally[:, column, 0] > 0, column) < FEWEST_GROUPS for column in range(tally.shape[1])]
@@ -226,6 +221,14 @@ def f1(totals: Array) -> Array:
     both = totals[..., 0] + totals[..., 1]
     out: Array = np.full(both.shape, np.nan)
     np.divide(2 * totals[..., 2], both, out=out, where=both > 0)
+    return out
+
+
+def macro_f1(totals: Array) -> Array:
+    """The mean F1 (...) of the classes in the truth, by counts (..., classes, 3); NaN where there are none."""
+    there = totals[..., 0] > 0
+    summed = np.where(there, np.nan_to_num(f1(totals)), 0).sum(axis=-1)
+    out: Array = summed / np.where(there.any(axis=-1), there.sum(axis=-1), np.nan)
     return out
 
 

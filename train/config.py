@@ -321,4 +321,6 @@ def load(path: Path | None, schema: type[C]) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {place}: {first['msg']}; see configs/train for examples") from None
+        raise ConfigError(
+            f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}; see configs/train for examples"
+        ) from None

@@ -1,9 +1,9 @@
-"""Posteriors of stored clips, their scores, and the thresholds with the best scores."""
+"""Posteriors of stored clips, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,6 @@ from streamer.types import CELL, CellScores, Floats, Offset
 from train.config import FitConfig
 from train.data.dataset import PartData
 from train.workers import pool
-
-_MEDIANS = (1, 3, 5, 7, 9, 13)
-_ONSET_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.1), 2).tolist())
-_OFFSET_SHARES = (0.4, 0.7, 1.0)
-_GROUPS_OF_ITS_OWN = 50
-"""With more groups of recordings than this, a class's own merit outweighs the mean over all classes."""
-_TAG_THRESHOLDS = tuple(np.round(np.arange(0.1, 0.91, 0.05), 2).tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,61 +135,3 @@ def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> 
     """
     durations_s = {clip.name: clip.duration_s for clip in clips}
     return evaluate(truth, predict(clips, decoding), decoding.classes, durations_s)
-
-
-def tune(
-    ways: Sequence[Sequence[ClipPosteriors]], truth: Truth, classes: Sequence[str], groups: Mapping[str, int]
-) -> Decoding:
-    """The thresholds and median filter of each class with the best scores on validation clips (never on test clips).
-
-    `ways` holds the clips' posteriors for each way of using the model (whole clips, streams). A setting's merit
-    is its mean over the ways. For events it is the mean of event and segment F1, smoothed over neighbouring
-    thresholds so that no lucky grid point wins; for tags it is the clip F1.
-
-    `groups` gives the number of groups of recordings in each class's validation clips. Thresholds that suit a
-    few recordings need not suit the class: with n groups, a setting's merit is n / (n + 50) the class's own and
-    for the rest the mean over all classes. A class with few groups thus gets the thresholds that suit all
-    classes; a class with hundreds gets its own. (Tuned on either half of 1,000 clips with 1 to 8 groups per
-    class and scored on the other, shared thresholds had 1 to 2.4 points more segment F1 than each class's own,
-    and the same event F1.)
-    """
-    grid = [
-        ClassDecoding(onset, max(0.05, round(onset * share, 3)), median)
-        for median in _MEDIANS
-        for onset in _ONSET_THRESHOLDS
-        for share in _OFFSET_SHARES
-    ]
-    shape = (len(_MEDIANS), len(_ONSET_THRESHOLDS), len(_OFFSET_SHARES))
-    found = np.zeros((len(grid), len(classes)))
-    for index, one in enumerate(tqdm(grid, desc="tuning events", unit="setting")):
-        for clips in ways:
-            report = score(clips, truth, Decoding(tuple(classes), tuple(one for _ in classes)))
-            found[index] += [((row.event.f1 or 0) + (row.segment.f1 or 0)) / 2 for row in report.classes]
-    own = np.array([groups[label] / (groups[label] + _GROUPS_OF_ITS_OWN) for label in classes])
-    found = own * found + (1 - own) * found.mean(axis=1, keepdims=True)
-    chosen: list[ClassDecoding] = []
-    for column in range(len(classes)):
-        smooth = _smoothed(found[:, column].reshape(shape))
-        chosen.append(grid[int(smooth.argmax())])
-    tags = np.zeros((len(_TAG_THRESHOLDS), len(classes)))
-    for index, threshold in enumerate(_TAG_THRESHOLDS):
-        tagged = Decoding(tuple(classes), tuple(replace(one, tag_threshold=threshold) for one in chosen))
-        for clips in ways:
-            tags[index] += [row.clip.f1 or 0 for row in score(clips, truth, tagged).classes]
-    tags = own * tags + (1 - own) * tags.mean(axis=1, keepdims=True)
-    smooth_tags = (np.pad(tags, ((1, 1), (0, 0)), mode="edge")[np.arange(len(tags))[:, None] + np.arange(3)]).mean(
-        axis=1
-    )
-    best = [_TAG_THRESHOLDS[int(row)] for row in smooth_tags.argmax(axis=0)]
-    return Decoding(
-        tuple(classes),
-        tuple(replace(one, tag_threshold=threshold) for one, threshold in zip(chosen, best, strict=True)),
-    )
-
-
-def _smoothed(
-    scores: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Mean of each setting and its neighbours in threshold, (medians, thresholds, shares)."""
-    padded = np.pad(scores, ((0, 0), (1, 1), (0, 0)), mode="edge")
-    return (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4

@@ -25,6 +25,9 @@ from train.kept import find
 from train.provenance import known_of
 from train.run import FILE, Run
 from train.split import check_split
+from train.tuning import search
+from train.tuning.ledger import Ledger, Material
+from train.tuning.merit import Merit, groups_in
 
 
 def load_network(
@@ -122,8 +125,8 @@ def make(
         with TemporaryDirectory() as folder:  # `out` must never hold an untuned bundle
             made.save(Path(folder))
             streamed = evaluate.streamed_posteriors(Path(folder), weights, validation, workers)
-        groups = {label: len(names) for label, names in summary.groups["validation"].items()}
-        made = replace(made, decoding=evaluate.tune([whole, streamed], validation.truth, classes, groups))
+        with Ledger(Material((tuple(whole), tuple(streamed)), validation.truth, classes), workers) as ledger:
+            made = replace(made, decoding=search.tune(Merit(ledger, groups_in(summary, "validation"))))
         scores["validation_clip"] = evaluate.score(whole, validation.truth, made.decoding).json()
         scores["validation_stream"] = evaluate.score(streamed, validation.truth, made.decoding).json()
     clips = evaluate.posteriors(trained, test, progress=True)

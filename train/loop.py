@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,13 +45,22 @@ _log = logging.getLogger(__name__)
 _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
 
 
-def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bundle | None = None) -> None:
+def fit(
+    corpus: Corpus,
+    features: Path,
+    out: Path,
+    config: FitConfig,
+    begin: Bundle | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> None:
     """Train a student and its mean teacher; `out/best.pt` has both, as of the best validation scores or the last step.
 
     Resumes from `out/checkpoint.pt` if it exists, else starts from the bundle `begin`, else from random weights.
     Also writes TensorBoard events, `log.jsonl` (one line per validation), `curves.png` (the same as a picture),
     `fit.json` (the run and its phases), `manifest.tsv` (every hyperparameter, with its section of the paper), and the
     networks that `train.kept` describes. Started by torchrun, its processes share the work (`train.distributed`).
+    `progress` gets the number of every finished step.
 
     Raises:
         EarwitnessError: features or annotations are missing or do not match the clips; the run to resume is damaged,
@@ -97,7 +106,7 @@ def fit(corpus: Corpus, features: Path, out: Path, config: FitConfig, begin: Bun
         )  # fmt: skip
         runner = prepared(learner, config, group, loader.rows)
         with loader:
-            _train(out, learner, runner, loader, guides, judged, corpus, config)
+            _train(out, learner, runner, loader, guides, judged, corpus, config, progress)
 
 
 def _take_up(
@@ -163,6 +172,7 @@ def _train(
     judged: PartData,
     corpus: Corpus,
     config: FitConfig,
+    progress: Callable[[int], None] | None,
 ) -> None:
     leads = runner.group.leads
     # purge_step drops what a killed run wrote after its checkpoint.
@@ -174,6 +184,8 @@ def _train(
         step = learner.step
 
         bar.update(1)
+        if progress is not None:
+            progress(step)
         bar.set_postfix(cost=f"{learned.cost:.3f}", refresh=False)
         if not math.isfinite(learned.cost):
             raise EarwitnessError(

@@ -16,9 +16,12 @@ from streamer.types import CELL
 from streamer.windows import StreamSettings
 from train.config import FitConfig
 from train.data.dataset import PartData
-from train.evaluate import posteriors, score, tune, untuned
+from train.evaluate import posteriors, score, untuned
 from train.network import judged
 from train.streaming import streamed
+from train.tuning import search
+from train.tuning.ledger import Ledger, Material
+from train.tuning.merit import Merit
 
 
 def as_the_paper(network: FusionNetwork, part: PartData, classes: Sequence[str], config: FitConfig) -> Report:
@@ -48,7 +51,8 @@ def as_the_product(
     with _in_full(network, config):
         whole = posteriors(network, part)
     stream = streamed(bundle, part)
-    return score(stream, part.truth, tune([whole, stream], part.truth, classes, groups))
+    with Ledger(Material((tuple(whole), tuple(stream)), part.truth, tuple(classes)), workers=1) as ledger:
+        return score(stream, part.truth, search.tune(Merit(ledger, groups)))
 
 
 def figures_of(report: Report) -> dict[str, float]:

@@ -40,10 +40,15 @@ def pool(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(command: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def serve(command: int) -> None:
+    """Make this process a worker of the process `command`: it has one thread, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes; no traceback from each
     threading.Thread(target=_end_with, args=(command,), daemon=True).start()
     use_threads(1)
+
+
+def _begin(command: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    serve(command)
     if begin is not None:
         begin(*arguments)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, TypeAlias, get_args
@@ -246,6 +246,7 @@ def count(
     predictions: Mapping[str, ClipPrediction],
     classes: Sequence[str],
     durations_s: Mapping[str, float],
+    kinds: Collection[Kind] = KINDS,
 ) -> ClipCounts:
     """Compare the predictions for clips with the truth, clip by clip, with sed_eval's own counts.
 
@@ -254,37 +255,20 @@ def count(
         predictions: by the truth's file names; a clip without events is scored too.
         classes: the model's classes, in the order of the report.
         durations_s: of each clip's media, by the same names.
+        kinds: what to count; the counts of the others stay 0.
 
     Raises:
         TruthError: the truth has a class that is not one of `classes`, or lacks a clip.
 
     """
-    # sed_eval takes half a second to import, and its dependencies warn: only scoring pays for that.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from sed_eval.audio_tag import AudioTaggingMetrics
-        from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
-
     truth.check_classes(classes)
-    labels = list(classes)
-    counts = np.zeros((len(predictions), len(labels), len(KINDS), 3), np.int64)
+    counts = np.zeros((len(predictions), len(classes), len(KINDS), 3), np.int64)
     for row, (name, prediction) in enumerate(predictions.items()):
         if name not in truth.tags:
             raise TruthError(f"{truth.source}: does not have {name}")
-        clip = AudioTaggingMetrics(tags=labels)
-        clip.evaluate([_tag_item(truth.tags[name])], [_tag_item(prediction.tags)])
-        counts[row, :, 0] = [_counts(clip.tag_wise[label]) for label in labels]
-        if truth.strong:
-            true, found = _event_items(truth.events[name]), _event_items(prediction.events)
-            length_s = max(math.ceil(durations_s[name] - _PADDING_S), 1)
-            segment = SegmentBasedMetrics(event_label_list=labels, time_resolution=SEGMENT_S)
-            segment.evaluate(true, found, evaluated_length_seconds=length_s)
-            event = EventBasedMetrics(
-                event_label_list=labels, t_collar=ONSET_COLLAR_S, percentage_of_length=OFFSET_SHARE
-            )
-            event.evaluate(true, found)
-            counts[row, :, 1] = [_counts(segment.class_wise[label]) for label in labels]
-            counts[row, :, 2] = [_counts(event.class_wise[label]) for label in labels]
+        true = ClipPrediction(truth.events[name] if truth.strong else (), truth.tags[name])
+        its = [kind for kind in kinds if truth.strong or kind == "clip"]
+        counts[row] = count_clip(true, prediction, classes, durations_s[name], its)
     return ClipCounts(
         names=tuple(predictions),
         classes=tuple(classes),
@@ -294,6 +278,42 @@ def count(
         annotated=len(truth.tags),
         subset_sha256=truth.subset_sha256(predictions),
     )
+
+
+def count_clip(
+    true: ClipPrediction,
+    found: ClipPrediction,
+    classes: Sequence[str],
+    duration_s: float,
+    kinds: Collection[Kind] = KINDS,
+) -> NDArray[np.int64]:
+    """Compare what was found in one clip with what is true of it, with sed_eval's own counts.
+
+    Returns (classes, kinds, 3), by `KINDS`; those of kinds that are not in `kinds` are 0. Each class is counted without
+    regard to the others.
+    """
+    # sed_eval takes half a second to import, and its dependencies warn: only scoring pays for that.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sed_eval.audio_tag import AudioTaggingMetrics
+        from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
+
+    labels = list(classes)
+    counts = np.zeros((len(labels), len(KINDS), 3), np.int64)
+    if "clip" in kinds:
+        clip = AudioTaggingMetrics(tags=labels)
+        clip.evaluate([_tag_item(true.tags)], [_tag_item(found.tags)])
+        counts[:, 0] = [_counts(clip.tag_wise[label]) for label in labels]
+    if "segment" in kinds:
+        length_s = max(math.ceil(duration_s - _PADDING_S), 1)
+        segment = SegmentBasedMetrics(event_label_list=labels, time_resolution=SEGMENT_S)
+        segment.evaluate(_event_items(true.events), _event_items(found.events), evaluated_length_seconds=length_s)
+        counts[:, 1] = [_counts(segment.class_wise[label]) for label in labels]
+    if "event" in kinds:
+        event = EventBasedMetrics(event_label_list=labels, t_collar=ONSET_COLLAR_S, percentage_of_length=OFFSET_SHARE)
+        event.evaluate(_event_items(true.events), _event_items(found.events))
+        counts[:, 2] = [_counts(event.class_wise[label]) for label in labels]
+    return counts
 
 
 def _tag_item(tags: Iterable[str]) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from streamer.errors import EarwitnessError
 from streamer.networks.backends import use_threads
 from streamer.starting import not_loaded
 
-COMMANDS = ("corpus", "features", "data", "fit", "bench", "evaluate", "compare", "export", "card")
+COMMANDS = (
+    *("corpus", "features", "data", "fit", "bench", "evaluate", "compare"),
+    *("experiment", "tune", "export", "card"),
+)
 """In the order of `--help`: that of use."""
-_EXTRA = ("soundfile", "tensorboard", "PIL", "matplotlib")
+_EXTRA = ("soundfile", "tensorboard", "PIL", "matplotlib", "optuna")
 """Packages of the extra `train`. Each is imported only by the commands that need it."""
 
 
