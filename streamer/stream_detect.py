@@ -12,7 +12,8 @@ import torch
 from streamer.events import BACKDATE_CELLS, Decoding
 from streamer.networks.backends import Array, Network, TorchNetwork
 from streamer.networks.crnn import linear_pooling
-from streamer.networks.stream_crnn import PositionalAgain, PositionalStreamCrnn, StreamCrnn
+from streamer.networks.stream_crnn import StreamCrnn
+from streamer.networks.stream_steps import PositionalAgain, PositionalStreamCrnn
 from streamer.types import Bools, Carried, CellScores, Floats, NewestScores, Window
 
 MAX_BATCH = 64

@@ -11,7 +11,6 @@ what the forward GRU made of them, so that a cell's right context is what was he
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from streamer.networks.crnn import MELS, Dropout, Posteriors, checked_shapes, default_widths, linear_pooling
 from streamer.networks.dropout import Rows
 from streamer.networks.inputs import EmbeddingInput
-from streamer.networks.stream_convolutions import FILTERS, StreamConvolution, StreamConvolutions
+from streamer.networks.stream_convolutions import FILTERS, StreamConvolutions
 from streamer.networks.stream_inputs import RELEASE_DB_S, RunningSpectralInput
 
 GRU_SIZE = 128
@@ -291,46 +290,6 @@ class StreamCrnn(nn.Module):
         _, hidden = self.gru(fused)
         carried: Tensor = hidden.roll(1, dims=1) * others.chosen[None, :, None]
         return carried.transpose(0, 1)
-
-
-class PositionalStreamCrnn(nn.Module):
-    """`StreamCrnn.step` with inputs by position, for a backend: cells, masks, then the state's tensors.
-
-    Batch norm is folded into the convolutions.
-    """
-
-    def __init__(self, network: StreamCrnn, *, last: bool) -> None:
-        super().__init__()
-        self.network = deepcopy(network).eval()
-        self.last = last
-        for layer in self.network.convolutions.layers if self.network.convolutions is not None else ():
-            assert isinstance(layer, StreamConvolution)
-            layer.fold()
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """`tensors` are in the order of `modalities` and `StreamState.tensors`; returns what `step` does."""
-        names = self.network.modalities
-        features, valid = tensors[: len(names)], tensors[len(names) : 2 * len(names)]
-        posteriors, behind, state = self.network.step(
-            dict(zip(names, features, strict=True)),
-            dict(zip(names, valid, strict=True)),
-            StreamState.of(tensors[2 * len(names) :]),
-            last=self.last,
-        )
-        return posteriors, behind, *state.tensors()
-
-
-class PositionalAgain(nn.Module):
-    """`StreamCrnn.again`, for a backend."""
-
-    def __init__(self, network: StreamCrnn) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """`tensors`: context, covered, behind."""
-        context, covered, behind = tensors
-        return self.network.again(context, covered, behind)
 
 
 class _Others(NamedTuple):
