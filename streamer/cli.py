@@ -15,7 +15,20 @@ from streamer.starting import EndsAtOnce, not_loaded
 if TYPE_CHECKING:
     from streamer.commands.known import KnownSecrets
 
-COMMANDS = ("run", "reload", "replay", "listen", "events", "explain", "keys", "weights", "doctor", "health", "demo")
+COMMANDS = (
+    "run",
+    "reload",
+    "replay",
+    "listen",
+    "events",
+    "explain",
+    "keys",
+    "weights",
+    "doctor",
+    "health",
+    "demo",
+    "bench",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -62,7 +62,7 @@ class StreamConvolution(nn.Module):
             assert time == 1 or not steps.shape[2]
             shape = (len(known), self.convolution.out_channels, 0, known.shape[3] // mel)
             return known.new_zeros(shape), kept
-        return self.pool(self.dropout(torch.relu(self.norm(self.convolution(known))))), kept
+        return self.pool(self.dropout(self.norm(self.convolution(known)).relu_())), kept
 
 
 class StreamConvolutions(nn.Module):

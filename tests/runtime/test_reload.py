@@ -13,6 +13,7 @@ import pytest
 from streamer.errors import ConfigError
 from streamer.features.base import ExtractorFactory
 from streamer.media.source import MediaOptions
+from streamer.networks.stream_crnn import StreamForm
 from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.control import Outcome
 from streamer.runtime.model import Model
@@ -217,3 +218,24 @@ def test_many_reloads_in_a_row(tmp_path: Path, clip: Path) -> None:
     assert {one["epoch"] for one in daemon.messages("scores", "one")} == {0}
     daemon.cells("one")
     assert daemon.last("two", "state") == "stopped"
+
+
+def test_a_model_of_the_other_form_is_taken_up_and_given_back(tmp_path: Path, clip: Path) -> None:
+    sources = live("one", clip), live("two", clip)
+    carried = replace(seeded_bundle(classes=("Bell", "Dog"), stream=StreamForm()), name="carried")
+    with Reloadable(tmp_path, *sources) as daemon:
+        window = daemon.supervisor.model
+        daemon.until(lambda: daemon.cells("one") > 10 and daemon.cells("two") > 10)
+        settings = StreamSettings(hop_cells=4, lookahead_cells=6)
+        for epoch, model in ((1, Model.of(carried, factories())), (2, window)):
+            assert daemon.reload(*sources, model=model, settings=settings).applied
+            for name in ("one", "two"):
+                daemon.until(lambda name=name, epoch=epoch: _scored(daemon, name, epoch) > 40)  # type: ignore[misc]
+        assert daemon.last("one", "reconnects") == 0
+    for name in ("one", "two"):
+        assert daemon.cells(name) > 90, "each epoch has all its cells, in order"
+        daemon.events(name)
+
+
+def _scored(daemon: Reloadable, stream: str, epoch: int) -> int:
+    return sum(len(one["scores"]) for one in daemon.messages("scores", stream) if one["epoch"] == epoch)
