@@ -58,6 +58,14 @@ CITED = {
     "train/evaluate.py": [("one median filter for every class", "2.2")],
     "train/mean_teacher.py": [("mean teacher", "2.3")],
     "train/commands/bench.py": [("clips of a batch in the paper", "4.3.1")],
+    "train/experiment/config.py": [("those with the best validation scores", "5")],
+    "train/experiment/paper.py": [
+        ("The columns of table 3", "4.3.2"),
+        ("Systems trained for each row", "5"),
+        ("whose test scores are averaged", "5"),
+        ("200 epochs of 250 batches", "4.3.1"),
+        ("Clips of a batch", "4.3.1"),
+    ],
     "train/validation.py": [("one median filter for all classes", "2.2")],
 }
 """Every citation: file -> what is said there, and where the paper says it. A new one is added here, read up before."""
