@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     planned = plan.read(args.config, args.corpus, args.features, args.out)
     if args.estimate:
         campaign.prepare(planned, args.weights, args.workers)
-        paces = duration.measure(planned, args.weights)
+        paces = duration.measure(planned)
         print(duration.planned(planned, paces, args.workers))  # noqa: T201
         print(duration.full_size(paces, args.workers))  # noqa: T201
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streamer.arguments import number_from_0, number_from_1
 from streamer.bundle import Bundle
-from train.commands.options import Subparsers, add_data, add_weights, add_workers, new_command
+from train.commands.options import Subparsers, add_data, add_workers, new_command
 from train.data.dataset import Corpus
 from train.tuning.search import METHODS, TRIALS
 
@@ -48,7 +48,6 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FOLDER",
         help="keeps what was computed, for an interrupted command that is run again (default: beside the model)",
     )
-    add_weights(parser)
     add_workers(parser)
     parser.set_defaults(main=main)
 
@@ -59,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
 
     model, corpus = Bundle.load(args.model), Corpus.read(args.corpus)
     work = args.work or args.model.with_name(args.model.name + "-tuning")
-    session = bundle.Session(model, args.model, corpus, args.features, work, args.weights, args.workers)
+    session = bundle.Session(model, corpus, args.features, work, args.workers)
     modes: tuple[bundle.Mode, ...] = ("clip", "stream") if args.mode == "both" else (args.mode,)
     if args.compare is not None:
         outcomes = session.compare(modes, args.compare, args.trials, args.seed)

@@ -60,7 +60,7 @@ def carry_out(plan: Plan, weights: Path, workers: int, executor: Executor) -> St
         if not standing.left:
             return standing
         _add_features(plan, corpus, standing.left, weights, workers)
-        jobs = {run.name: _job(run, plan, weights) for run in standing.left}
+        jobs = {run.name: _job(run, plan) for run in standing.left}
         runs = {run.name: run for run in standing.left}
         told_s = 0.0
 
@@ -165,5 +165,5 @@ def _complete(folder: Path, media: Mapping[Path, str], modalities: Sequence[str]
     return True
 
 
-def _job(run: RunPlan, plan: Plan, weights: Path) -> Job:
-    return Job(run.row, run.seed, run.settings, plan.config.scoring, plan.corpus, run.features, weights, run.folder)
+def _job(run: RunPlan, plan: Plan) -> Job:
+    return Job(run.row, run.seed, run.settings, plan.config.scoring, plan.corpus, run.features, run.folder)

@@ -43,7 +43,7 @@ def paces(standing: Standing) -> dict[str, Pace]:
     return {row: _pace(standing.plan.of_row(row)[0], median(of)) for row, of in found.items()}
 
 
-def measure(plan: Plan, weights: Path) -> dict[str, Pace]:
+def measure(plan: Plan) -> dict[str, Pace]:
     """The pace of every row, measured by a few steps of each, one row after another, in a folder that is removed.
 
     Features must be there.
@@ -57,7 +57,7 @@ def measure(plan: Plan, weights: Path) -> dict[str, Pace]:
         run = plan.of_row(row)[0]
         with TemporaryDirectory() as folder:
             trial = replace(run, folder=Path(folder))
-            process = multiprocessing.Process(target=_time_steps, args=(os.getpid(), trial, plan.corpus, weights))
+            process = multiprocessing.Process(target=_time_steps, args=(os.getpid(), trial, plan.corpus))
             process.start()
             process.join()
             progress = job.read_progress(trial.folder)
@@ -70,12 +70,12 @@ def measure(plan: Plan, weights: Path) -> dict[str, Pace]:
     return found
 
 
-def _time_steps(command: int, run: RunPlan, corpus: Path, weights: Path) -> None:
+def _time_steps(command: int, run: RunPlan, corpus: Path) -> None:
     serve(command)
     steps = ESTIMATE_STEPS + job.WARM_UP_STEPS + 1
     # Never the last step, which would validate.
     settings = run.settings.model_copy(update={"steps": 10 * steps, "validate_every": 10 * steps})
-    timed = Job(run.row, run.seed, settings, ScoringConfig(), corpus, run.features, weights, run.folder)
+    timed = Job(run.row, run.seed, settings, ScoringConfig(), corpus, run.features, run.folder)
     job.time_steps(timed, StepClock(run.folder, steps, 0.0))
 
 

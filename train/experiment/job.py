@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import msgspec
@@ -21,17 +20,16 @@ from streamer.errors import EarwitnessError
 from streamer.events import Decoding
 from streamer.networks.forms import FusionNetwork
 from streamer.replay.scoring import ClipCounts, count
-from streamer.windows import StreamSettings
 from train import evaluate, groups, loop
 from train.checkpoint import BEST
 from train.config import FitConfig
 from train.data.dataset import Corpus, PartData
-from train.evaluation import predictions
+from train.evaluate import ClipPosteriors
 from train.experiment import result
 from train.experiment.config import Mode, ScoringConfig
 from train.experiment.files import replace
 from train.export import load_network
-from train.streamed import streamed
+from train.streaming import streamed
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit, groups_in
@@ -54,7 +52,6 @@ class Job:
     scoring: ScoringConfig
     corpus: Path
     features: Path
-    weights: Path
     folder: Path
 
 
@@ -164,11 +161,10 @@ def _perform(job: Job) -> None:
         job.folder / BEST, len(corpus.classes), modalities, job.settings.network, job.settings.stream
     )
     parts = {part: corpus.part(part, job.features, modalities) for part in _parts(job.scoring)}
-    with TemporaryDirectory() as folder:
-        scorer = _Scorer(network, corpus, parts, job, Path(folder))
-        decoding = scorer.decoding()
-        keys = [(part, mode) for part in parts for mode in scorer.modes(part)]
-        counted = {f"{part}/{mode}": scorer.counts(part, mode, decoding) for part, mode in keys}
+    scorer = _Scorer(network, corpus, parts, job)
+    decoding = scorer.decoding()
+    keys = [(part, mode) for part in parts for mode in scorer.modes(part)]
+    counted = {f"{part}/{mode}": scorer.counts(part, mode, decoding) for part, mode in keys}
     done = result.Result(
         row=job.row,
         seed=job.seed,
@@ -214,7 +210,6 @@ class _Scorer:
     corpus: Corpus
     parts: Mapping[PartName, PartData]
     job: Job
-    folder: Path  # for bundles
 
     def modes(self, part: PartName) -> tuple[Mode, ...]:
         """The modes in which a part is scored."""
@@ -228,41 +223,24 @@ class _Scorer:
             return plain
         validation = self.parts["validation"]
         assert validation.truth is not None
-        ways = []
-        if "clip" in self.job.scoring.modes:
-            ways.append(tuple(evaluate.posteriors(self.network, validation)))
-        if "stream" in self.job.scoring.modes:
-            ways.append(tuple(evaluate.streamed_posteriors(self._bundle(plain), self.job.weights, validation, 1)))
-        material = Material(tuple(ways), validation.truth, self.corpus.classes)
-        with Ledger(material, workers=1) as ledger:
+        ways = tuple(tuple(self._posteriors("validation", mode, plain)) for mode in self.job.scoring.modes)
+        with Ledger(Material(ways, validation.truth, self.corpus.classes), workers=1) as ledger:
             return search.tune(Merit(ledger, groups_in(self.corpus.summary, "validation")))
 
     def counts(self, part: PartName, mode: Mode, decoding: Decoding) -> ClipCounts:
         """The counts of every clip of a part."""
-        data = self.parts[part]
-        assert data.truth is not None
-        if mode == "stream":
-            settings = StreamSettings()
-            live = streamed(self._bundle(decoding), data, [settings], workers=1)[settings]
-            found, clips = predictions(live, decoding), [one.posteriors for one in live]
-        else:
-            clips = evaluate.posteriors(self.network, data)
-            found = evaluate.predict(clips, decoding)
+        truth = self.parts[part].truth
+        assert truth is not None
+        clips = self._posteriors(part, mode, decoding)
         durations_s = {clip.name: clip.duration_s for clip in clips}
-        return count(data.truth, found, decoding.classes, durations_s)
+        return count(truth, evaluate.predict(clips, decoding), decoding.classes, durations_s)
 
-    def _bundle(self, decoding: Decoding) -> Path:
-        specs = next(iter(self.parts.values())).features.specs
-        modalities = [name for name in specs if name in self.job.settings.modalities]
-        made = Bundle(
-            "run",
-            {name: specs[name] for name in modalities},
-            decoding,
-            self.network.state_dict(),
-            stream=self.job.settings.stream,
-        )
-        made.save(self.folder)
-        return self.folder
+    def _posteriors(self, part: PartName, mode: Mode, decoding: Decoding) -> list[ClipPosteriors]:
+        data, settings = self.parts[part], self.job.settings
+        if mode == "clip":
+            return evaluate.posteriors(self.network, data)
+        specs = {name: spec for name, spec in data.features.specs.items() if name in settings.modalities}
+        return streamed(Bundle("run", specs, decoding, self.network.state_dict(), stream=settings.stream), data)
 
 
 def _print_to(path: Path) -> None:

@@ -20,6 +20,7 @@ from train.evaluate import ClipPosteriors
 from train.lock import only_writer
 from train.provenance import known_of
 from train.split import check_split
+from train.streaming import streamed
 from train.tuning import halves, search
 from train.tuning.halves import Outcome
 from train.tuning.ledger import Ledger, Material
@@ -35,11 +36,9 @@ class Session:
     """A bundle and the validation clips that it is tuned on."""
 
     bundle: Bundle
-    folder: Path  # of the bundle
     corpus: Corpus
     features: Path
     work: Path  # keeps what was counted between commands
-    weights: Path
     workers: int
 
     def tuned(self, modes: Sequence[Mode], method: Method, trials: int, seed: int) -> Bundle:
@@ -48,7 +47,7 @@ class Session:
         Raises:
             EarwitnessError: the bundle was trained on the validation clips or another split, features are missing, or
                 another command works in the same folder.
-            BundleError, WeightsError, SourceError: as replay does.
+            BundleError: the bundle's tensors do not match its network.
 
         """
         part = self._part()
@@ -106,8 +105,7 @@ class Session:
             if mode == "clip":
                 ways[mode] = tuple(evaluate.posteriors(self.bundle.network(), part, progress=True))
             else:
-                streamed = evaluate.streamed_posteriors(self.folder, self.weights, part, self.workers)
-                ways[mode] = tuple(streamed)
+                ways[mode] = tuple(streamed(self.bundle, part, progress=True))
         return ways
 
     def _ledger(self, modes: Sequence[Mode]) -> Path:

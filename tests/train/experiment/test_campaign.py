@@ -182,7 +182,7 @@ def test_a_killed_process_is_reported_and_the_others_go_on(root: Path, features:
             gone.append(first.pid)
 
     jobs = [
-        Job(run.row, run.seed, run.settings, made.config.scoring, made.corpus, run.features, tmp_path, run.folder)
+        Job(run.row, run.seed, run.settings, made.config.scoring, made.corpus, run.features, run.folder)
         for run in made.runs
     ]
     ended = {one.job.row: one.error for one in Processes(2).run(jobs, watch)}

@@ -21,9 +21,7 @@ def standing_of(tmp_path: Path) -> Standing:
 
 
 def job_of(run: RunPlan, plan: Plan) -> Job:
-    return Job(
-        run.row, run.seed, run.settings, plan.config.scoring, plan.corpus, run.features, Path("weights"), run.folder
-    )
+    return Job(run.row, run.seed, run.settings, plan.config.scoring, plan.corpus, run.features, run.folder)
 
 
 def begin(run: RunPlan, step: int, step_s: float | None) -> None:
