@@ -120,6 +120,7 @@ def test_a_disk_that_is_full_under_it(small_disk: Path, caplog: pytest.LogCaptur
             assert time.monotonic() < end_s
             running.outbox.put(make.onset(event_id=f"e{said}"))
             said += 1
+            time.sleep(0.02)  # the gauge is set once a second: what waits until then must fit on the small disk later
             got += [one for one in [messages.receive(0.05)] if one is not None]
         for _ in range(20):
             running.outbox.put(make.onset(event_id=f"e{said}"))
