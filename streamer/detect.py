@@ -58,16 +58,5 @@ class Detector:
 
 
 def _decided(window: Window, posteriors: Floats, tags: Floats) -> CellScores:
-    cells = slice(window.emit_start - window.start, window.emit_stop - window.start)
     newest = NewestScores(window.start, posteriors.copy(), np.any(list(window.valid.values()), axis=0))
-    return CellScores(
-        stream=window.stream,
-        epoch=window.epoch,
-        start=window.emit_start,
-        scores=newest.scores[cells].copy(),
-        covered=newest.covered[cells].copy(),
-        tags=tags.copy(),
-        tags_start=window.start,
-        tags_stop=newest.stop,
-        newest=newest,
-    )
+    return CellScores.of(window, newest, tags.copy())

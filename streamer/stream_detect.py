@@ -144,18 +144,7 @@ class StreamDetector:
 
 def _decided(window: Window, one: _Remembered) -> CellScores:
     newest = NewestScores(one.known - len(one.scores), one.scores, one.covered)
-    cells = slice(window.emit_start - newest.start, window.emit_stop - newest.start)
-    return CellScores(
-        stream=window.stream,
-        epoch=window.epoch,
-        start=window.emit_start,
-        scores=newest.scores[cells].copy(),
-        covered=newest.covered[cells].copy(),
-        tags=linear_pooling(torch.from_numpy(newest.scores)[None])[0].numpy(),
-        tags_start=newest.start,
-        tags_stop=newest.stop,
-        newest=newest,
-    )
+    return CellScores.of(window, newest, linear_pooling(torch.from_numpy(newest.scores)[None])[0].numpy())
 
 
 def _carried(window: Window) -> Carried:

@@ -188,6 +188,22 @@ class CellScores:
     tags_stop: int  # the cell after its last one
     newest: NewestScores | None = None  # of the same run of the network; None: the final ones are the newest
 
+    @classmethod
+    def of(cls, window: Window, newest: NewestScores, tags: Floats) -> CellScores:
+        """What a run of the network on `window` decides; `tags` are of all cells of `newest`."""
+        cells = slice(window.emit_start - newest.start, window.emit_stop - newest.start)
+        return cls(
+            stream=window.stream,
+            epoch=window.epoch,
+            start=window.emit_start,
+            scores=newest.scores[cells].copy(),
+            covered=newest.covered[cells].copy(),
+            tags=tags,
+            tags_start=newest.start,
+            tags_stop=newest.stop,
+            newest=newest,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Onset:

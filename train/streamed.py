@@ -9,7 +9,7 @@ each cell once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,10 +27,11 @@ from streamer.events import EventTracker
 from streamer.networks.crnn import linear_pooling
 from streamer.replay.truth import LabelledEvent, labelled
 from streamer.timeline import samples, seconds
-from streamer.types import CELL, Bools, Cells, CellScores, Floats, Offset, Onset, Window
-from streamer.windows import Coverage, StreamSettings, Windower
+from streamer.types import CELL, Bools, CellScores, Floats, Offset, Onset, Window
+from streamer.windows import Coverage, StreamSettings
 from train.data.dataset import PartData
 from train.evaluate import ClipPosteriors
+from train.streaming import clip_of, windower_of, windows_of
 from train.workers import pool
 
 _AHEAD = 4
@@ -94,17 +95,12 @@ def streamed(
         waiting: deque[Future[list[StreamedClip]]] = deque()
         with tqdm(total=len(part), desc="streaming", unit="clip") as bar:
             for row in range(len(part)):
-                waiting.append(processes.submit(_job, part.rows[row], *_features(part, row)))
+                waiting.append(processes.submit(_job, part.rows[row], *clip_of(part, row)))
                 while len(waiting) > _AHEAD * workers or (waiting and row == len(part) - 1):
                     for one, clip in zip(settings, waiting.popleft().result(), strict=True):
                         made[one].append(clip)
                     bar.update()
     return made
-
-
-def _features(part: PartData, row: int) -> tuple[dict[str, Floats], dict[str, Bools]]:
-    values, valid = part.features.batch([row], int(part.features.cells[row]))
-    return {name: one[0].numpy() for name, one in values.items()}, {name: one[0].numpy() for name, one in valid.items()}
 
 
 _loaded: list[tuple[Detector, Bundle, tuple[StreamSettings, ...]]] = []
@@ -146,7 +142,7 @@ def stream_clip(
         ]
     scored: dict[tuple[int, int], CellScores] = {}
     for hop_cells in _finest({one.hop_cells for one in settings}):
-        every = _windows(name, values, valid, bundle, StreamSettings(hop_cells, lookahead_cells=0))
+        every = windows_of(name, values, valid, bundle, StreamSettings(hop_cells, lookahead_cells=0))
         while batch := list(islice(every, MAX_BATCH)):  # a long clip has many windows
             whole = [replace(one, emit_start=one.start, emit_stop=one.start + len(one)) for one in batch]
             scored |= {(one.tags_start, one.tags_stop): one for one in detector.scores(whole)}
@@ -166,41 +162,6 @@ def _finest(hops: set[int]) -> list[int]:
     return [hop for hop in sorted(hops) if not any(hop % other == 0 for other in hops if other < hop)]
 
 
-def _windows(
-    name: str,
-    values: Mapping[str, Floats],
-    valid: Mapping[str, Bools],
-    bundle: Bundle,
-    settings: StreamSettings,
-    windower: Windower | None = None,
-) -> Iterator[Window]:
-    """The windows of a clip, whose modalities arrive side by side; the last one at its end."""
-    cells = len(next(iter(valid.values())))
-    made = windower or _windower(name, values, bundle, settings)
-    last = max(cells - 1, 0)  # extractors keep the last cell until the end
-    step = max(min(settings.hop_cells, settings.skew_cells), 1)
-    for first in range(0, last, step):
-        stop = min(first + step, last)
-        for modality, rows in values.items():
-            yield from made.push(modality, Cells(first, rows[first:stop], valid[modality][first:stop]))
-    rest = {modality: Cells(last, rows[last:], valid[modality][last:]) for modality, rows in values.items()}
-    yield from made.flush(cells, rest)
-
-
-def _windower(name: str, values: Mapping[str, Floats], bundle: Bundle, settings: StreamSettings) -> Windower:
-    return Windower(
-        name,
-        0,
-        {modality: rows.shape[1:] for modality, rows in values.items()},
-        tuple(values),
-        window_cells=bundle.window_cells,
-        hop_cells=settings.hop_cells,
-        lookahead_cells=settings.lookahead_cells,
-        skew_cells=settings.skew_cells,
-        carried=bundle.carried,
-    )
-
-
 def _decode(
     name: str,
     values: Mapping[str, Floats],
@@ -218,12 +179,12 @@ def _decode(
         max_event_cells=max(samples(settings.max_event_s) // CELL, 1),
         new_id=lambda: str(next(ids)),
     )
-    windower = _windower(name, values, bundle, settings)
+    windower = windower_of(name, values, bundle, settings)
     cells = len(next(iter(values.values())))
     rows: list[Floats] = [np.zeros((0, len(bundle.classes)), np.float32)]
     decided: dict[str, Decided] = {}
     events: list[Offset] = []
-    for window in _windows(name, values, valid, bundle, settings, windower):
+    for window in windows_of(name, values, valid, bundle, settings, windower):
         stop = window.start + len(window)
         final = score(window)
         rows.append(final.scores)

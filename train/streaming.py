@@ -6,6 +6,8 @@ afford. From cells on, this is the same code.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.networks.crnn import linear_pooling
-from streamer.types import Cells, Window
+from streamer.types import Bools, Cells, Floats, Window
 from streamer.windows import StreamSettings, Windower
 from train.data.dataset import PartData
 from train.evaluate import ClipPosteriors
@@ -22,7 +24,7 @@ _CLIPS = 8
 """Clips whose windows share batches."""
 
 
-def streamed(
+def stream_posteriors(
     bundle: Bundle, part: PartData, settings: StreamSettings | None = None, *, progress: bool = False
 ) -> list[ClipPosteriors]:
     """Posteriors of every clip of a part, each a stream of its own, with the product's hop and lookahead by default.
@@ -36,7 +38,7 @@ def streamed(
     starts = range(0, len(part), _CLIPS)
     for start in tqdm(starts, desc="streaming", unit="batch", disable=not progress, leave=False):
         rows = range(start, min(start + _CLIPS, len(part)))
-        windows = [_windows(bundle, part, row, settings) for row in rows]
+        windows = [list(windows_of(part.rows[row], *clip_of(part, row), bundle, settings)) for row in rows]
         scores = iter(detector.scores([one for of_clip in windows for one in of_clip]))
         for row, of_clip in zip(rows, windows, strict=True):
             runs = tuple(next(scores) for _ in of_clip)
@@ -46,29 +48,52 @@ def streamed(
     return made
 
 
-def _windows(bundle: Bundle, part: PartData, row: int, settings: StreamSettings) -> list[Window]:
-    """The windows of one clip, of whose modalities a hop of cells arrives at a time."""
-    cells = int(part.features.cells[row])
-    if cells == 0:
-        return []
-    clip, flags = part.features.batch([row], cells)
-    shapes = {name: clip[name].shape[2:] for name in bundle.modalities}
-    present = [name for name in bundle.modalities if flags[name].any()] or list(bundle.modalities)
-    windower = Windower(
-        part.rows[row],
+def clip_of(part: PartData, row: int) -> tuple[dict[str, Floats], dict[str, Bools]]:
+    """The stored cells of one clip by modality: values (cells, ...), and valid (cells,)."""
+    values, valid = part.features.batch([row], int(part.features.cells[row]))
+    return {name: one[0].numpy() for name, one in values.items()}, {name: one[0].numpy() for name, one in valid.items()}
+
+
+def windows_of(
+    name: str,
+    values: Mapping[str, Floats],
+    valid: Mapping[str, Bools],
+    bundle: Bundle,
+    settings: StreamSettings,
+    windower: Windower | None = None,
+) -> Iterator[Window]:
+    """The windows of a clip, whose modalities arrive side by side; the last one at its end.
+
+    Args:
+        name: of the clip.
+        values, valid: as `clip_of` gives them.
+        bundle: the model.
+        settings: hop and lookahead.
+        windower: the one to use, for who needs its coverage afterwards; default: a new one.
+
+    """
+    cells = len(next(iter(valid.values())))
+    made = windower or windower_of(name, values, bundle, settings)
+    last = max(cells - 1, 0)  # extractors keep the last cell until the end
+    step = max(min(settings.hop_cells, settings.skew_cells), 1)
+    for first in range(0, last, step):
+        stop = min(first + step, last)
+        for modality, rows in values.items():
+            yield from made.push(modality, Cells(first, rows[first:stop], valid[modality][first:stop]))
+    rest = {modality: Cells(last, rows[last:], valid[modality][last:]) for modality, rows in values.items()}
+    yield from made.flush(cells, rest)
+
+
+def windower_of(name: str, values: Mapping[str, Floats], bundle: Bundle, settings: StreamSettings) -> Windower:
+    """The daemon's windower for a clip with these values, modality -> (cells, ...)."""
+    return Windower(
+        name,
         0,
-        shapes,
-        present,
+        {modality: rows.shape[1:] for modality, rows in values.items()},
+        tuple(values),
         window_cells=bundle.window_cells,
         hop_cells=settings.hop_cells,
         lookahead_cells=settings.lookahead_cells,
         skew_cells=settings.skew_cells,
         carried=bundle.carried,
     )
-    windows: list[Window] = []
-    step = min(settings.hop_cells, max(settings.skew_cells, 1))  # none lags by more than is waited for
-    for first in range(0, cells, step):
-        span = slice(first, min(first + step, cells))
-        for name in present:
-            windows += windower.push(name, Cells(first, clip[name][0, span].numpy(), flags[name][0, span].numpy()))
-    return windows + windower.flush(cells, {})

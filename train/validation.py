@@ -18,7 +18,7 @@ from train.config import FitConfig
 from train.data.dataset import PartData
 from train.evaluate import posteriors, score, untuned
 from train.network import judged
-from train.streaming import streamed
+from train.streaming import stream_posteriors
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit
@@ -50,7 +50,7 @@ def as_the_product(
     bundle = Bundle("validation", specs, untuned(classes, config), tensors, stream=config.stream)
     with _in_full(network, config):
         whole = posteriors(network, part)
-    stream = streamed(bundle, part)
+    stream = stream_posteriors(bundle, part)
     with Ledger(Material((tuple(whole), tuple(stream)), part.truth, tuple(classes)), workers=1) as ledger:
         return score(stream, part.truth, search.tune(Merit(ledger, groups)))
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+from streamer.runtime.patience import Patience
+
 STRETCHES = (1, 2, 4, 8)
 """Factors on the configured hop, finest first."""
 
@@ -28,9 +30,7 @@ class HopStretch:
     def __init__(self) -> None:
         self._step = 0
         self._changed_s = -math.inf
-        self._shortened_s = -math.inf
-        self._calm_since_s: float | None = None
-        self._patience_s = _PATIENCE_S[0]
+        self._patience = Patience(*_PATIENCE_S)
         self._lag_s = 0.0
 
     @property
@@ -48,24 +48,17 @@ class HopStretch:
         catching_up = lag_s < self._lag_s
         self._lag_s = lag_s
         if lag_s >= _BEHIND_S:
-            self._calm_since_s = None
-            if not catching_up and now_s - self._changed_s >= _SETTLE_S:
-                self._lengthen(now_s)
+            self._patience.disturbed()
+            if not catching_up and now_s - self._changed_s >= _SETTLE_S and self._step + 1 < len(STRETCHES):
+                self._step += 1
+                self._changed_s = now_s
+                self._patience.given_up(now_s)
         elif lag_s > _CAUGHT_UP_S or busy + windows > _ROOM:
-            self._calm_since_s = None
-        else:
-            if self._calm_since_s is None:
-                self._calm_since_s = now_s
-            if self._step and now_s - self._calm_since_s >= self._patience_s:
-                self._step -= 1
-                self._changed_s = self._shortened_s = self._calm_since_s = now_s
+            self._patience.disturbed()
+        elif self._patience.calm(now_s) and self._step:
+            self._step -= 1
+            self._changed_s = now_s
+            self._patience.tried(now_s)
         while self._step and STRETCHES[self._step] > most:
             self._step -= 1
         return self.factor
-
-    def _lengthen(self, now_s: float) -> None:
-        if self._step + 1 < len(STRETCHES):
-            self._step += 1
-            lost_again = now_s - self._shortened_s < 2 * self._patience_s
-            self._patience_s = min(2 * self._patience_s, _PATIENCE_S[1]) if lost_again else _PATIENCE_S[0]
-            self._changed_s = now_s

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from streamer.runtime.patience import Patience
 from streamer.types import CELL, SAMPLE_RATE_HZ
 
 STRIDES = (1, 2, 4, 8, 16, 0)
@@ -46,9 +47,7 @@ class PictureStride:
         self._spent_s = 0.0
         self._pictures = 0.0
         self._coarsened_s = -math.inf
-        self._calm_since_s: float | None = None
-        self._patience_s = _PATIENCE_S[0]
-        self._refined_s = -math.inf
+        self._patience = Patience(*_PATIENCE_S)
 
     @property
     def stride(self) -> int:
@@ -78,18 +77,15 @@ class PictureStride:
     def update(self, now_s: float, lag_s: float, streams: int) -> int:
         """The new stride, given the largest lag of a live stream and the number of live `streams` with pictures."""
         if lag_s >= _BEHIND_S:
-            self._calm_since_s = None
+            self._patience.disturbed()
             if now_s - self._coarsened_s >= _SETTLE_S:
                 self._coarsen(now_s)
         elif lag_s <= _CAUGHT_UP_S:
-            if self._calm_since_s is None:
-                self._calm_since_s = now_s
-            patient = now_s - self._calm_since_s >= self._patience_s
-            if patient and streams and self._fits(self._step - 1, streams, _ROOM):
+            if self._patience.calm(now_s) and streams and self._fits(self._step - 1, streams, _ROOM):
                 self._step -= 1
-                self._refined_s = self._calm_since_s = now_s
+                self._patience.tried(now_s)
         else:
-            self._calm_since_s = None
+            self._patience.disturbed()
         while STRIDES[self._step] and not self._fits(self._step, streams, 1.0):
             self._coarsen(now_s)
         return self.stride
@@ -97,8 +93,7 @@ class PictureStride:
     def _coarsen(self, now_s: float) -> None:
         if self._step + 1 < len(STRIDES):
             self._step += 1
-        lost_again = now_s - self._refined_s < 2 * self._patience_s
-        self._patience_s = min(2 * self._patience_s, _PATIENCE_S[1]) if lost_again else _PATIENCE_S[0]
+        self._patience.given_up(now_s)
         self._coarsened_s = now_s
 
     def _fits(self, step: int, streams: int, share: float) -> bool:

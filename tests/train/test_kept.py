@@ -20,7 +20,7 @@ from train.config import FitConfig
 from train.data.dataset import Corpus
 from train.evaluate import posteriors, streamed_posteriors, untuned
 from train.kept import Kept, find, path_of
-from train.streaming import streamed
+from train.streaming import stream_posteriors
 
 CONFIG = FitConfig.model_validate({**FIT, "steps": 8, "validate_every": 2, "keep_best": 2, "product_every": 4})
 
@@ -114,7 +114,7 @@ def test_streams_of_stored_cells_are_those_of_the_media(data: list[str], run: Pa
     bundle = Bundle.load(tmp_path / "bundle")
     part = Corpus.read(Path(data[0])).part("validation", Path(data[1]), bundle.modalities)
     read = streamed_posteriors(tmp_path / "bundle", default_weights_folder({}), part, workers=1)
-    for one, other in zip(streamed(bundle, part), read, strict=True):
+    for one, other in zip(stream_posteriors(bundle, part), read, strict=True):
         assert one.name == other.name
         assert one.cells.shape == other.cells.shape
         assert np.abs(one.cells - other.cells).max() < 1e-6

@@ -29,7 +29,7 @@ from train.experiment import result
 from train.experiment.config import Mode, ScoringConfig
 from train.experiment.files import replace
 from train.export import load_network
-from train.streaming import streamed
+from train.streaming import stream_posteriors
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit, groups_in
@@ -240,7 +240,9 @@ class _Scorer:
         if mode == "clip":
             return evaluate.posteriors(self.network, data)
         specs = {name: spec for name, spec in data.features.specs.items() if name in settings.modalities}
-        return streamed(Bundle("run", specs, decoding, self.network.state_dict(), stream=settings.stream), data)
+        return stream_posteriors(
+            Bundle("run", specs, decoding, self.network.state_dict(), stream=settings.stream), data
+        )
 
 
 def _print_to(path: Path) -> None:

@@ -20,7 +20,7 @@ from train.evaluate import ClipPosteriors
 from train.lock import only_writer
 from train.provenance import known_of
 from train.split import check_split
-from train.streaming import streamed
+from train.streaming import stream_posteriors
 from train.tuning import halves, search
 from train.tuning.halves import Outcome
 from train.tuning.ledger import Ledger, Material
@@ -105,7 +105,7 @@ class Session:
             if mode == "clip":
                 ways[mode] = tuple(evaluate.posteriors(self.bundle.network(), part, progress=True))
             else:
-                ways[mode] = tuple(streamed(self.bundle, part, progress=True))
+                ways[mode] = tuple(stream_posteriors(self.bundle, part, progress=True))
         return ways
 
     def _ledger(self, modes: Sequence[Mode]) -> Path:
