@@ -46,7 +46,8 @@ def read_summary(folder: Path) -> Summary:
         if not summary.config.get("classes"):
             raise ValueError("config names no classes")
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise EarwitnessError(f"{folder}: is not a complete corpus of `earwitness-train corpus`: {error}") from None
+        reason = f"{FILE}: {error.strerror}" if isinstance(error, OSError) else error
+        raise EarwitnessError(f"{folder}: is not a complete corpus of `earwitness-train corpus`: {reason}") from None
     return summary
 
 
