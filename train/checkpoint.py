@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.forms import FusionNetwork
+from streamer.networks.stream_crnn import StreamCrnn
 from train.config import FitConfig
+from train.warm_start import stream_of_window
 
 CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
 _log = logging.getLogger(__name__)
@@ -120,16 +123,19 @@ class Learner:
             torch.manual_seed(config.seed)
 
     def start_from(self, bundle: Bundle, step: int) -> None:
-        """Begin with a trained network instead of a random one.
+        """Begin with a trained network instead of a random one; the stream form also with one of the window form.
 
         Raises:
             EarwitnessError: the bundle's network has another architecture.
 
         """
+        tensors: Mapping[str, Tensor] = bundle.tensors
         try:
-            self.student.load_state_dict(bundle.tensors)
-            self.teacher.load_state_dict(bundle.tensors)
-        except RuntimeError as error:
+            if bundle.stream is None and isinstance(self.student, StreamCrnn):
+                tensors = stream_of_window(tensors, self.student.state_dict())
+            self.student.load_state_dict(tensors)
+            self.teacher.load_state_dict(tensors)
+        except (RuntimeError, ValueError, KeyError) as error:
             raise EarwitnessError(
                 f"bundle {bundle.name}: its network does not match the configuration: "
                 f"{' '.join(str(error).split())[:160]}"

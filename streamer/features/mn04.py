@@ -13,18 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from streamer.features.patches import PatchExtractor, centre
+from streamer.features.patches import BATCH, PatchExtractor, at_rate
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.mn04 import CLASSES, MELS, SIZE, network_of
 from streamer.networks.weights import WeightsFile, WeightsStore
-from streamer.types import Floats, Want
+from streamer.types import CELL, Floats, Want
 
 RATE_HZ = 32_000
 WINDOW, HOP, FFT = 800, 320, 1024
@@ -42,10 +42,45 @@ _KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Patches:
+    """Which audio a cell's values are made of, as a bundle stores it."""
+
+    every_cells: int = 1
+    """1, 2, 4 or 8: so many cells share a patch, and the cost falls by as much."""
+    alignment: Literal["centered", "trailing"] = "centered"
+    """centered: the patch is around the middle of its cells, so they are known 0.45 s after they ended; trailing: it
+    ends with them, so they are known at once."""
+
+    def __post_init__(self) -> None:
+        if self.every_cells not in (1, 2, 4, BATCH):
+            raise ValueError(f"every_cells is {self.every_cells}, must be 1, 2, 4 or {BATCH}")
+        if self.alignment not in ("centered", "trailing"):
+            raise ValueError(f"alignment is {self.alignment}, must be centered or trailing")
+
+    def start(self, cell: int) -> int:
+        """Position at 32 kHz of the first sample of the patch of the cells from `cell`."""
+        if self.alignment == "trailing":
+            return at_rate((cell + self.every_cells) * CELL, RATE_HZ) - PATCH
+        return at_rate(cell * CELL + self.every_cells * CELL // 2, RATE_HZ) - PATCH // 2
+
+    def changed(self) -> dict[str, Any]:
+        """What differs from the default: features stored by versions that had nothing else remain valid."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(_EVERY, name)}
+
+
+_EVERY = Patches()
+
+
+@dataclass(frozen=True, slots=True)
 class Mn04Spec:
     """The parameters of mn04 cells, as a bundle stores them."""
 
     weights_sha256: str | None = None  # None: any weights
+    patches: Patches = _EVERY
+
+    def fields(self) -> dict[str, Any]:
+        """As a bundle stores it."""
+        return {"weights_sha256": self.weights_sha256, **self.patches.changed()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +125,16 @@ class Mn04ScoresSpec:
 
     classes: Mapping[str, Mapped] = field(default_factory=default_classes)
     weights_sha256: str | None = None  # None: any weights
+    patches: Patches = _EVERY
 
     def __post_init__(self) -> None:
         if not self.classes:
             raise ValueError("classes is empty")
+
+    def fields(self) -> dict[str, Any]:
+        """As a bundle stores it."""
+        classes = {name: asdict(one) for name, one in self.classes.items()}
+        return {"classes": classes, "weights_sha256": self.weights_sha256, **self.patches.changed()}
 
 
 class Mn04:
@@ -118,7 +159,7 @@ class Mn04:
         return (torch.log(self._filters @ power + _LOG_OFFSET) - _MEAN) / _STD
 
     def __call__(self, patches: Floats) -> tuple[Floats, Floats]:
-        """(8, 30720) samples to (8, 384) values and (8, 527) log-odds. The caller leaves `patches` as they are."""
+        """(B, 30720) samples to (B, 384) values and (B, 527) log-odds. The caller leaves `patches` as they are."""
         for known, results in self._kept:
             # Most other patches already differ at their beginnings.
             if np.array_equal(known[:, :64], patches[:, :64]) and np.array_equal(known, patches):
@@ -140,21 +181,22 @@ class Mn04Values:
     def __init__(self, spec: Mn04Spec, network: Mn04) -> None:
         self._spec = spec
         self._network = network
+        self.every_cells = spec.patches.every_cells
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        return asdict(self._spec)
+        return self._spec.fields()
 
     def new(self) -> PatchExtractor:
         """An extractor at the start of an epoch."""
         return PatchExtractor(self)
 
     def patch_start(self, cell: int) -> int:
-        """See `PatchFactory`: the patch is around the cell's centre."""
-        return _patch_start(cell)
+        """See `PatchFactory`."""
+        return self._spec.patches.start(cell)
 
     def embed(self, patches: Floats) -> Floats:
-        """(8, 30720) samples to (8, 384) pooled values."""
+        """(B, 30720) samples to (B, 384) pooled values."""
         return self._network(patches)[0]
 
 
@@ -169,32 +211,29 @@ class Mn04Scores:
     def __init__(self, spec: Mn04ScoresSpec, network: Mn04) -> None:
         self._spec = spec
         self._network = network
+        self.every_cells = spec.patches.every_cells
         self.shape: tuple[int, ...] = (len(spec.classes),)
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        return asdict(self._spec)
+        return self._spec.fields()
 
     def new(self) -> PatchExtractor:
         """An extractor at the start of an epoch."""
         return PatchExtractor(self)
 
     def patch_start(self, cell: int) -> int:
-        """See `PatchFactory`: the patch is around the cell's centre."""
-        return _patch_start(cell)
+        """See `PatchFactory`."""
+        return self._spec.patches.start(cell)
 
     def embed(self, patches: Floats) -> Floats:
-        """(8, 30720) samples to (8, classes) probabilities, in the spec's order."""
+        """(B, 30720) samples to (B, classes) probabilities, in the spec's order."""
         _, log_odds = self._network(patches)
         columns = [
             one.scale * log_odds[:, one.audioset].max(axis=1) + one.offset for one in self._spec.classes.values()
         ]
         calibrated: Floats = 1 / (1 + np.exp(-np.clip(np.stack(columns, axis=1), -30, 30)))
         return calibrated.astype(np.float32)
-
-
-def _patch_start(cell: int) -> int:
-    return centre(cell, RATE_HZ) - PATCH // 2
 
 
 def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Mn04Values:
@@ -205,7 +244,8 @@ def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Mn04Values:
         WeightsError: the weights are missing, not those of the spec, or not mn04_as's.
 
     """
-    wanted = Mn04Spec(**spec)
+    given = dict(spec)
+    wanted = Mn04Spec(patches=_patches_of(given), **given)
     found = weights.find("mn04", wanted.weights_sha256)
     return Mn04Values(replace(wanted, weights_sha256=found.sha256), _network(found, weights))
 
@@ -223,9 +263,14 @@ def scores_factory(spec: Mapping[str, Any], weights: WeightsStore) -> Mn04Scores
         if not isinstance(given["classes"], Mapping):
             raise ValueError("classes must be an object: class -> audioset, scale and offset")
         given["classes"] = {name: Mapped(**one) for name, one in given["classes"].items()}
-    wanted = Mn04ScoresSpec(**given)
+    wanted = Mn04ScoresSpec(patches=_patches_of(given), **given)
     found = weights.find("mn04", wanted.weights_sha256)
     return Mn04Scores(replace(wanted, weights_sha256=found.sha256), _network(found, weights))
+
+
+def _patches_of(given: dict[str, Any]) -> Patches:
+    """Take the fields of `Patches` out of a spec."""
+    return Patches(**{name: given.pop(name) for name in ("every_cells", "alignment") if name in given})
 
 
 def _network(found: WeightsFile, weights: WeightsStore) -> Mn04:

@@ -20,12 +20,13 @@ class PatchFactory(Protocol):
     shape: tuple[int, ...]
     rate_hz: int
     patch: int  # samples of one patch
+    every_cells: int  # so many cells, from a multiple of it on, share a patch; a divisor of BATCH
 
     def patch_start(self, cell: int) -> int:
-        """Position of the first of a cell's samples at `rate_hz`; negative at the start."""
+        """Position at `rate_hz` of the first sample of the patch of the cells from `cell`; negative at the start."""
 
     def embed(self, patches: Floats) -> Floats:
-        """(8, patch) samples to (8, *shape)."""
+        """(B, patch) samples to (B, *shape), B = 8 / every_cells."""
 
 
 class PatchExtractor:
@@ -59,8 +60,8 @@ class PatchExtractor:
             else:
                 self._runs.append((item.start, item.samples))
             self._end = item.end
-        stop = self._next
-        while self._factory.patch_start(stop + BATCH - 1) + self._factory.patch <= self._end:
+        stop, last = self._next, BATCH - self._factory.every_cells
+        while self._factory.patch_start(stop + last) + self._factory.patch <= self._end:
             stop += BATCH
         return self._give(stop)
 
@@ -69,18 +70,19 @@ class PatchExtractor:
         return self._give(max(cells, self._next))
 
     def _give(self, stop: int) -> Cells:
-        start = self._next
+        start, every = self._next, self._factory.every_cells
         values = np.zeros((stop - start, *self._factory.shape), np.float32)
         valid = np.zeros(stop - start, np.bool_)
         for first in range(start, stop, BATCH):
             # The last batch of an epoch is as large as the others: its cells must have the same bits.
-            patches = np.zeros((BATCH, self._factory.patch), np.float32)
-            count = min(BATCH, stop - first)
-            known = np.array([self._cut(first + row, patches[row]) for row in range(count)])
-            if known.any():
-                done = slice(first - start, first - start + count)
-                valid[done] = known
-                values[done][known] = self._factory.embed(patches)[:count][known]
+            patches = np.zeros((BATCH // every, self._factory.patch), np.float32)
+            sharing = [range(cell, min(cell + every, stop)) for cell in range(first, min(first + BATCH, stop), every)]
+            known = [self._cut(cells.start, patches[row]) for row, cells in enumerate(sharing)]
+            if any(known):
+                embedded = self._factory.embed(patches)
+                for row in np.flatnonzero(known):
+                    heard = [cell - start for cell in sharing[row] if self._centre_is_there(cell)]
+                    values[heard], valid[heard] = embedded[row], True
         self._next = stop
         needed = self._factory.patch_start(stop)
         self._runs = [
@@ -91,19 +93,22 @@ class PatchExtractor:
         return Cells(start, values, valid)
 
     def _cut(self, cell: int, patch: Floats) -> bool:
-        """Fill `patch` with the cell's samples; False if some are missing."""
+        """Fill `patch` with the samples of the cells from `cell`; False if some are missing."""
         start = self._factory.patch_start(cell)
         first, last = (
             max(start, 0),
             min(start + self._factory.patch, self._end),
         )  # the padding outside the epoch stays zero
-        if centre(cell, self._factory.rate_hz) >= self._end:
+        if not self._centre_is_there(cell):
             return False
         for begin, samples in self._runs:
             if begin <= first and last <= begin + len(samples):
                 patch[first - start : last - start] = samples[first - begin : last - begin]
                 return True
         return False
+
+    def _centre_is_there(self, cell: int) -> bool:
+        return centre(cell, self._factory.rate_hz) < self._end
 
 
 def centre(cell: int, rate_hz: int) -> int:

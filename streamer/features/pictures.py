@@ -34,7 +34,12 @@ class PictureSpec:
     (of 90 pictures 1 is computed), and by 4 to 7 % in the median, 17 % at most, where 1 % of the picture moves (a third
     is computed). Comparing takes 0.1 ms."""
 
+    every_cells: int = 1
+    """Only cells at multiples of it are computed, and the others repeat the cell before them."""
+
     def __post_init__(self) -> None:
+        if not 1 <= self.every_cells <= BATCH:
+            raise ValueError(f"every_cells is {self.every_cells}, must be from 1 to {BATCH}")
         if not 0 <= self.hold_s <= 60:
             raise ValueError(f"hold_s is {self.hold_s}, must be from 0 to 60")
         if not 0 <= self.still <= 255:
@@ -53,11 +58,13 @@ class Pictures:
         self._spec = spec
         self._network = network
         self.hold = round(spec.hold_s * SAMPLE_RATE_HZ)
+        self.every_cells = spec.every_cells
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        # Without `still` where it changes nothing, so that features stored by versions that did not have it remain.
-        return {field: value for field, value in asdict(self._spec).items() if field != "still" or value}
+        # Without fields that change nothing, so that features stored by versions that did not have them remain.
+        neutral = {"still": 0.0, "every_cells": 1}
+        return {field: value for field, value in asdict(self._spec).items() if neutral.get(field) != value}
 
     def is_still(self, picture: Picture, last: Picture) -> bool:
         """Whether a picture has the vector of the `last` computed one."""
@@ -96,8 +103,8 @@ class PictureExtractor:
     slow changes add up until they are seen.
 
     `stride` sheds work and may change at any time; its value when a batch of cells is complete applies to the batch.
-    Only cells at multiples of it are computed, and the others repeat the cell before them. With 0 no cell is computed,
-    and none is valid.
+    Of the cells that the spec has computed, only every `stride`-th is, and the others repeat the cell before them. With
+    0 no cell is computed, and none is valid.
     """
 
     def __init__(self, factory: Pictures) -> None:
@@ -165,10 +172,11 @@ class PictureExtractor:
         pictures: list[Picture] = []
         places: list[int | _Value | None] = []
         place: int | _Value | None = self._kept
+        step = self.stride * self._factory.every_cells
         for cell, picture in enumerate(chosen, start):
-            if self.stride == 0 or (cell % self.stride == 0 and picture is None):
+            if step == 0 or (cell % step == 0 and picture is None):
                 place = None
-            elif cell % self.stride == 0 and picture is not None:
+            elif cell % step == 0 and picture is not None:
                 last = pictures[place] if isinstance(place, int) else place.picture if place is not None else None
                 if last is None or not self._factory.is_still(picture, last):
                     place = len(pictures)

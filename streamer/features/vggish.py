@@ -76,6 +76,7 @@ class Vggish:
     want = Want(rates_hz=frozenset({RATE_HZ}))
     rate_hz = RATE_HZ
     patch = PATCH
+    every_cells = 1
 
     def __init__(self, spec: VggishSpec, network: Network) -> None:
         """`network`: (B, 96, 64) log-mel frames to (B, 128), before the last ReLU."""

@@ -23,7 +23,17 @@ from streamer.errors import WeightsError
 from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
 from streamer.features.extraction import Extraction
-from streamer.features.mn04 import PATCH, RATE_HZ, Mapped, Mn04, Mn04Scores, Mn04ScoresSpec, Mn04Spec, Mn04Values
+from streamer.features.mn04 import (
+    PATCH,
+    RATE_HZ,
+    Mapped,
+    Mn04,
+    Mn04Scores,
+    Mn04ScoresSpec,
+    Mn04Spec,
+    Mn04Values,
+    Patches,
+)
 from streamer.features.patches import BATCH, centre
 from streamer.networks.backends import TorchNetwork
 from streamer.networks.mn04 import network_of
@@ -55,10 +65,14 @@ class Light(nn.Module):
         return values[:, :: 128 * 96 // 384], values[:, -527:]
 
 
-def light() -> tuple[dict[str, ExtractorFactory], Light]:
+EVERY = Patches()
+
+
+def light(patches: Patches = EVERY) -> tuple[dict[str, ExtractorFactory], Light]:
     network = Light()
     shared = Mn04(TorchNetwork(network))
-    return {"mn04": Mn04Values(Mn04Spec(), shared), "mn04_scores": Mn04Scores(Mn04ScoresSpec(), shared)}, network
+    values, scores = Mn04Spec(patches=patches), Mn04ScoresSpec(patches=patches)
+    return {"mn04": Mn04Values(values, shared), "mn04_scores": Mn04Scores(scores, shared)}, network
 
 
 def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
@@ -149,6 +163,60 @@ def test_any_chunking_gives_the_same_cells(length: int, cuts: list[int], seed: i
         assert length == 0 or cells[name].valid.all()
 
 
+@pytest.mark.parametrize("alignment", ["centered", "trailing"])
+@pytest.mark.parametrize("every", [1, 2, 4, 8])
+def test_cells_that_share_a_patch_have_that_of_their_middle_or_of_their_end(every: int, alignment: Any) -> None:
+    samples = noise(3 * RATE_HZ)
+    cells = chunked(light(Patches(every, alignment))[0], samples, [5_000, 40_000])["mn04"]
+    padded = np.concatenate([np.zeros(PATCH, np.float32), samples, np.zeros(PATCH, np.float32)])
+    alone = Mn04Values(Mn04Spec(), Mn04(TorchNetwork(Light())))
+    assert len(cells) == 45
+    assert cells.valid.all()
+    for cell in range(45):
+        first = cell - cell % every
+        end = Fraction(CELL * (first + every), SAMPLE_RATE_HZ)
+        if alignment == "centered":
+            end = Fraction(CELL * (2 * first + every), 2 * SAMPLE_RATE_HZ) + Fraction(48, 100)
+        stop = round(end * RATE_HZ) + PATCH
+        assert np.array_equal(cells.values[cell], alone.embed(padded[None, stop - PATCH : stop])[0])
+
+
+@settings(max_examples=25)
+@given(
+    length=st.integers(0, 50_000),
+    cuts=st.lists(st.integers(0, 50_000), max_size=8),
+    patches=st.builds(Patches, st.sampled_from([2, 4, 8]), st.sampled_from(["centered", "trailing"])),
+)
+def test_any_chunking_gives_the_same_shared_cells(length: int, cuts: list[int], patches: Patches) -> None:
+    samples = noise(length)
+    once, cells = chunked(light(patches)[0], samples, []), chunked(light(patches)[0], samples, cuts)
+    for name in once:
+        assert len(cells[name]) == cells_at_32k(length)
+        assert np.array_equal(cells[name].values, once[name].values)
+        assert np.array_equal(cells[name].valid, once[name].valid)
+        assert length == 0 or cells[name].valid.all()
+
+
+def test_trailing_cells_are_known_when_they_end() -> None:
+    ends = {}
+    for alignment in ("centered", "trailing"):
+        extractor = light(Patches(4, alignment))[0]["mn04"].new()
+        samples = noise(2 * RATE_HZ)
+        heard = 0
+        while not len(extractor.push(Chunk(RATE_HZ, heard, samples[heard : heard + 320]))):
+            heard += 320
+        ends[alignment] = (heard + 320) / RATE_HZ
+    assert ends["trailing"] == pytest.approx(8 * CELL / SAMPLE_RATE_HZ, abs=0.01)
+    assert ends["centered"] == pytest.approx(6 * CELL / SAMPLE_RATE_HZ + 0.48, abs=0.01)
+
+
+@pytest.mark.parametrize("fields", [{"every_cells": 3}, {"every_cells": 0}, {"alignment": "leading"}])
+def test_other_patches_are_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("mn04", "mn04_scores"):
+        with pytest.raises(ValueError, match=f"{next(iter(fields))} is .*, must be"):
+            EXTRACTORS[name](fields, WeightsStore(tmp_path))
+
+
 @settings(max_examples=4)
 @given(cuts=st.lists(st.integers(0, 52_000), min_size=1, max_size=6))
 def test_any_chunking_gives_the_same_cells_of_the_full_network(cuts: list[int]) -> None:
@@ -236,6 +304,11 @@ def test_the_specs_say_which_weights_and_classes_and_make_the_same_again(folder:
     assert made._network is scores._network
     stored = json.loads(json.dumps(scores.spec()))
     assert EXTRACTORS["mn04_scores"](stored, weights).spec() == stored == scores.spec()
+    fewer = {"every_cells": 4, "alignment": "trailing"}
+    for name in ("mn04", "mn04_scores"):
+        again = EXTRACTORS[name](fewer, weights).spec()
+        assert again == {**EXTRACTORS[name]({}, weights).spec(), **fewer}
+        assert EXTRACTORS[name](again, weights).spec() == again
     own: dict[str, Any] = {"classes": {"Bell": {"audioset": [200, 201], "scale": 2.0, "offset": -1.0}}}
     assert EXTRACTORS["mn04_scores"](own, weights).shape == (1,)
     for name in ("mn04", "mn04_scores"):

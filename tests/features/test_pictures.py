@@ -30,9 +30,10 @@ class Corner(nn.Module):
         return pixels.flatten(1)[:, :4096].float()
 
 
-def light(hold_s: float = 1.0, still: float = 0.0) -> tuple[Pictures, Corner]:
+def light(hold_s: float = 1.0, still: float = 0.0, every_cells: int = 1) -> tuple[Pictures, Corner]:
     network = Corner()
-    return Pictures("vgg16", 4096, PictureSpec(hold_s=hold_s, still=still), TorchNetwork(network)), network
+    spec = PictureSpec(hold_s=hold_s, still=still, every_cells=every_cells)
+    return Pictures("vgg16", 4096, spec, TorchNetwork(network)), network
 
 
 def picture(number: int) -> NDArray[np.uint8]:
@@ -107,6 +108,17 @@ def test_a_stride_computes_every_so_many_cells_and_holds_between(times: list[int
     expected = [whole[cell - cell % stride] for cell in range(cells)]
     assert numbers(shown(factory, times, cells, {0: stride})) == expected
     assert sum(network.batches) <= -(-cells // stride)
+
+
+def test_a_stride_is_one_of_the_cells_that_the_spec_has_computed() -> None:
+    times = at_rate(25, 4)
+    whole = numbers(shown(light()[0], times, 60))
+    for every, stride in ((4, 1), (2, 2), (2, 4)):
+        factory, network = light(every_cells=every)
+        held = every * stride
+        assert numbers(shown(factory, times, 60, {0: stride})) == [whole[cell - cell % held] for cell in range(60)]
+        assert sum(network.batches) == -(-60 // held)
+        assert factory.spec()["every_cells"] == every
 
 
 def test_strides_change_on_the_way() -> None:

@@ -1,0 +1,65 @@
+"""A network of the stream form begins with what one of the window form has learnt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from streamer.networks.crnn import Crnn
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm
+from train.warm_start import stream_of_window
+
+SHAPES: dict[str, tuple[int, ...]] = {"spectral": (4, 128), "mn04": (384,)}
+
+
+def window() -> Crnn:
+    torch.manual_seed(1)
+    made = Crnn(SHAPES, 3)
+    for name, tensor in made.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.uniform_(-0.2, 0.2)
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2)
+    return made.eval().requires_grad_(False)
+
+
+def stream(gru_size: int = 128) -> StreamCrnn:
+    torch.manual_seed(2)
+    return StreamCrnn(SHAPES, 3, form=StreamForm(5), gru_size=gru_size).eval().requires_grad_(False)
+
+
+def steady(cells: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Sound that does not change: what the causal layers hear later, they hear the same."""
+    torch.manual_seed(3)
+    spectrum = torch.rand(1, 1, 1, 128).expand(1, cells, 4, 128).contiguous()
+    vectors = torch.randn(1, 1, 384).expand(1, cells, 384).contiguous()
+    return {"spectral": spectrum, "mn04": vectors}, {name: torch.ones(1, cells, dtype=torch.bool) for name in SHAPES}
+
+
+def test_the_layers_with_a_counterpart_compute_the_same_of_a_steady_sound() -> None:
+    taught, begun = window(), stream()
+    begun.load_state_dict(stream_of_window(taught.state_dict(), begun.state_dict()))
+    features, valid = steady(60)
+    expected = torch.cat([taught._encode(name, features[name], valid[name]) for name in taught.modalities], dim=2)
+    found, _ = begun._encode(features, valid, begun.begin(features), last=True)
+    assert expected[:, 30].std() > 0.01
+    assert (found - expected)[:, 25:35].abs().max() < 1e-5  # far from both ends
+    layers = (taught.gru, taught.gru, begun.gru, begun.backward_gru)
+    first = [getattr(gru, f"weight_hh_l0{end}") for gru, end in zip(layers, ("", "_reverse", "", ""), strict=True)]
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(first[1], first[3])
+    assert torch.equal(taught.classify.weight, begun.classify.weight)
+
+
+def test_the_standardisation_stays_that_of_a_running_peak() -> None:
+    taught, begun = window(), stream()
+    assert begun.spectral_input is not None
+    begun.spectral_input.mean.fill_(0.7)
+    begun.load_state_dict(stream_of_window(taught.state_dict(), begun.state_dict()))
+    assert (begun.spectral_input.mean == 0.7).all()
+
+
+def test_other_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="has no counterpart of its shape"):
+        stream_of_window(window().state_dict(), stream(gru_size=64).state_dict())
