@@ -14,7 +14,7 @@ from streamer.starting import not_loaded
 
 COMMANDS = (
     *("corpus", "features", "data", "fit", "bench", "evaluate", "compare"),
-    *("experiment", "tune", "export", "card"),
+    *("experiment", "tune", "export", "merge", "card"),
 )
 """In the order of `--help`: that of use."""
 _EXTRA = ("soundfile", "tensorboard", "PIL", "matplotlib", "optuna")

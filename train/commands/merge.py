@@ -1,0 +1,47 @@
+"""`earwitness-train merge`: makes one model of several that were trained apart."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from streamer.bundle import Bundle
+from streamer.errors import EarwitnessError
+from train.commands.options import Subparsers, new_command
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add the command and its options."""
+    parser = new_command(
+        subparsers,
+        "merge",
+        "make one model of several of different modalities, whose scores it averages",
+        "earwitness-train merge audio spectral mn04-alone --shares 0.7 0.3",
+    )
+    parser.add_argument("out", type=Path, help="folder of the bundle to write")
+    parser.add_argument(
+        "bundles",
+        type=Path,
+        nargs="+",
+        help="folders of bundles of the stream form; the first one gives the thresholds, and alone may have "
+        "spectral input",
+    )
+    parser.add_argument(
+        "--shares", type=float, nargs="+", metavar="SHARE", help="of each bundle's logits; default: equal ones"
+    )
+    parser.add_argument("--name", default="earwitness")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from train.merge import Member, merged
+
+    shares = args.shares or [1 / len(args.bundles)] * len(args.bundles)
+    if len(args.bundles) < 2:
+        raise EarwitnessError("there is only one bundle: name those to be merged")
+    if len(shares) != len(args.bundles):
+        raise EarwitnessError(f"--shares: there are {len(shares)} for {len(args.bundles)} bundles")
+    members = [Member(Bundle.load(path), share) for path, share in zip(args.bundles, shares, strict=True)]
+    merged(members, args.name).save(args.out)
+    return 0

@@ -1,0 +1,185 @@
+"""`earwitness-train merge`: one network that computes the weighted mean of two networks' logits.
+
+A branch that learns beside a stronger one learns to be ignored where the stronger one knows the training recordings by
+heart. Branches that were trained apart do not: so each is trained alone, on modalities of its own, and then they become
+one network. Nothing is approximated: its layers hold both networks' weights side by side, with zeros between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from streamer.bundle import Bundle
+from streamer.errors import EarwitnessError
+from streamer.networks.stream_crnn import StreamCrnn
+from streamer.provenance import Provenance, Source
+from train.data.cache import in_order
+from train.provenance import known_of, pin_of_provenance
+from train.split import Pin
+
+_GATES = 3
+"""Of a GRU: its weights are those of reset, update and new, one below the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model that becomes part of another."""
+
+    bundle: Bundle
+    share: float  # of the logits
+
+
+def merged(members: Sequence[Member], name: str) -> Bundle:
+    """A bundle of the stream form whose logits are the members' weighted mean, with the first member's thresholds.
+
+    A member with convolutions must come first, and its lookahead is that of the whole: the others, which may look less
+    far ahead, decide a cell in the context that this leaves them.
+
+    Raises:
+        EarwitnessError: the members have not the stream form, share a modality, differ in their classes, or were not
+            written by `earwitness-train export`; or their shares are not positive with a sum of 1.
+        BundleError: a member's tensors do not match its network.
+
+    """
+    first, others = members[0].bundle, [one.bundle for one in members[1:]]
+    _check(members)
+    specs = {key: spec for one in members for key, spec in one.bundle.feature_specs.items()}
+    networks = [one.bundle.network() for one in members]
+    tensors = _tensors([one for one in networks if isinstance(one, StreamCrnn)], [one.share for one in members], specs)
+    provenance = first.provenance
+    for other in others:
+        provenance = _joined(provenance, other.provenance)
+    parts = [{"name": one.bundle.name, "share": one.share, "sha256": one.bundle.fingerprint()} for one in members]
+    return replace(
+        first,
+        name=name,
+        feature_specs={key: specs[key] for key in in_order(list(specs))},
+        tensors=tensors,
+        provenance=msgspec.structs.replace(provenance, more={**provenance.more, "merged": parts}),
+        scores={},
+    )
+
+
+def _check(members: Sequence[Member]) -> None:
+    first = members[0].bundle
+    shares = [one.share for one in members]
+    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise EarwitnessError(
+            f"shares are {', '.join(f'{one:g}' for one in shares)}: they must be positive and sum to 1"
+        )
+    seen: set[str] = set()
+    for number, one in enumerate(members):
+        bundle = one.bundle
+        known_of(bundle)
+        if bundle.stream is None:
+            raise EarwitnessError(f"{bundle.name} has the window form: train it with `form: stream` to merge it")
+        if bundle.classes != first.classes:
+            raise EarwitnessError(f"{bundle.name} has other classes than {first.name}")
+        if twice := seen.intersection(bundle.modalities):
+            raise EarwitnessError(
+                f"{bundle.name} also has {', '.join(sorted(twice))}: members need different modalities"
+            )
+        if number and "convolutions.layers.0.convolution.weight" in bundle.tensors:
+            raise EarwitnessError(f"{bundle.name} has convolutions: name it first")
+        seen.update(bundle.modalities)
+
+
+def _tensors(networks: Sequence[StreamCrnn], shares: Sequence[float], order: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state of the merged network."""
+    places = _places(networks, in_order(list(order)))
+    sizes = [one.gru.hidden_size for one in networks]
+    hidden = _ranges(sizes, 0)
+    fused = sum(len(place) for place in places)
+    found: dict[str, Tensor] = {}
+    for network in networks:
+        found |= {
+            key: value
+            for key, value in network.state_dict().items()
+            if key.startswith(("spectral_input.", "convolutions.", "embeddings."))
+        }
+    after = _ranges(sizes, fused)
+    mixed = [[*place, *here] for place, here in zip(places, after, strict=True)]
+    states = [one.state_dict() for one in networks]
+    for gru, layer, columns in (("gru", 0, places), ("gru", 1, hidden), ("backward_gru", 0, mixed)):
+        for kind, where in (("ih", columns), ("hh", hidden)):
+            weight, bias = f"{gru}.weight_{kind}_l{layer}", f"{gru}.bias_{kind}_l{layer}"
+            found[weight] = _beside([one[weight] for one in states], hidden, where)
+            found[bias] = _beside([one[bias][:, None] for one in states], hidden, [[0]] * len(states))[:, 0]
+    classify = torch.zeros(len(states[0]["classify.bias"]), 2 * sum(sizes))
+    backward = _ranges(sizes, sum(sizes))
+    for state, share, ahead, back in zip(states, shares, hidden, backward, strict=True):
+        classify[:, [*ahead, *back]] = share * state["classify.weight"]
+    found["classify.weight"] = classify
+    found["classify.bias"] = sum(
+        (share * one["classify.bias"] for one, share in zip(states, shares, strict=True)), torch.zeros(len(classify))
+    )
+    return found
+
+
+def _beside(weights: Sequence[Tensor], rows: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]) -> Tensor:
+    """The GRU weights (or biases, as columns) of several networks in one, gate by gate, with zeros elsewhere."""
+    size = sum(len(one) for one in rows)
+    width = 1 + max(max(one) for one in columns)
+    whole = torch.zeros(_GATES, size, width)
+    for weight, row, column in zip(weights, rows, columns, strict=True):
+        gates = weight.reshape(_GATES, len(row), -1)
+        whole[:, torch.tensor(row)[:, None], torch.tensor(column)] = gates
+    return whole.flatten(0, 1)
+
+
+def _places(networks: Sequence[StreamCrnn], order: Sequence[str]) -> list[list[int]]:
+    """Of each network: where what its modalities' encoders make lies in what the merged network's encoders make."""
+    widths = {name: _width(one, name) for one in networks for name in one.modalities}
+    spectral = [one.spectral for one in networks if one.spectral]
+    starts, start = {}, 0
+    for name in [*spectral, *(name for name in order if name not in spectral)]:
+        starts[name] = start
+        start += widths[name]
+    return [
+        [place for name in one.modalities for place in range(starts[name], starts[name] + widths[name])]
+        for one in networks
+    ]
+
+
+def _width(network: StreamCrnn, name: str) -> int:
+    """How many values the network's encoder makes of a cell of the modality."""
+    if name == network.spectral:
+        assert network.convolutions is not None
+        return network.convolutions.layers[-1].convolution.out_channels  # type: ignore[union-attr, return-value]
+    return network.embeddings[name].project.out_features  # type: ignore[union-attr, return-value]
+
+
+def _ranges(sizes: Sequence[int], start: int) -> list[list[int]]:
+    found = []
+    for size in sizes:
+        found.append(list(range(start, start + size)))
+        start += size
+    return found
+
+
+def _joined(one: Provenance, other: Provenance) -> Provenance:
+    """The provenance of both: the phases of one after the other's, and all recordings."""
+    assert one.steps is not None
+    assert other.steps is not None
+    phases = tuple(msgspec.structs.replace(phase, from_step=phase.from_step + one.steps) for phase in other.phases)
+    pins = [pin for pin in (pin_of_provenance(one), pin_of_provenance(other)) if pin is not None]
+    split: Pin | None = pins[0].joined(pins[1]) if len(pins) == 2 else None
+    sources = {(s.source, s.licence, s.use): s for s in (*other.trained_on, *one.trained_on)}
+    most = {
+        key: max(s.recordings for s in (*one.trained_on, *other.trained_on) if (s.source, s.licence, s.use) == key)
+        for key in sources
+    }
+    return msgspec.structs.replace(
+        one,
+        steps=one.steps + other.steps,
+        phases=(*one.phases, *phases),
+        trained_on=tuple(Source(*key, most[key]) for key in sorted(most)),
+        split=None if split is None else split.json(),
+        split_unchecked=one.split_unchecked or other.split_unchecked or split is None,
+    )
