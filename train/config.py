@@ -150,6 +150,12 @@ class FitConfig(_Strict):
         12_500, ge=1, description="steps of the ramp exp(-5 (1 - t / ramp)^2) (paper section 4.3.1)"
     )
     decay: float = Field(0.99995, gt=0, le=1, description="factor on the learning rate per step after the ramp")
+    frozen_until: int = Field(
+        0,
+        ge=0,
+        description="step up to which the convolutions stay as they were begun with, so that new layers behind them "
+        "learn first, in half the time",
+    )
     optimiser: Literal["adam", "adamw"] = Field(
         "adamw", description="they differ in how `weight_decay` works: adam adds it to the gradient"
     )

@@ -98,6 +98,8 @@ def fit(
             )
         if not group.share(goes_on):
             return
+        if group.size > 1 and learner.step < config.frozen_until:
+            raise EarwitnessError("frozen_until works in a single process: start this phase without torchrun")
         if group.size > 1:
             learner.restore(group.share(learner.state()))
         loader = Loader(

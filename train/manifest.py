@@ -41,7 +41,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
         *("device", "reduced_precision", "channels_last", "compile"),
         *("validate_every", "product_every", "keep_best", "checkpoint_every", "threads"),
         *("form", "ahead_cells", "release_db_s", "filters", "gru_size", "right_contexts", "hops", "judged_context"),
-        *("carried",),
+        *("carried", "frozen_until"),
     ),
 }
 """Fields of `FitConfig` by section."""

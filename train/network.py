@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from streamer.networks.crnn import Crnn, default_widths
 from streamer.networks.forms import FusionNetwork
@@ -25,6 +26,18 @@ def new_network(shapes: Mapping[str, tuple[int, ...]], classes: int, config: Fit
         )
         student.carried = config.carried
     return student
+
+
+def begin_step(student: FusionNetwork, step: int, config: FitConfig) -> None:
+    """Bring a student into training mode; until `frozen_until`, its convolutions neither learn nor adapt."""
+    student.train()
+    if student.convolutions is None:
+        return
+    frozen = step < config.frozen_until
+    student.convolutions.requires_grad_(not frozen)
+    for layer in student.convolutions.modules():
+        if frozen and isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
 
 
 def draw_context(student: FusionNetwork, config: FitConfig) -> None:

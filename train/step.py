@@ -23,7 +23,7 @@ from train.mean_teacher import (
     totals_of,
     weights_of,
 )
-from train.network import draw_context
+from train.network import begin_step, draw_context
 from train.runner import Runner
 
 
@@ -46,7 +46,7 @@ def learn(learner: Learner, runner: Runner, drawn: Drawn, guides: Guides | None,
     for group in learner.optimiser.param_groups:
         group["lr"] = learning_rate(step, config)
 
-    learner.student.train()
+    begin_step(learner.student, step, config)
     draw_context(learner.student, config)
     student_out = runner.student(seen, there)
     with torch.no_grad():

@@ -199,6 +199,29 @@ def test_the_stream_form_is_trained_resumed_exported_and_replayed(
     assert earwitness.main([*command, "--mode", "stream"]) == 0
 
 
+def test_the_stream_form_begins_with_a_window_form_and_its_convolutions_wait_for_the_layers_behind_them(
+    data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    fit(data, tmp_path / "window", steps=2)
+    assert cli.main(["export", *map(str, data), str(tmp_path / "window"), str(tmp_path / "bundle")]) == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    student = {}
+    for steps in (4, 5):
+        stream = {"form": "stream", "ahead_cells": 5, "right_contexts": (8,), "hops": (4,)}
+        config = FIT.model_copy(update={**stream, "steps": steps, "frozen_until": 4, "validate_every": 1})
+        loop.fit(Corpus.read(data[0]), data[1], tmp_path / "run", config, bundle if steps == 4 else None)
+        student[steps] = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["student"]
+    of_layers = [name for name in student[4] if name.startswith("convolutions.") and "num_batches" not in name]
+    window = [
+        f"convolutions.{5 * int(layer) + (part == 'norm')}.{kind}"
+        for _, _, layer, part, kind in (name.split(".") for name in of_layers)
+    ]
+    assert len(window) == 42
+    assert all(torch.equal(student[4][new], bundle.tensors[old]) for new, old in zip(of_layers, window, strict=True))
+    assert not torch.equal(student[4]["classify.weight"], bundle.tensors["classify.weight"])
+    assert not any(torch.equal(student[5][name], student[4][name]) for name in of_layers)
+
+
 def test_a_context_shorter_than_the_convolutions_is_refused() -> None:
     with pytest.raises(ValueError, match="none can be shorter than ahead_cells"):
         FitConfig(form="stream", ahead_cells=5, right_contexts=(4, 8))
