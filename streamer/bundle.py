@@ -22,6 +22,7 @@ from streamer.errors import BundleError
 from streamer.events import ClassDecoding, Decoding
 from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
+from streamer.models import shipped
 from streamer.networks.crnn import inputs_of
 from streamer.networks.forms import FusionNetwork, network_of
 from streamer.networks.stream_crnn import StreamForm
@@ -176,7 +177,7 @@ class Bundle:
             hint = (
                 "is a file; name the folder that holds bundle.json"
                 if path.exists()
-                else "there is no such folder; check the path, or leave it out to use the shipped model"
+                else f"there is no such folder; check the path, or name a shipped model: {', '.join(shipped())}"
             )
             raise BundleError(f"bundle {path}: {hint}")
         document = _read_document(path)
@@ -283,8 +284,3 @@ def _replace(path: Path, data: bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     os.replace(part, path)
-
-
-def default_bundle_path() -> Path:
-    """The folder of the model that ships with the package."""
-    return Path(__file__).parent / "bundles" / "spectral"

@@ -8,12 +8,13 @@ from importlib import metadata
 
 from pydantic import BaseModel
 
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.errors import ConfigError, SinkError
 from streamer.features.base import ExtractorFactory
 from streamer.media.liveness import descriptor_of
 from streamer.media.source import MediaOptions
+from streamer.models import bundle_path
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.runtime.backoff import BackoffLimits
 from streamer.runtime.crowd import HttpGuard
@@ -42,7 +43,7 @@ def load_model(config: DaemonConfig, environ: Mapping[str, str]) -> tuple[Bundle
         WeightsError: pretrained weights that it needs are missing or wrong.
 
     """
-    bundle = Bundle.load(config.model or default_bundle_path())
+    bundle = Bundle.load(bundle_path(config.model))
     weights = WeightsStore(config.weights or default_weights_folder(environ), {})
     return bundle, bundle.factories(weights)
 
@@ -84,7 +85,7 @@ def reloaded_model(config: DaemonConfig, running: Model, environ: Mapping[str, s
         WeightsError: likewise.
 
     """
-    bundle = Bundle.load(config.model or default_bundle_path())
+    bundle = Bundle.load(bundle_path(config.model))
     same = (bundle.name, bundle.fingerprint()) == (running.bundle.name, running.bundle.fingerprint())
     if same and not weights_too:
         return running

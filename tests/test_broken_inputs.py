@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from streamer import cli
-from streamer.bundle import default_bundle_path
+from streamer.models import bundle_path
 from tests.make_media import make_clip
 from tests.rtsp import free_port
 
@@ -38,7 +38,7 @@ def _clip(folder: Path) -> str:
 
 def _bundle(folder: Path, **fields: object) -> str:
     copy = folder / "bundle"
-    shutil.copytree(default_bundle_path(), copy)
+    shutil.copytree(bundle_path(None), copy)
     document = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps({**document, **fields}))
     return str(copy)

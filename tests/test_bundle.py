@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.errors import BundleError, EarwitnessError
 from streamer.events import ClassDecoding, Decoding
+from streamer.models import bundle_path
 from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.networks.weights import WeightsStore
 from streamer.provenance import Environment, Phase, Provenance, Source
@@ -155,8 +156,8 @@ def test_provenance_comes_back_as_json_has_it_with_fields_that_are_not_known() -
 
 
 def test_the_shipped_bundles_provenance_loses_nothing() -> None:
-    written = json.loads((default_bundle_path() / "bundle.json").read_text())["provenance"]
-    assert json.loads(json.dumps(Bundle.load(default_bundle_path()).provenance.json())) == written
+    written = json.loads((bundle_path(None) / "bundle.json").read_text())["provenance"]
+    assert json.loads(json.dumps(Bundle.load(bundle_path(None)).provenance.json())) == written
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.features.spectral import Spectral
+from streamer.models import bundle_path
 from streamer.runtime import publisher, shedding, turns
 from streamer.timeline import seconds
 from streamer.types import CELL, SAMPLE_RATE_HZ
@@ -24,7 +25,7 @@ from train.card import card
 ROOT = Path(__file__).parents[1]
 CONFIG = DaemonConfig()
 STREAM = StreamConfig(source="x")
-BUNDLE = Bundle.load(default_bundle_path())
+BUNDLE = Bundle.load(bundle_path(None))
 CELL_S = seconds(CELL)
 HOP_S = CONFIG.windows.hop_cells * CELL_S
 LOOKAHEAD_S = CONFIG.windows.lookahead_cells * CELL_S

@@ -8,15 +8,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from streamer.arguments import number_from_0, number_from_1
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import UsageError
+from streamer.models import bundle_path, model_help
 from streamer.networks.backends import use_threads
 from streamer.networks.crnn import inputs_of
 from streamer.timeline import seconds
@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "slows all of them alike.",
         epilog="example: earwitness bench --hop 4 --lookahead 8 models/window models/stream",
     )
-    parser.add_argument("models", nargs="*", type=Path, metavar="BUNDLE", help="default: the shipped one")
+    parser.add_argument("models", nargs="*", metavar="NAME|BUNDLE", help=model_help())
     parser.add_argument("--hop", type=number_from_1, default=defaults.hop_cells, metavar="CELLS", help="%(default)s")
     parser.add_argument(
         "--lookahead", type=number_from_0, default=defaults.lookahead_cells, metavar="CELLS", help="%(default)s"
@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def main(args: argparse.Namespace) -> int:
     """Measure, and print a table; 0, or an `EarwitnessError`."""
     use_threads(args.threads)
-    bundles = [Bundle.load(path) for path in args.models or [default_bundle_path()]]
+    bundles = [Bundle.load(bundle_path(named)) for named in args.models or [None]]
     settings = StreamSettings(args.hop, args.lookahead)
     for one in bundles:
         _check(one, settings)

@@ -28,11 +28,19 @@ _PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """An event as the subscriber received it."""
+
+    event: LabelledEvent
+    said_s: float  # when its onset was published, on the recording's clock
+
+
+@dataclass(frozen=True, slots=True)
 class Matched:
     """A true event and the events of its class that overlap it, in the order they were heard."""
 
     true: LabelledEvent
-    heard: tuple[LabelledEvent, ...]
+    heard: tuple[Heard, ...]
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -87,39 +95,49 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def table(truth: Sequence[LabelledEvent], heard: Sequence[LabelledEvent]) -> str:
+def table(truth: Sequence[LabelledEvent], heard: Sequence[Heard]) -> str:
     """A table of the true events beside what was heard, one row each, and a summary line.
 
     A true event is heard if an event of its class overlaps it; an event that overlaps no true event of
-    its class is a false alarm.
+    its class is a false alarm. "said after" is the time from a true onset to the first message about it.
     """
-    matches = [Matched(true, tuple(one for one in heard if _overlap(one, true))) for true in truth]
-    false = [one for one in heard if not any(_overlap(one, true) for true in truth)]
-    rows = [("true event", "from", "to", "heard from", "to"), ("-" * 26, "-----", "-----", "----------", "-----")]
+    matches = [Matched(true, tuple(one for one in heard if _overlap(one.event, true))) for true in truth]
+    false = [one.event for one in heard if not any(_overlap(one.event, true) for true in truth)]
+    rows = [
+        ("true event", "from", "to", "heard from", "to", "said after"),
+        ("-" * 26, "-----", "-----", "----------", "-----", "----------"),
+    ]
     for match in matches:
-        found = match.heard
-        span = (f"{found[0].onset_s:.1f}", f"{found[-1].offset_s:.1f}") if found else ("not heard", "")
-        rows.append((match.true.label, f"{match.true.onset_s:.1f}", f"{match.true.offset_s:.1f}", *span))
-    rows += [(f"(false alarm) {one.label}"[:40], "", "", f"{one.onset_s:.1f}", f"{one.offset_s:.1f}") for one in false]
-    lines = [f"{row[0]:<42} {row[1]:>6} {row[2]:>6}   {row[3]:>10} {row[4]:>6}" for row in rows]
+        true, span = match.true, ("not heard", "", "")
+        if match.heard:
+            first, last = match.heard[0], match.heard[-1].event
+            span = (f"{first.event.onset_s:.1f}", f"{last.offset_s:.1f}", f"{first.said_s - true.onset_s:.1f} s")
+        rows.append((true.label, f"{true.onset_s:.1f}", f"{true.offset_s:.1f}", *span))
+    rows += [
+        (f"(false alarm) {one.label}"[:40], "", "", f"{one.onset_s:.1f}", f"{one.offset_s:.1f}", "") for one in false
+    ]
+    lines = [f"{row[0]:<42} {row[1]:>6} {row[2]:>6}   {row[3]:>10} {row[4]:>6} {row[5]:>11}" for row in rows]
     count = sum(bool(match.heard) for match in matches)
     return "\n".join([*lines, "", f"heard {count} of {len(truth)} events, {len(false)} false alarms"])
 
 
-def _follow(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> list[LabelledEvent]:
+def _follow(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> list[Heard]:
     """Print each message as it arrives until the daemon has ended; returns the complete events."""
     assert listener.stdout is not None
     threading.Thread(target=_end_after, args=(daemon, listener), daemon=True).start()
-    heard: list[LabelledEvent] = []
+    heard: list[Heard] = []
+    said_s: dict[str, float] = {}  # by event id
     for line in listener.stdout:
         message = json.loads(line)
         if message["type"] == "onset":
             late_s = message["sent_utc_s"] - message["onset_utc_s"]
+            said_s[message["event_id"]] = message["onset_s"] + late_s
             _say(f"  {message['onset_s']:6.1f} s  {message['class']} begins   (published {late_s:.1f} s later)")
         elif message["type"] == "offset":
             _say(f"  {message['offset_s']:6.1f} s  {message['class']} ends     (lasted {message['duration_s']:.1f} s)")
-            heard.append(LabelledEvent(message["onset_s"], message["offset_s"], message["class"]))
-    return sorted(heard, key=lambda one: one.onset_s)
+            event = LabelledEvent(message["onset_s"], message["offset_s"], message["class"])
+            heard.append(Heard(event, said_s[message["event_id"]]))
+    return sorted(heard, key=lambda one: one.event.onset_s)
 
 
 def _end_after(daemon: subprocess.Popen[bytes], listener: subprocess.Popen[str]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_config_options, config_of
 from streamer.config.schema import DaemonConfig, StreamConfig
@@ -26,6 +26,7 @@ from streamer.escapes import printable
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.media.level import Level, input_detail, input_state
 from streamer.media.source import Media, open_media
+from streamer.models import bundle_path
 from streamer.networks.backends import use_threads
 from streamer.runtime.health import check_address
 from streamer.sinks.zmq import ZmqSink
@@ -91,7 +92,7 @@ def checks(config: DaemonConfig, environ: Mapping[str, str]) -> Iterator[Check]:
     except EarwitnessError as error:
         yield Check("fail", "model", str(error))
     else:
-        yield Check("ok", "model", f"{config.model or default_bundle_path()}: {_described(bundle)}")
+        yield Check("ok", "model", f"{bundle_path(config.model)}: {_described(bundle)}")
         yield _window_time(bundle, factories)
     yield from _ports(config)
     want = want_of(factories.values())

@@ -15,6 +15,7 @@ from streamer.config.schema import DaemonConfig
 from streamer.config.sources import with_sources
 from streamer.errors import UsageError
 from streamer.media.tracks import Channel
+from streamer.models import model_help
 from streamer.sinks.store.opening import default_store_path
 
 SOURCE_HELP = (
@@ -27,7 +28,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that change the daemon's config."""
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help=SOURCE_HELP)
     add_config_file(parser)
-    parser.add_argument("--model", metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)")
+    parser.add_argument("--model", metavar="NAME|BUNDLE", help=model_help())
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
     add_sound_options(parser, "for the command line's sources: ")
     parser.add_argument("--ca-file", metavar="FILE", help="trusted CA certificates (PEM) for these sources")

@@ -16,12 +16,13 @@ from typing import TextIO
 from tqdm import tqdm
 
 from streamer.arguments import number_from_1
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.commands.ending import EndsSoon
 from streamer.commands.options import add_sound_options
 from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import escaped, printable
 from streamer.media.source import MediaOptions
+from streamer.models import bundle_path, model_help
 from streamer.networks.backends import use_threads
 from streamer.networks.weights import WeightsStore, default_weights_folder
 from streamer.pipeline import TimedOutput
@@ -69,9 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="tsv",
         help="what is printed: DCASE's rows, or the messages that a live stream would send (default: %(default)s)",
     )
-    parser.add_argument(
-        "--model", type=Path, metavar="BUNDLE", help="folder of the model bundle (default: the shipped one)"
-    )
+    parser.add_argument("--model", metavar="NAME|BUNDLE", help=model_help())
     parser.add_argument(
         "--weights", type=Path, metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)"
     )
@@ -95,7 +94,7 @@ def main(args: argparse.Namespace) -> int:
     _check(args)
     clips = clips_of(args.clips)
     use_threads(args.threads)
-    bundle = Bundle.load(args.model or default_bundle_path())
+    bundle = Bundle.load(bundle_path(args.model))
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
     options = MediaOptions(audio_track=args.audio_track, channel=args.channel or "mix")
     asking = Asking(

@@ -252,7 +252,9 @@ class DaemonConfig(_Section):
         pattern=f"^{NAME.pattern}$",
         description="This daemon's name in its messages; give each daemon a different one.",
     )
-    model: Path | None = Field(default=None, description="Folder of the model bundle; null: the shipped model.")
+    model: Path | None = Field(
+        default=None, description="A shipped model's name, or a bundle's folder; null: spectral."
+    )
     weights: Path | None = Field(
         default=None,
         description="Folder of pretrained networks' weights (`earwitness weights`); null: ~/.cache/earwitness/weights.",

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.errors import SourceError
 from streamer.features.base import want_of
 from streamer.media.source import MediaOptions, open_media
+from streamer.models import bundle_path
 from streamer.networks.weights import WeightsStore
 from streamer.pipeline import StreamPipeline, run
 from streamer.replay.replayer import ClipResult, Replayer
@@ -32,7 +33,7 @@ Events = list[tuple[str, float, float]]
 @pytest.fixture(scope="module")
 def replayer(tmp_path_factory: pytest.TempPathFactory) -> Replayer:
     weights = WeightsStore(tmp_path_factory.mktemp("weights"), {})
-    return Replayer.of(Bundle.load(default_bundle_path()), weights, "stream")
+    return Replayer.of(Bundle.load(bundle_path(None)), weights, "stream")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from streamer.bundle import Bundle, default_bundle_path
+from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.models import bundle_path
 from tests.models import seeded_bundle
 from train.card import card, measured, with_scores
 
@@ -79,7 +80,7 @@ def test_a_report_of_version_0_1_has_no_fingerprint(tmp_path: Path) -> None:
 
 
 def test_a_bundle_measured_before_micro_had_a_name_gets_it_from_its_counts() -> None:
-    bundle = Bundle.load(default_bundle_path())
+    bundle = Bundle.load(bundle_path(None))
     before = bundle.scores["test_clip"]
     after = with_scores(bundle, {}).scores["test_clip"]
     assert {name: after[name] for name in ("clips", "clip_f1", "segment_f1", "event_f1", "command")} == {
@@ -87,7 +88,7 @@ def test_a_bundle_measured_before_micro_had_a_name_gets_it_from_its_counts() -> 
         for name in ("clips", "clip_f1", "segment_f1", "event_f1", "command")
     }
     assert after["event_f1_macro"] == pytest.approx(before["event_f1"])
-    assert (default_bundle_path() / "MODEL_CARD.md").read_text() == card(bundle)
+    assert (bundle_path(None) / "MODEL_CARD.md").read_text() == card(bundle)
 
 
 def test_a_command_that_names_every_clip_is_cut_in_the_middle(tmp_path: Path) -> None:
