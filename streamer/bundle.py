@@ -29,6 +29,7 @@ from streamer.networks.stream_crnn import StreamForm
 from streamer.networks.weights import WeightsStore
 from streamer.provenance import Provenance
 from streamer.types import WINDOW_CELLS
+from streamer.windows import StreamSettings
 
 SCHEMA = 2
 """The newest that is read. 1 has the window form alone, and is still written for it: older versions can read it."""
@@ -99,6 +100,21 @@ class Bundle:
     def modalities(self) -> tuple[str, ...]:
         """The modalities that are the network's inputs."""
         return tuple(self.feature_specs)
+
+    def misfit(self, settings: StreamSettings) -> str:
+        """Why the model can't be streamed with these settings, and what to do; empty if it can."""
+        hop, lookahead = settings.hop_cells, settings.lookahead_cells
+        if hop + lookahead > self.window_cells:
+            return (
+                f"a hop of {hop} and a lookahead of {lookahead} cells exceed the {self.window_cells} cells of a window "
+                f"of {self.name}: reduce one of them"
+            )
+        if lookahead < self.least_lookahead_cells:
+            return (
+                f"a lookahead of {lookahead} cells is less than the {self.least_lookahead_cells} that {self.name} "
+                "needs: increase it"
+            )
+        return ""
 
     def fingerprint(self) -> str:
         """SHA-256 of all that its results depend on: classes, features, window, decoding and tensors."""

@@ -30,7 +30,6 @@ from streamer.sinks.store.opening import default_store_path
 from streamer.sinks.store.recorder import StorePlan
 from streamer.sinks.store.retention import Limits
 from streamer.sinks.zmq import ZmqSink
-from streamer.windows import StreamSettings
 
 log = logging.getLogger(__name__)
 
@@ -95,17 +94,8 @@ def reloaded_model(config: DaemonConfig, running: Model, environ: Mapping[str, s
 
 def check_window(config: DaemonConfig, bundle: Bundle) -> None:
     """Raises `ConfigError` if hop and lookahead do not fit the bundle's window, or it needs more lookahead."""
-    hop, lookahead = config.windows.hop_cells, config.windows.lookahead_cells
-    if hop + lookahead > bundle.window_cells:
-        raise ConfigError(
-            f"windows: hop_cells ({hop}) and lookahead_cells ({lookahead}) exceed the "
-            f"{bundle.window_cells} cells of a window of {bundle.name}: reduce one of them"
-        )
-    if lookahead < bundle.least_lookahead_cells:
-        raise ConfigError(
-            f"windows: lookahead_cells ({lookahead}) is less than the {bundle.least_lookahead_cells} cells that "
-            f"{bundle.name} needs: increase it"
-        )
+    if wrong := bundle.misfit(config.windows.settings):
+        raise ConfigError(f"windows: {wrong}")
 
 
 def http_guard(config: DaemonConfig) -> HttpGuard:
@@ -170,16 +160,13 @@ def store_plan(config: DaemonConfig, environ: Mapping[str, str]) -> StorePlan | 
 
 def plan_of(config: DaemonConfig, run: str, environ: Mapping[str, str], *, stay: bool, reconnect: bool) -> Plan:
     """The config as a plan for the supervisor. Raises `ConfigError`."""
-    windows = config.windows
     _check_pipes(config)
     return Plan(
         publisher=config.publisher,
         run=run,
         version=version(),
         streams=[_stream_plan(name, stream, reconnect) for name, stream in config.streams.items()],
-        settings=StreamSettings(
-            windows.hop_cells, windows.lookahead_cells, windows.skew_cells, max_event_s=windows.max_event_s
-        ),
+        settings=config.windows.settings,
         backoff=BackoffLimits(**dict(config.reconnect)),
         threads=config.load.threads,
         picture_budget=config.load.picture_budget,

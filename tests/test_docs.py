@@ -19,16 +19,17 @@ from streamer.models import bundle_path
 from streamer.runtime import publisher, shedding, turns
 from streamer.timeline import seconds
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from streamer.windows import StreamSettings
+from streamer.windows import PRESETS, StreamSettings
 from train.card import card
 
 ROOT = Path(__file__).parents[1]
 CONFIG = DaemonConfig()
+WINDOWS = CONFIG.windows.settings
 STREAM = StreamConfig(source="x")
 BUNDLE = Bundle.load(bundle_path(None))
 CELL_S = seconds(CELL)
-HOP_S = CONFIG.windows.hop_cells * CELL_S
-LOOKAHEAD_S = CONFIG.windows.lookahead_cells * CELL_S
+HOP_S = WINDOWS.hop_cells * CELL_S
+LOOKAHEAD_S = WINDOWS.lookahead_cells * CELL_S
 WINDOW_S = BUNDLE.window_cells * CELL_S
 PUBLISHED_S = f"{math.ceil(LOOKAHEAD_S + HOP_S):.0f}"
 """An onset is certain once its lookahead is known; it is published with the next window."""
@@ -38,7 +39,7 @@ EXAMPLE, MODEL_CARD = "configs/daemon/example.yaml", "streamer/bundles/spectral/
 
 
 def earlier_s(lookahead_cells: int) -> str:
-    return f"{(CONFIG.windows.lookahead_cells - lookahead_cells) * CELL_S:.0f}"
+    return f"{(WINDOWS.lookahead_cells - lookahead_cells) * CELL_S:.0f}"
 
 
 FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
@@ -75,14 +76,14 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
         r"([\d.]+) to ([\d.]+) s after it was heard",
         (f"{LOOKAHEAD_S:.1f}", f"{LOOKAHEAD_S + HOP_S:.1f}"),
     ),
-    (EXAMPLE, r"one window to the next: (\d+) are ([\d.]+) s", (f"{CONFIG.windows.hop_cells}", f"{HOP_S:.2f}")),
-    (EXAMPLE, r"its score is final: (\d+) are (\d+) s", (f"{CONFIG.windows.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
+    (EXAMPLE, r"one window to the next: (\d+) are ([\d.]+) s", (f"{WINDOWS.hop_cells}", f"{HOP_S:.2f}")),
+    (EXAMPLE, r"its score is final: (\d+) are (\d+) s", (f"{WINDOWS.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
     (
         ARCHITECTURE,
         r"the newest (\d+) cells every (\d+) → Window",
-        (f"{BUNDLE.window_cells}", f"{CONFIG.windows.hop_cells}"),
+        (f"{BUNDLE.window_cells}", f"{WINDOWS.hop_cells}"),
     ),
-    (ARCHITECTURE, r"\*\*(\d+) cells of lookahead, not", (f"{CONFIG.windows.lookahead_cells}",)),
+    (ARCHITECTURE, r"\*\*(\d+) cells of lookahead, not", (f"{WINDOWS.lookahead_cells}",)),
     (ARCHITECTURE, r"before (\d+) s of context behind it", (f"{LOOKAHEAD_S:.0f}",)),
     (ARCHITECTURE, r"masked after `skew_cells`\*\* \((\d+);", (f"{CONFIG.windows.skew_cells}",)),
     # Time limits and addresses
@@ -111,13 +112,7 @@ def test_a_figure_stands_in_the_docs_as_the_code_has_it(file: str, pattern: str,
 
 
 def test_defaults_of_the_core_are_those_of_the_config() -> None:
-    core, windows = StreamSettings(), CONFIG.windows
-    assert (core.hop_cells, core.lookahead_cells, core.skew_cells, core.max_event_s) == (
-        windows.hop_cells,
-        windows.lookahead_cells,
-        windows.skew_cells,
-        windows.max_event_s,
-    )
+    assert WINDOWS == StreamSettings() == PRESETS["balanced"]
 
 
 def test_scores_in_the_readme_are_the_bundles() -> None:
@@ -139,7 +134,7 @@ def test_scores_in_the_architecture_are_the_bundles() -> None:
         r"With ([\d, and]+) cells event F1 on the 600 test clips was ([\d., and]+) %", text
     ).groups()  # type: ignore[union-attr]
     at = dict(zip(re.findall(r"\d+", cells), re.findall(r"[\d.]*\d", scores), strict=True))
-    assert at[str(CONFIG.windows.lookahead_cells)] == f"{100 * BUNDLE.scores['test_stream']['event_f1_macro']:.1f}"
+    assert at[str(WINDOWS.lookahead_cells)] == f"{100 * BUNDLE.scores['test_stream']['event_f1_macro']:.1f}"
 
 
 def test_the_model_card_is_the_bundles() -> None:

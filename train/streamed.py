@@ -80,16 +80,8 @@ def streamed(
     """
     bundle = Bundle.load(folder)
     for one in settings:
-        if one.hop_cells + one.lookahead_cells > bundle.window_cells:
-            raise UsageError(
-                f"a hop of {one.hop_cells} and a lookahead of {one.lookahead_cells} cells do not fit into the window "
-                f"of {bundle.name}, which has {bundle.window_cells}: choose smaller ones"
-            )
-        if one.lookahead_cells < bundle.least_lookahead_cells:
-            raise UsageError(
-                f"a lookahead of {one.lookahead_cells} cells is too short for {bundle.name}, which needs "
-                f"{bundle.least_lookahead_cells}: choose a longer one"
-            )
+        if wrong := bundle.misfit(one):
+            raise UsageError(wrong)
     made: dict[StreamSettings, list[StreamedClip]] = {one: [] for one in settings}
     with pool(workers, _begin, (folder, tuple(settings))) as processes:
         waiting: deque[Future[list[StreamedClip]]] = deque()

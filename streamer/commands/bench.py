@@ -63,7 +63,8 @@ def main(args: argparse.Namespace) -> int:
     bundles = [Bundle.load(bundle_path(named)) for named in args.models or [None]]
     settings = StreamSettings(args.hop, args.lookahead)
     for one in bundles:
-        _check(one, settings)
+        if wrong := one.misfit(settings):
+            raise UsageError(f"--hop and --lookahead: {wrong}")
     costs = measured(bundles, settings, args.streams, float(args.seconds))
     sys.stdout.write("\n".join(_table(costs, args.threads)) + "\n")
     return 0
@@ -127,16 +128,6 @@ def _noise(
 ) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     random = np.random.default_rng(0)
     return {name: np.abs(random.normal(0, 3, (cells, *shape))).astype(np.float32) for name, shape in shapes.items()}
-
-
-def _check(bundle: Bundle, settings: StreamSettings) -> None:
-    hop, lookahead = settings.hop_cells, settings.lookahead_cells
-    if hop + lookahead > bundle.window_cells:
-        raise UsageError(
-            f"--hop {hop} and --lookahead {lookahead} exceed the {bundle.window_cells} cells of {bundle.name}"
-        )
-    if lookahead < bundle.least_lookahead_cells:
-        raise UsageError(f"--lookahead {lookahead}: {bundle.name} needs at least {bundle.least_lookahead_cells} cells")
 
 
 def _table(costs: Sequence[Cost], threads: int) -> Iterator[str]:

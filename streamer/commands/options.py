@@ -17,7 +17,9 @@ from streamer.errors import UsageError
 from streamer.media.tracks import Channel
 from streamer.models import model_help
 from streamer.sinks.store.opening import default_store_path
+from streamer.windows import PRESETS
 
+PRESET_HELP = "how soon events are published (default: balanced)"
 SOURCE_HELP = (
     "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (-: standard input), or a "
     "device; '${VARIABLE}' (in single quotes) is replaced from the environment, so that `ps` shows no password"
@@ -30,6 +32,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     add_config_file(parser)
     parser.add_argument("--model", metavar="NAME|BUNDLE", help=model_help())
     parser.add_argument("--weights", metavar="FOLDER", help="folder of pretrained weights (default: the user's cache)")
+    parser.add_argument("--preset", choices=tuple(PRESETS), help=PRESET_HELP)
     add_sound_options(parser, "for the command line's sources: ")
     parser.add_argument("--ca-file", metavar="FILE", help="trusted CA certificates (PEM) for these sources")
     parser.add_argument("--no-verify", action="store_true", help="accept any TLS certificate of these sources")
@@ -110,6 +113,7 @@ def config_of(args: argparse.Namespace) -> DaemonConfig:
     fields = {
         "model": args.model,
         "weights": args.weights,
+        "windows.preset": args.preset,
         "publish.zmq": args.publish,
         "publish.keys": args.keys,
         "publish.jsonl": args.jsonl,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from streamer.arguments import number_from_1
 from streamer.bundle import Bundle
 from streamer.commands.ending import EndsSoon
-from streamer.commands.options import add_sound_options
+from streamer.commands.options import PRESET_HELP, add_sound_options
 from streamer.errors import SourceError, TruthError, UsageError
 from streamer.escapes import escaped, printable
 from streamer.media.source import MediaOptions
@@ -37,6 +37,7 @@ from streamer.sinks.base import Numberer
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.sinks.wire import Message, encode
 from streamer.types import CellScores, Offset, Onset
+from streamer.windows import PRESETS
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="stream",
         help="stream: windows as for a live stream; clip: each clip in one window (default: %(default)s)",
     )
+    parser.add_argument("--preset", choices=tuple(PRESETS), help=f"--mode stream: {PRESET_HELP}")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="write events, tags, scores and tables here")
     parser.add_argument("--scores", action="store_true", help="also write the scores of every cell (FOLDER/scores.npz)")
     parser.add_argument("--resume", action="store_true", help="resume the interrupted replay in --report FOLDER")
@@ -96,6 +98,10 @@ def main(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     bundle = Bundle.load(bundle_path(args.model))
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
+    preset = "" if args.mode == "clip" else args.preset or "balanced"
+    settings = PRESETS[preset or "balanced"]
+    if preset and (wrong := bundle.misfit(settings)):
+        raise UsageError(f"--preset {preset}: {wrong}")
     options = MediaOptions(audio_track=args.audio_track, channel=args.channel or "mix")
     asking = Asking(
         command=printable(shlex.join(["earwitness", *map(args.known.shown_argument, args.argv)])),
@@ -104,12 +110,13 @@ def main(args: argparse.Namespace) -> int:
         mode=args.mode,
         audio_track=str(options.audio_track or ""),
         channel=str(options.channel),
+        preset=preset,
         classes=bundle.classes,
         truth=printable(str(args.truth)) if truth else None,
         scores=args.scores,
     )
     weights = WeightsStore(args.weights or default_weights_folder(os.environ), {})
-    replayer = Replayer.of(bundle, weights, args.mode, options)
+    replayer = Replayer.of(bundle, weights, args.mode, options, settings)
     folder = None if args.report is None else ReportFolder(args.report, asking, clips, resume=args.resume)
     try:
         found = _Found({} if folder is None else dict(folder.kept))
@@ -143,6 +150,8 @@ class _Found:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.preset and args.mode == "clip":
+        raise UsageError("--preset is for --mode stream: a whole clip is one window")
     for option, given in (("--scores", args.scores), ("--resume", args.resume)):
         if given and args.report is None:
             raise UsageError(f"{option} needs a report: name its folder with --report FOLDER")

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from streamer.address import Address
 from streamer.sinks.wire import NAME
-from streamer.windows import StreamSettings
+from streamer.windows import PRESETS, StreamSettings
 
 _WINDOWS = StreamSettings()  # the core's defaults, which replay uses too
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -183,14 +183,17 @@ class ReconnectConfig(_Section):
 class WindowsConfig(_Section):
     """How often the model runs, in cells of 66.24 ms."""
 
-    hop_cells: int = Field(
-        default=_WINDOWS.hop_cells, ge=1, le=128, description="Cells from one window to the next: 8 are 0.53 s."
+    preset: Literal["fast", "balanced", "accurate"] = Field(
+        default="balanced", description="How soon events are published: fast, balanced or accurate."
     )
-    lookahead_cells: int = Field(
-        default=_WINDOWS.lookahead_cells,
+    hop_cells: int | None = Field(
+        default=None, ge=1, le=128, description="Cells from one window to the next, 6 are 0.40 s; null: the preset's."
+    )
+    lookahead_cells: int | None = Field(
+        default=None,
         ge=0,
         le=75,
-        description="Cells that must follow a cell before its score is final: 45 are 3 s.",
+        description="Cells that must follow a cell before its score is final, 3 are 0.20 s; null: the preset's.",
     )
     skew_cells: int = Field(
         default=_WINDOWS.skew_cells,
@@ -202,6 +205,17 @@ class WindowsConfig(_Section):
         default=_WINDOWS.max_event_s,
         description="An event longer than this is closed with `max_duration`, and a new one begins.",
     )
+
+    @property
+    def settings(self) -> StreamSettings:
+        """The same for the core, with the preset's hop and lookahead where none is set."""
+        preset = PRESETS[self.preset]
+        return StreamSettings(
+            preset.hop_cells if self.hop_cells is None else self.hop_cells,
+            preset.lookahead_cells if self.lookahead_cells is None else self.lookahead_cells,
+            self.skew_cells,
+            self.max_event_s,
+        )
 
 
 class LoadConfig(_Section):

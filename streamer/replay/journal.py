@@ -34,6 +34,7 @@ class Asked(msgspec.Struct, frozen=True, tag="replay", kw_only=True):
     mode: str
     audio_track: str = ""  # as on the command line; empty: the best one
     channel: str = "mix"
+    preset: str = ""  # of a live stream's windows; empty: whole clips, or a version that had none
     scores: bool  # whether the scores of every cell are kept
 
 
@@ -144,7 +145,7 @@ class Journal:
         for field in Asked.__struct_fields__:
             was, now = getattr(before, field), getattr(self._asked, field)
             if was != now:
-                options = {"scores", "mode", "audio_track", "channel"}
+                options = {"scores", "mode", "audio_track", "channel", "preset"}
                 what = f"--{field.replace('_', '-')}" if field in options else field
                 return f"its {what} is {was}, not {now}"
         return ""

@@ -73,11 +73,26 @@ class Replayer:
     detector: Detector
     mode: str
     options: MediaOptions = field(default_factory=MediaOptions)
+    settings: StreamSettings = field(default_factory=StreamSettings)  # of the mode `stream`
 
     @classmethod
-    def of(cls, bundle: Bundle, weights: WeightsStore, mode: str, options: MediaOptions | None = None) -> Replayer:
+    def of(
+        cls,
+        bundle: Bundle,
+        weights: WeightsStore,
+        mode: str,
+        options: MediaOptions | None = None,
+        settings: StreamSettings | None = None,
+    ) -> Replayer:
         """A replayer of `bundle` that opens clips with `options`. Raises `BundleError` and `WeightsError`."""
-        return cls(bundle, bundle.factories(weights), Detector(bundle), mode, options or MediaOptions())
+        return cls(
+            bundle,
+            bundle.factories(weights),
+            Detector(bundle),
+            mode,
+            options or MediaOptions(),
+            settings or StreamSettings(),
+        )
 
     def replay(
         self,
@@ -147,7 +162,7 @@ class Replayer:
             self.factories,
             self.bundle.decoding,
             WHOLE_CLIP_WINDOW if whole else self.bundle.window_cells,
-            WHOLE_CLIP if whole else StreamSettings(),
+            WHOLE_CLIP if whole else self.settings,
             lambda: f"{escaped(name)}-{next(ids)}",
             carried=self.bundle.carried,
         )

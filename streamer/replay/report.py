@@ -67,6 +67,7 @@ class Asking:
     mode: str
     audio_track: str  # as on the command line; empty: the best one
     channel: str
+    preset: str  # of a live stream's windows; empty: whole clips
     classes: tuple[str, ...]
     truth: str | None
     scores: bool  # whether the scores of every cell are written
@@ -95,6 +96,7 @@ class ReportFolder:
             mode=asking.mode,
             audio_track=asking.audio_track,
             channel=asking.channel,
+            preset=asking.preset,
             scores=asking.scores,
         )
         with _explained(folder, "can't create the folder"):

@@ -32,6 +32,6 @@ def test_models_are_compared_in_one_table(bundles: list[str], capsys: pytest.Cap
 
 def test_settings_that_do_not_fit_are_one_line(bundles: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", bundles[0], "--hop", "8", "--lookahead", "15"]) == 2
-    assert "--hop 8 and --lookahead 15 exceed the 20 cells of whole" in capsys.readouterr().err
+    assert "a hop of 8 and a lookahead of 15 cells exceed the 20 cells of a window of whole" in capsys.readouterr().err
     assert main(["bench", bundles[1], "--lookahead", "2"]) == 2
     assert "--lookahead 2: carried needs at least 3 cells" in capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_without_a_curve_or_psds_there_is_none_and_an_older_report_is_replaced(
 @pytest.mark.parametrize(
     ("more", "code", "what"),
     [
-        (["--lookaheads", "88"], 2, "a hop of 8 and a lookahead of 88 cells do not fit into the window of seeded"),
+        (["--lookaheads", "88"], 2, "cells exceed the 151 cells of a window of seeded"),
         (["--hops", "0"], 2, "'0' is not a whole number from 1"),
         (["--lookaheads", "-1"], 2, "--lookaheads"),
         (["--lookaheads", "x"], 2, "'x' is not a whole number from 0"),

@@ -187,7 +187,7 @@ def test_a_part_is_streamed_in_its_order_by_several_processes(tmp_path: Path) ->
     with pytest.raises(UsageError, match="a hop of 8 and a lookahead of 60 cells do not fit"):
         streamed(tmp_path / "bundle", part, [StreamSettings(8, 60)], workers=1)
     seeded_bundle(classes=CLASSES, stream=StreamForm(3)).save(tmp_path / "stream")
-    with pytest.raises(UsageError, match="a lookahead of 2 cells is too short for seeded, which needs 3"):
+    with pytest.raises(UsageError, match="a lookahead of 2 cells is less than the 3 that seeded needs"):
         streamed(tmp_path / "stream", part, [StreamSettings(4, 2)], workers=1)
 
 
