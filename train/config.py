@@ -1,5 +1,5 @@
 """The configuration of training: YAML files in `configs/train`, parsed once. All defaults are here, except those of
-video (`video_config`)."""
+video (`film/config.py`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamer.networks.crnn import Dropout
 from streamer.networks.stream_convolutions import FILTERS
 from streamer.networks.stream_crnn import GRU_SIZE, StreamForm
 from streamer.networks.stream_inputs import RELEASE_DB_S
-from train.video_config import VideoConfig
+from train.film.config import VideoConfig
 
 Part = Literal["train", "weak", "unlabeled", "validation", "test"]
 """A part of a corpus's clips. Those of weak and unlabeled are mixed from the groups of recordings of train."""

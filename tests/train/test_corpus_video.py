@@ -25,8 +25,8 @@ from train.data import corpus
 from train.data.clip import clip_cells
 from train.data.dataset import Corpus
 from train.data.summary import read_summary
+from train.film.config import VideoConfig
 from train.split import read_pin
-from train.video_config import VideoConfig
 
 PLAIN: dict[str, object] = {
     "wrong": 0, "unseen": 0, "silent": 0, "unrelated": {0: 1}, "dark": 0, "frozen": 0, "missing": 0, "rooms": 0,

@@ -35,11 +35,11 @@ from streamer.media.writing import write_clip
 from train.config import GROUP_PARTS, CorpusConfig, Part
 from train.data import mixing
 from train.data.corpus_tables import Made, write_tables
-from train.data.film import Film, draw_film
-from train.data.pictures import PicturePool, check_pictures, pool_of, read_pictures
 from train.data.recordings import RATE_HZ, Recording, Split, read_manifest, split
-from train.data.rendering import render
 from train.data.summary import FILE, Summary, write_summary
+from train.film.pictures import PicturePool, check_pictures, pool_of, read_pictures
+from train.film.plan import Film, draw_film
+from train.film.rendering import render
 from train.lock import only_writer
 from train.split import Pin
 from train.workers import pool

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.config import GROUP_PARTS, Part
-from train.data.film import Film
 from train.data.mixing import Label
 from train.data.recordings import Recording
+from train.film.plan import Film
 
 _Row = tuple[str, ...]
 

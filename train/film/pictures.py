@@ -12,9 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
-from train.data.gallery import open_clip, open_photo
 from train.data.hashes import media_sha256
 from train.data.recordings import Kind, Recording, read_manifest
+from train.film.gallery import open_clip, open_photo
 from train.workers import pool
 
 _log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ import pytest
 
 from streamer.media.writing import VideoFormat
 from tests.train.photos import COLOURS, make_photo
-from train.data.camera import Camera
-from train.data.film import Film, Sight
 from train.data.recordings import Recording
-from train.data.rendering import render
-from train.data.rooms import room
-from train.data.stage import Enters, Shot
+from train.film.camera import Camera
+from train.film.plan import Film, Sight
+from train.film.rendering import render
+from train.film.rooms import room
+from train.film.stage import Enters, Shot
 
 CAMERA = Camera(
     format=VideoFormat(128, 96, 10, 20, 23, "ultrafast"),

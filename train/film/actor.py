@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.data.gallery import Clip, open_clip, open_photo
-from train.data.rooms import room
-from train.data.stage import Shot
+from train.film.gallery import Clip, open_clip, open_photo
+from train.film.rooms import room
+from train.film.stage import Shot
 
 _ENTER_S = 0.4
 """Duration of a fade or a slide."""

@@ -15,9 +15,9 @@ from streamer.errors import EarwitnessError
 from tests.make_media import make_clip
 from tests.train.photos import COLOURS, add_photos_to_manifest, make_photo, make_photos
 from tests.train.test_corpus import make_recordings
-from train.data.gallery import open_clip, open_photo
-from train.data.pictures import check_pictures, pool_of, read_pictures
 from train.data.recordings import Recording
+from train.film.gallery import open_clip, open_photo
+from train.film.pictures import check_pictures, pool_of, read_pictures
 
 CLASSES = ("Cat", "Dog", "Speech")
 

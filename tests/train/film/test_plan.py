@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from train.data.film import Film, draw_film
 from train.data.mixing import Label
-from train.data.pictures import PicturePool, pool_of
 from train.data.recordings import Recording
-from train.video_config import VideoConfig
+from train.film.config import VideoConfig
+from train.film.pictures import PicturePool, pool_of
+from train.film.plan import Film, draw_film
 
 CLASSES = ("Blender", "Cat", "Dog", "Speech", "Frying")
 CLIP_S = 10.0

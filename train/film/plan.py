@@ -8,12 +8,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from train.data.camera import Camera, draw_camera
 from train.data.mixing import Label
-from train.data.pictures import PicturePool
 from train.data.recordings import Recording
-from train.data.stage import Shot, Stage
-from train.video_config import VideoConfig
+from train.film.camera import Camera, draw_camera
+from train.film.config import VideoConfig
+from train.film.pictures import PicturePool
+from train.film.stage import Shot, Stage
 
 Role: TypeAlias = Literal["agrees", "wrong", "unseen", "no_picture", "silent", "unrelated", "background"]
 """agrees: the sounding class is seen. wrong: another class is seen instead. unseen: it is out of view. no_picture:

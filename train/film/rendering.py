@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.data.actor import Actor, Pose
-from train.data.camera import MARGIN_PX, Sensor
-from train.data.film import Film
+from train.film.actor import Actor, Pose
+from train.film.camera import MARGIN_PX, Sensor
+from train.film.plan import Film
 
 
 def render(film: Film, clip_s: float) -> Iterator[NDArray[np.uint8]]:

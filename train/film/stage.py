@@ -9,7 +9,7 @@ import numpy as np
 
 from train.data.mixing import Label
 from train.data.recordings import Recording
-from train.video_config import VideoConfig
+from train.film.config import VideoConfig
 
 Enters: TypeAlias = Literal["cut", "fade", "slide"]
 _ENTERS: tuple[Enters, ...] = ("cut", "fade", "slide")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from streamer.media.writing import VideoFormat
-from train.video_config import VideoConfig
+from train.film.config import VideoConfig
 
 MARGIN_PX = 16
 """How much more than its picture a camera sees on each side, so that it can shake."""
