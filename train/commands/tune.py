@@ -10,6 +10,7 @@ from streamer.bundle import Bundle
 from train.commands.options import Subparsers, add_data, add_workers, new_command
 from train.data.dataset import Corpus
 from train.tuning.search import METHODS, TRIALS
+from train.tuning.space import MEDIANS
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -39,6 +40,13 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         help="tune on whole clips, on streams, or for both alike (default: %(default)s)",
     )
     parser.add_argument(
+        "--longest-filter",
+        type=_filter_length,
+        metavar="CELLS",
+        default=MEDIANS[1],
+        help="longest median filter to try, odd; a live event waits for half of it (default: %(default)s)",
+    )
+    parser.add_argument(
         "--trials", type=number_from_1, metavar="N", default=TRIALS, help="of optuna (default: %(default)s)"
     )
     parser.add_argument("--seed", type=number_from_0, metavar="N", default=0, help="of optuna and of the halvings")
@@ -50,6 +58,13 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_workers(parser)
     parser.set_defaults(main=main)
+
+
+def _filter_length(text: str) -> int:
+    cells = number_from_1(text)
+    if cells % 2 == 0 or cells > MEDIANS[1]:
+        raise argparse.ArgumentTypeError(f"{cells} is not an odd number up to {MEDIANS[1]}")
+    return cells
 
 
 def main(args: argparse.Namespace) -> int:
@@ -64,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         outcomes = session.compare(modes, args.compare, args.trials, args.seed)
         print(halves.table(outcomes))  # noqa: T201
         return 0
-    tuned = session.tuned(modes, args.method, args.trials, args.seed)
+    tuned = session.tuned(modes, args.method, args.trials, args.seed, args.longest_filter)
     tuned.save(args.out)
     print(bundle.changes(model, tuned))  # noqa: T201
     return 0

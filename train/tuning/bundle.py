@@ -26,6 +26,7 @@ from train.tuning.halves import Outcome
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit, groups_in
 from train.tuning.search import Method
+from train.tuning.space import MEDIANS
 
 Mode = Literal["clip", "stream"]
 LEDGER = "counts.sqlite"
@@ -41,7 +42,9 @@ class Session:
     work: Path  # keeps what was counted between commands
     workers: int
 
-    def tuned(self, modes: Sequence[Mode], method: Method, trials: int, seed: int) -> Bundle:
+    def tuned(
+        self, modes: Sequence[Mode], method: Method, trials: int, seed: int, longest_median: int = MEDIANS[1]
+    ) -> Bundle:
         """The bundle with tuned decoding, and its validation scores; other scores are dropped, as they no longer hold.
 
         Raises:
@@ -57,10 +60,11 @@ class Session:
             material = Material(tuple(ways.values()), part.truth, self.bundle.classes)
             with Ledger(material, self.workers, self._ledger(modes)) as ledger:
                 merit = Merit(ledger, groups_in(self.corpus.summary, "validation"))
-                decoding = search.tune(merit, method, trials=trials, seed=seed)
+                decoding = search.tune(merit, method, trials=trials, seed=seed, longest_median=longest_median)
         scores: dict[str, Any] = {
             f"validation_{mode}": {
-                "command": f"earwitness-train tune --method {method} --mode {'both' if len(modes) > 1 else modes[0]}",
+                "command": f"earwitness-train tune --method {method} --mode {'both' if len(modes) > 1 else modes[0]}"
+                f" --longest-filter {longest_median}",
                 **evaluate.score(clips, part.truth, decoding).json(),
             }
             for mode, clips in ways.items()

@@ -21,7 +21,9 @@ Merits: TypeAlias = Callable[[Sequence[Setting]], NDArray[np.float64]]
 """The merits of settings, (settings, classes)."""
 
 
-def tune(merit: Merit, method: Method = "grid", *, trials: int = TRIALS, seed: int = 0) -> Decoding:
+def tune(
+    merit: Merit, method: Method = "grid", *, trials: int = TRIALS, seed: int = 0, longest_median: int = MEDIANS[1]
+) -> Decoding:
     """Each class's setting with the highest merit among those that the method tries, and its tag threshold.
 
     Tag thresholds are one dimension of 17 points, of which every one is tried.
@@ -31,9 +33,11 @@ def tune(merit: Merit, method: Method = "grid", *, trials: int = TRIALS, seed: i
         method: grid, or optuna.
         trials: settings that Optuna tries for all classes together.
         seed: of Optuna's sampler; the same seed gives the same decoding, also after an interruption.
+        longest_median: of the filters that are tried, in cells: a live event waits for half of it.
 
     """
-    tried = list(grid()) if method == "grid" else propose(merit.of, len(merit.ledger.material.classes), trials, seed)
+    classes = len(merit.ledger.material.classes)
+    tried = list(grid(longest_median)) if method == "grid" else propose(merit.of, classes, trials, seed, longest_median)
     best = merit.of(tried).argmax(axis=0)
     tags = merit.of_tags().argmax(axis=0)
     return decoding_of(merit.ledger, [tried[index] for index in best], [TAG_THRESHOLDS[index] for index in tags])
@@ -47,7 +51,7 @@ def decoding_of(ledger: Ledger, settings: Sequence[Setting], tag_thresholds: Seq
     )
 
 
-def propose(merits: Merits, classes: int, trials: int, seed: int) -> list[Setting]:
+def propose(merits: Merits, classes: int, trials: int, seed: int, longest_median: int = MEDIANS[1]) -> list[Setting]:
     """The settings that Optuna's TPE sampler tries, in their order, without repetitions.
 
     Every class has a study. In each round every study proposes a setting; each of them is tried for all classes, and
@@ -58,7 +62,7 @@ def propose(merits: Merits, classes: int, trials: int, seed: int) -> list[Settin
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space: dict[str, optuna.distributions.BaseDistribution] = {
-        "median_cells": optuna.distributions.IntDistribution(*MEDIANS, step=2),
+        "median_cells": optuna.distributions.IntDistribution(MEDIANS[0], longest_median, step=2),
         "onset_threshold": optuna.distributions.FloatDistribution(*ONSET_THRESHOLDS, step=0.05),
         "offset_share": optuna.distributions.FloatDistribution(*OFFSET_SHARES, step=0.1),
     }

@@ -46,6 +46,7 @@ class Setting:
         return tuple((Setting(self.median_cells, onset, self.offset_share), weight) for onset, weight in onsets)
 
 
-def grid() -> tuple[Setting, ...]:
-    """The settings of the grid."""
-    return tuple(Setting(*one) for one in product(_GRID_MEDIANS, _GRID_ONSETS, _GRID_SHARES))
+def grid(longest_median: int = MEDIANS[1]) -> tuple[Setting, ...]:
+    """The settings of the grid whose median filters have up to `longest_median` cells."""
+    medians = [one for one in _GRID_MEDIANS if one <= longest_median]
+    return tuple(Setting(*one) for one in product(medians, _GRID_ONSETS, _GRID_SHARES))

@@ -59,10 +59,25 @@ def test_the_tuned_bundle_has_validation_scores_of_its_decoding_and_no_others(
 def test_an_optuna_search_that_is_repeated_ends_with_the_same_decoding(folder: Path, tmp_path: Path) -> None:
     made = []
     for name in ("one", "other"):
-        more = ["--out", str(tmp_path / name), "--method", "optuna", "--trials", "8", "--mode", "clip"]
+        more = [
+            "--longest-filter",
+            "3",
+            "--out",
+            str(tmp_path / name),
+            "--method",
+            "optuna",
+            "--trials",
+            "8",
+            "--mode",
+            "clip",
+        ]
         assert cli.main(command(folder, *more, "--work", str(tmp_path / f"work {name}"))) == 0
         made.append(Bundle.load(tmp_path / name).decoding)
     assert made[0] == made[1]
+    assert max(one.median_cells for one in made[0].per_class) <= 3
+    for wrong in ("4", "15"):
+        with pytest.raises(SystemExit):
+            cli.main(command(folder, "--out", str(tmp_path / "no"), "--longest-filter", wrong))
 
 
 def test_what_can_not_be_tuned_or_compared_is_said_in_one_line(
