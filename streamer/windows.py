@@ -19,16 +19,16 @@ from streamer.types import Bools, Carried, Cells, Floats, Memory, Window
 class StreamSettings:
     """How a stream is cut into windows. Cells are 66.24 ms."""
 
-    hop_cells: int = 6  # between windows: 0.40 s
-    lookahead_cells: int = 3  # right context of every decided cell: 0.20 s
+    hop_cells: int = 8  # between windows: 0.53 s
+    lookahead_cells: int = 30  # right context of every decided cell: 2 s
     skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
     max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
 
 
 PRESETS: Mapping[str, StreamSettings] = {
-    "fast": StreamSettings(4, 2),
+    "fast": StreamSettings(8, 8),
     "balanced": StreamSettings(),
-    "accurate": StreamSettings(8, 30),
+    "accurate": StreamSettings(8, 60),
 }
 """Hops and lookaheads that were measured, by name: README.md has their figures."""
 

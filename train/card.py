@@ -1,4 +1,4 @@
-"""`earwitness-train card`: adds the scores that replay measured to a bundle, and writes its model card."""
+"""`earwitness-train card`: adds what `replay` and `evaluate` measured to a bundle, and writes its model card."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from streamer.errors import EarwitnessError
 from streamer.provenance import Provenance
 from streamer.replay.report import SUMMARY, Summary
 from streamer.replay.scoring import F1_EXPLAINED, KINDS, Report, percent
+from train import evaluated
 
 CARD = "MODEL_CARD.md"
 
 
 def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
-    """The scores of one `earwitness replay --truth --report FOLDER`, and their name in the bundle.
+    """The figures of one `replay --truth --report FOLDER` or `evaluate --report FOLDER`, and their name in the bundle.
 
     Raises:
         EarwitnessError: the report is missing, has no scores, or belongs to another bundle.
 
     """
+    if (folder / evaluated.FIGURES).exists():
+        return evaluated.NAME, evaluated.evaluated(folder, bundle)
     try:
         report = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
     except (OSError, msgspec.MsgspecError) as error:
@@ -87,6 +90,7 @@ def card(bundle: Bundle) -> str:
             f"{_thresholds(provenance)} {F1_EXPLAINED}",
             "",
             *_scores(bundle.scores),
+            *(evaluated.section(bundle.scores[evaluated.NAME]) if evaluated.NAME in bundle.scores else ()),
             "## What it was trained on",
             "Recordings by class; those that were cut from one original count once. No recording of the test part is "
             "in another part:",

@@ -187,13 +187,13 @@ class WindowsConfig(_Section):
         default="balanced", description="How soon events are published: fast, balanced or accurate."
     )
     hop_cells: int | None = Field(
-        default=None, ge=1, le=128, description="Cells from one window to the next, 6 are 0.40 s; null: the preset's."
+        default=None, ge=1, le=128, description="Cells from one window to the next, 8 are 0.53 s; null: the preset's."
     )
     lookahead_cells: int | None = Field(
         default=None,
         ge=0,
         le=75,
-        description="Cells that must follow a cell before its score is final, 3 are 0.20 s; null: the preset's.",
+        description="Cells that must follow a cell before its score is final, 30 are 2 s; null: the preset's.",
     )
     skew_cells: int = Field(
         default=_WINDOWS.skew_cells,

@@ -12,6 +12,7 @@ from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.models import bundle_path
 from tests.models import seeded_bundle
+from train import cli
 from train.card import card, measured, with_scores
 
 COUNTS = {"clip": (4, 3, 2), "segment": (10, 8, 6), "event": (5, 4, 1)}
@@ -89,6 +90,70 @@ def test_a_bundle_measured_before_micro_had_a_name_gets_it_from_its_counts() -> 
     }
     assert after["event_f1_macro"] == pytest.approx(before["event_f1"])
     assert (bundle_path(None) / "MODEL_CARD.md").read_text() == card(bundle)
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+
+def evaluation_of(folder: Path, about: Bundle, changes: dict[str, object] | None = None) -> Path:
+    """The file of figures of `earwitness-train evaluate --report`, with two points of the curve."""
+    f1 = {f"{kind}_f1_{mean}": interval(0.5) for kind in ("clip", "segment", "event") for mean in ("micro", "macro")}
+    alarms = {"false_alarms_per_hour": {"value": 7.0, "low": 2.5, "high": 12.0}}
+    way = {**f1, **alarms, "classes": dict.fromkeys(about.classes, alarms)}
+    late = {"n": 5, "p50": interval(1.25), "p95": interval(1.5)}
+    points = [
+        {
+            "hop_cells": 8,
+            "lookahead_cells": cells,
+            "event_f1_macro": interval(0.4 + cells / 1000),
+            "onset_latency_s": late,
+        }
+        for cells in (8, 30)
+    ]
+    report = {
+        "model": about.name,
+        "model_sha256": about.fingerprint(),
+        "clips": 4,
+        "seconds": 40.0,
+        "resampled": {"what": "groups of recordings", "count": 3, "draws": 2000},
+        "offline": way,
+        "streaming": {**way, "hop_cells": 8, "lookahead_cells": 30, "onset_latency_s": late},
+        "curve": points,
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "evaluation.json").write_text(json.dumps({**report, **(changes or {})}))
+    return folder
+
+
+def test_an_evaluation_gives_the_card_intervals_presets_and_false_alarms(tmp_path: Path) -> None:
+    bundle = seeded_bundle()
+    bundle.save(tmp_path / "model")
+    report = str(evaluation_of(tmp_path / "report", bundle))
+    assert cli.main(["card", str(tmp_path / "model"), report]) == 0
+    made = Bundle.load(tmp_path / "model")
+    text = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert text == card(made)
+    assert "| event F1, macro | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |" in text
+    assert "| fast | 8, 8 | 40.8 [35.8, 45.8] | 1.25 s, 1.50 s |" in text
+    assert "| accurate | 8, 60 | not measured | |" in text
+    assert f"| {bundle.classes[0]} | 7.0 [2.5, 12.0] |" in text
+    assert "over 3 groups of recordings" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "seeded-2", "model_sha256": "0"}, "is a report about seeded-2, not seeded"),
+        ({"model_sha256": "0" * 64}, "its weights or thresholds have changed since"),
+        ({"streaming": {}}, "does not contain a report of `earwitness-train evaluate --report`: 'clip_f1_micro'"),
+        ({"offline": 3}, "does not contain a report"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    bundle = replace(seeded_bundle(), name="seeded")
+    with pytest.raises(EarwitnessError, match=message):
+        measured(evaluation_of(tmp_path, bundle, changes), bundle)
 
 
 def test_a_command_that_names_every_clip_is_cut_in_the_middle(tmp_path: Path) -> None:

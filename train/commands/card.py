@@ -14,12 +14,15 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = new_command(
         subparsers,
         "card",
-        "add the scores that replay measured to a bundle, and write its model card",
+        "add the scores that were measured to a bundle, and write its model card",
         "earwitness-train card model results-clip results-stream",
     )
     parser.add_argument("bundle", type=Path, help="folder of the bundle")
     parser.add_argument(
-        "reports", type=Path, nargs="*", help="folders of `earwitness replay --truth TSV --report FOLDER`"
+        "reports",
+        type=Path,
+        nargs="*",
+        help="what `earwitness replay --truth TSV --report FOLDER` or `earwitness-train evaluate --report FOLDER` wrote",
     )
     parser.set_defaults(main=main)
 

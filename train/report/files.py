@@ -10,11 +10,12 @@ import msgspec
 from streamer.errors import UsageError
 from streamer.replay.counts import counts_tsv
 from streamer.replay.truth import strong_tsv
+from train.evaluated import FIGURES
 from train.evaluation import Evaluation
 from train.report.figures import figures
 from train.report.page import Made, page
 
-PAGE, FIGURES, GROUPS = "report.html", "evaluation.json", "groups.tsv"
+PAGE, GROUPS = "report.html", "groups.tsv"
 COUNTS = {"clip": "counts-clip.tsv", "stream": "counts-stream.tsv"}
 EVENTS = {"clip": "events-clip.tsv", "stream": "events-stream.tsv"}
 """By the mode of `earwitness replay` that does the same."""

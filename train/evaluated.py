@@ -1,0 +1,114 @@
+"""What `earwitness-train evaluate --report` measured, as a bundle records it and its card shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from streamer.bundle import Bundle
+from streamer.errors import EarwitnessError
+from streamer.windows import PRESETS, StreamSettings
+
+FIGURES = "evaluation.json"
+"""In the report's folder."""
+NAME = "evaluation"
+"""Of these figures among a bundle's scores."""
+_F1 = tuple(f"{kind}_f1_{mean}" for kind in ("clip", "segment", "event") for mean in ("micro", "macro"))
+
+
+def evaluated(folder: Path, bundle: Bundle) -> dict[str, Any]:
+    """The figures of the report in `folder`: F1 with intervals, false alarms by class, and the latency curve.
+
+    Raises:
+        EarwitnessError: the report can't be read, or is about another bundle.
+
+    """
+    try:
+        report = json.loads((folder / FIGURES).read_text())
+        sha256, name = report["model_sha256"], report["model"]
+        found = {
+            "clips": report["clips"],
+            "seconds": round(report["seconds"], 1),
+            "resampled": report["resampled"],
+            **{way: _way(report[way]) for way in ("offline", "streaming")},
+            "onset_latency_s": _rounded(report["streaming"]["onset_latency_s"]),
+            "hop_cells": report["streaming"]["hop_cells"],
+            "lookahead_cells": report["streaming"]["lookahead_cells"],
+            "curve": [
+                {key: _rounded(point[key]) for key in ("hop_cells", "lookahead_cells", "event_f1_macro")}
+                | {"onset_latency_s": _rounded(point["onset_latency_s"])}
+                for point in report.get("curve", ())
+            ],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = " ".join(str(error).split())[:120]
+        raise EarwitnessError(
+            f"{folder}: does not contain a report of `earwitness-train evaluate --report`: {what}"
+        ) from None
+    if sha256 != bundle.fingerprint():
+        other = f"about {name}, not {bundle.name}" if name != bundle.name else f"about another {name}"
+        raise EarwitnessError(f"{folder}: is a report {other}: its weights or thresholds have changed since")
+    return found
+
+
+def section(figures: Mapping[str, Any]) -> list[str]:
+    """The figures as lines of Markdown."""
+    resampled = figures["resampled"]
+    return [
+        "## Intervals, latency and false alarms",
+        f"`earwitness-train evaluate --report`, {figures['clips']} clips; in brackets 95 % intervals over "
+        f"{resampled['count']} {resampled['what']}. Streaming has a hop of {figures['hop_cells']} and a lookahead of "
+        f"{figures['lookahead_cells']} cells.",
+        "",
+        "| | whole clips | streaming |",
+        "|---|---:|---:|",
+        *(
+            f"| {name.replace('_f1_', ' F1, ')} | {_percent(figures['offline'][name])} | "
+            f"{_percent(figures['streaming'][name])} |"
+            for name in _F1
+        ),
+        "",
+        "| preset | hop and lookahead, cells | event F1, macro | from an onset to its decision: median, 95 % |",
+        "|---|---:|---:|---:|",
+        *(_preset(name, one, figures["curve"]) for name, one in PRESETS.items()),
+        "",
+        "| false alarms an hour, streaming | |",
+        "|---|---:|",
+        *(f"| {label} | {_plain(of)} |" for label, of in figures["streaming"]["false_alarms"].items()),
+        f"| **all** | {_plain(figures['streaming']['false_alarms_per_hour'])} |",
+        "",
+    ]
+
+
+def _way(way: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: _rounded(way[name]) for name in _F1},
+        "false_alarms_per_hour": _rounded(way["false_alarms_per_hour"]),
+        "false_alarms": {label: _rounded(of["false_alarms_per_hour"]) for label, of in way["classes"].items()},
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _preset(name: str, settings: StreamSettings, curve: list[Mapping[str, Any]]) -> str:
+    wanted = (settings.hop_cells, settings.lookahead_cells)
+    point = next((one for one in curve if (one["hop_cells"], one["lookahead_cells"]) == wanted), None)
+    where = f"| {name} | {wanted[0]}, {wanted[1]} |"
+    if point is None:
+        return f"{where} not measured | |"
+    late = point["onset_latency_s"]
+    return f"{where} {_percent(point['event_f1_macro'])} | {late['p50']['value']:.2f} s, {late['p95']['value']:.2f} s |"
+
+
+def _percent(one: Mapping[str, float]) -> str:
+    return f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+
+
+def _plain(one: Mapping[str, float]) -> str:
+    return f"{one['value']:.1f} [{one['low']:.1f}, {one['high']:.1f}]"
