@@ -22,7 +22,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "reports",
         type=Path,
         nargs="*",
-        help="what `earwitness replay --truth TSV --report FOLDER` or `earwitness-train evaluate --report FOLDER` wrote",
+        help="folders written by `earwitness replay --truth TSV --report` or `earwitness-train evaluate --report`",
     )
     parser.set_defaults(main=main)
 
