@@ -97,7 +97,7 @@ def rows_of(
     if network.spectral is not None:
         peak = "of the window's mel magnitudes"
         if isinstance(network, StreamCrnn):
-            peak = f"by a running peak, which falls by {network.form.release_db_s} dB/s"
+            peak = f"by a running peak, which starts at the clips' median and falls by {network.form.release_db_s} dB/s"
         rows.append(Row("4.2", "peak normalisation", f"{peak}; silence is not raised"))
     for one in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
         rows.append(Row(BEYOND, "batch norm", f"momentum {one.momentum}, eps {one.eps}"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from streamer.errors import EarwitnessError
 from streamer.networks.forms import FusionNetwork
-from streamer.networks.inputs import EmbeddingInput, SpectralInput
+from streamer.networks.inputs import PEAK_FLOOR, EmbeddingInput, SpectralInput
+from streamer.networks.stream_inputs import RunningSpectralInput
 from streamer.types import Floats
 from train.config import FitConfig
 from train.data import cache
@@ -42,6 +45,9 @@ def _standardise(network: FusionNetwork, features: cache.Features, most_clips: i
     """Set the mean and standard deviation of each input, per bin, from valid cells of the training clips."""
     clips = np.flatnonzero(features.cells)
     rows = clips[np.linspace(0, len(clips) - 1, min(most_clips, len(clips))).astype(int)]
+    if isinstance(network.spectral_input, RunningSpectralInput):
+        assert network.spectral is not None
+        network.spectral_input.first_peak.copy_(_median_peak(features, network.spectral, rows))
     for name in network.modalities:
         module = network.spectral_input if name == network.spectral else network.embeddings[name]
         assert isinstance(module, SpectralInput | EmbeddingInput)
@@ -57,6 +63,12 @@ def _standardise(network: FusionNetwork, features: cache.Features, most_clips: i
         mean = total / count
         module.mean.copy_(mean)
         module.std.copy_((square / count - mean.square()).clamp_min(1e-8).sqrt())
+
+
+def _median_peak(features: cache.Features, spectral: str, rows: NDArray[np.intp]) -> Tensor:
+    """The median of the clips' highest magnitudes."""
+    peaks = [features.batch([row], int(features.cells[row]))[0][spectral].max() for row in rows]
+    return torch.stack(peaks).median().clamp_min(PEAK_FLOOR)
 
 
 def _expect_priors(network: FusionNetwork, target: Floats) -> None:

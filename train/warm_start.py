@@ -19,11 +19,9 @@ _MODULES_PER_LAYER = 5
 def stream_of_window(window: Mapping[str, Tensor], random: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a stream form with the weights of a window form where they have a counterpart.
 
-    The standardisation stays that of `random`: a running peak scales cells otherwise than a window's peak does.
-
     Args:
         window: the state of a `Crnn`.
-        random: the state of a new `StreamCrnn` for the same modalities, with its inputs standardised.
+        random: the state of a new `StreamCrnn` for the same modalities, which knows the peak that its gain starts at.
 
     Raises:
         ValueError: the shapes of the two do not match, as with other filters, GRU sizes or classes.
@@ -34,7 +32,11 @@ def stream_of_window(window: Mapping[str, Tensor], random: Mapping[str, Tensor])
         for part, number in (("convolution", 0), ("norm", 1)):
             old, new = f"convolutions.{_MODULES_PER_LAYER * layer + number}.", f"convolutions.layers.{layer}.{part}."
             found |= {new + name.removeprefix(old): value for name, value in window.items() if name.startswith(old)}
-    found |= {name: value for name, value in window.items() if name.startswith(("embeddings.", "classify."))}
+    found |= {
+        name: value
+        for name, value in window.items()
+        if name.startswith(("spectral_input.", "embeddings.", "classify."))
+    }
     for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
         found[f"gru.{name}"] = window[f"gru.{name}"]
         found[f"backward_gru.{name}"] = window[f"gru.{name}_reverse"]

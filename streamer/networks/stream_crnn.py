@@ -171,7 +171,7 @@ class StreamCrnn(nn.Module):
         widths = sum(module.project.out_features for module in self.embeddings.values())  # type: ignore[union-attr, misc]
         size = self.gru.hidden_size
         return StreamState(
-            peak=RunningSpectralInput.silence(clips).to(like.device),
+            peak=self._first_peak(clips).to(like.device),
             past=[] if self.convolutions is None else self.convolutions.begin(clips, MELS, like),
             waiting=like.new_zeros((clips, 0, widths)),
             waiting_valid=like.new_zeros((clips, 0, len(self.modalities)), dtype=torch.bool),
@@ -251,6 +251,11 @@ class StreamCrnn(nn.Module):
         state.waiting, state.waiting_valid = vectors[:, known:], flags[:, known:]
         return torch.cat(parts, dim=2)[:, :known], flags[:, :known].any(dim=2)
 
+    def _first_peak(self, clips: int) -> Tensor:
+        if self.spectral_input is None:
+            return torch.zeros(clips, dtype=torch.float64)
+        return self.spectral_input.first(clips)
+
     def _backward(self, inputs: Tensor) -> Tensor:
         """The backward GRU's outputs of whole clips, (B, T, size), decided as `context` says."""
         found: dict[int, Tensor] = {}
@@ -278,7 +283,7 @@ class StreamCrnn(nn.Module):
         chosen = torch.rand(len(flags) if self.rows is None else self.rows.clips, device=flags.device) < self.carried
         if self.rows is not None:
             chosen = chosen[self.rows.index]
-        peak = RunningSpectralInput.silence(len(flags)).to(flags.device)
+        peak = self._first_peak(len(flags)).to(flags.device)
         if self.spectral is not None:
             assert self.spectral_input is not None
             last = self.spectral_input.peaks(features[self.spectral], valid[self.spectral])[:, -1]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from streamer.networks.crnn import Dropout
 from streamer.networks.stream_crnn import Context, Span, StreamCrnn, StreamForm, sizes_of, spans
+from streamer.networks.stream_inputs import RunningSpectralInput
 
 SHAPES: dict[str, tuple[int, ...]] = {"spectral": (4, 128), "vggish": (128,), "vgg16": (40,)}
 SETS: tuple[tuple[str, ...], ...] = (
@@ -159,8 +160,7 @@ def test_a_masked_modality_adds_nothing_and_a_cell_without_any_has_score_zero() 
 
 
 def test_the_gain_follows_a_peak_at_once_and_forgets_it_slowly() -> None:
-    made = network(("spectral",)).spectral_input
-    assert made is not None
+    made = RunningSpectralInput(128, release_db_s=3.0)
     quiet = torch.full((1, 300, 4, 128), 1.0)
     loud = quiet.clone()
     loud[:, 20] = 100.0
@@ -173,6 +173,21 @@ def test_the_gain_follows_a_peak_at_once_and_forgets_it_slowly() -> None:
     assert torch.equal(peaks[-1:], made.peaks(quiet, there)[0, -1:]), "13.3 s later it is forgotten"
     silent = made.peaks(torch.zeros_like(quiet), there)
     assert silent.numpy() == pytest.approx(np.log(0.5)), "silence is not raised"
+
+
+def test_the_gain_starts_at_the_peak_of_the_training_clips() -> None:
+    """What comes first is not raised to the loudest; the gain of a quiet source rises slowly."""
+    made = RunningSpectralInput(128, release_db_s=1.0)
+    made.first_peak.fill_(50.0)
+    quiet, there = torch.full((1, 600, 4, 128), 5.0), torch.ones((1, 600), dtype=torch.bool)
+    peaks = made.peaks(quiet, there)[0].exp()
+    assert 49.0 < peaks[0] < 50.0
+    ten_s = 151
+    assert 20 * np.log10(50.0 / float(peaks[ten_s - 1])) == pytest.approx(10.0, abs=0.1)
+    assert peaks[-1] == pytest.approx(5.0), "20 s later it has the source's own peak"
+    network_of = NETWORKS[("spectral",), 2]
+    assert network_of.spectral_input is not None
+    assert network_of.begin({"spectral": quiet}).peak == network_of.spectral_input.first_peak.double().log()
 
 
 def test_what_is_remembered_of_long_ago_does_not_matter() -> None:

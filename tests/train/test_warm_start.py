@@ -52,12 +52,15 @@ def test_the_layers_with_a_counterpart_compute_the_same_of_a_steady_sound() -> N
     assert torch.equal(taught.classify.weight, begun.classify.weight)
 
 
-def test_the_standardisation_stays_that_of_a_running_peak() -> None:
+def test_the_peak_that_the_gain_starts_at_is_kept() -> None:
     taught, begun = window(), stream()
     assert begun.spectral_input is not None
-    begun.spectral_input.mean.fill_(0.7)
+    assert taught.spectral_input is not None
+    begun.spectral_input.first_peak.fill_(52.0)
+    taught.spectral_input.mean.fill_(-4.0)
     begun.load_state_dict(stream_of_window(taught.state_dict(), begun.state_dict()))
-    assert (begun.spectral_input.mean == 0.7).all()
+    assert begun.spectral_input.first_peak == 52.0
+    assert (begun.spectral_input.mean == -4.0).all()
 
 
 def test_other_sizes_are_refused() -> None:
