@@ -34,4 +34,4 @@ def test_settings_that_do_not_fit_are_one_line(bundles: list[str], capsys: pytes
     assert main(["bench", bundles[0], "--hop", "8", "--lookahead", "15"]) == 2
     assert "a hop of 8 and a lookahead of 15 cells exceed the 20 cells of a window of whole" in capsys.readouterr().err
     assert main(["bench", bundles[1], "--lookahead", "2"]) == 2
-    assert "--lookahead 2: carried needs at least 3 cells" in capsys.readouterr().err
+    assert "a lookahead of 2 cells is less than the 3 that carried needs" in capsys.readouterr().err

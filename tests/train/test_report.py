@@ -118,8 +118,8 @@ def test_figures_are_those_of_the_counts_and_of_evaluate(report: Path, capsys: p
 def test_the_curve_has_every_pair_and_the_daemons_own_settings(report: Path) -> None:
     figures = json.loads((report / "evaluation.json").read_text())
     pairs = {(one["hop_cells"], one["lookahead_cells"]) for one in figures["curve"]}
-    assert pairs == {(8, 45), (8, 0), (8, 15), (16, 0), (16, 15)}
-    (daemon,) = (one for one in figures["curve"] if (one["hop_cells"], one["lookahead_cells"]) == (8, 45))
+    assert pairs == {(8, 30), (8, 0), (8, 15), (16, 0), (16, 15)}
+    (daemon,) = (one for one in figures["curve"] if (one["hop_cells"], one["lookahead_cells"]) == (8, 30))
     assert daemon["event_f1_macro"] == figures["streaming"]["event_f1_macro"]
     medians = {
         (one["hop_cells"], one["lookahead_cells"]): one["onset_latency_s"]["p50"]["value"] for one in figures["curve"]
@@ -153,7 +153,7 @@ def test_without_a_curve_or_psds_there_is_none_and_an_older_report_is_replaced(
 @pytest.mark.parametrize(
     ("more", "code", "what"),
     [
-        (["--lookaheads", "88"], 2, "cells exceed the 151 cells of a window of seeded"),
+        (["--lookaheads", "88"], 2, "a lookahead of 88 cells exceed the 90 cells of a window of seeded"),
         (["--hops", "0"], 2, "'0' is not a whole number from 1"),
         (["--lookaheads", "-1"], 2, "--lookaheads"),
         (["--lookaheads", "x"], 2, "'x' is not a whole number from 0"),

@@ -184,7 +184,7 @@ def test_a_part_is_streamed_in_its_order_by_several_processes(tmp_path: Path) ->
     for name, clip in zip(part.clips, found[settings[0]], strict=True):
         replayed = Replayer.of(bundle, WeightsStore(tmp_path, {}), "stream").replay(str(name))
         assert clip.events == replayed.events
-    with pytest.raises(UsageError, match="a hop of 8 and a lookahead of 60 cells do not fit"):
+    with pytest.raises(UsageError, match="a hop of 8 and a lookahead of 60 cells exceed the 60 cells of a window"):
         streamed(tmp_path / "bundle", part, [StreamSettings(8, 60)], workers=1)
     seeded_bundle(classes=CLASSES, stream=StreamForm(3)).save(tmp_path / "stream")
     with pytest.raises(UsageError, match="a lookahead of 2 cells is less than the 3 that seeded needs"):
