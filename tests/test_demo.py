@@ -7,16 +7,22 @@ from streamer.replay.truth import LabelledEvent
 
 
 def test_the_table_says_how_long_after_its_true_onset_each_event_was_said() -> None:
-    truth = [LabelledEvent(2.0, 4.0, "Dog"), LabelledEvent(6.0, 9.0, "Cat"), LabelledEvent(12.0, 13.0, "Cat")]
+    truth = [
+        LabelledEvent(2.0, 4.0, "Dog"),
+        LabelledEvent(6.0, 9.0, "Cat"),
+        LabelledEvent(12.0, 13.0, "Cat"),
+        LabelledEvent(4.1, 4.9, "Dog"),
+    ]
     heard = [
         Heard(LabelledEvent(2.3, 2.9, "Dog"), 3.14),
-        Heard(LabelledEvent(3.1, 4.2, "Dog"), 4.0),  # the same event in two parts: the first one counts
+        Heard(LabelledEvent(3.1, 4.7, "Dog"), 4.0),  # the same event in two parts: the first one counts
         Heard(LabelledEvent(5.9, 9.0, "Cat"), 6.7),
         Heard(LabelledEvent(10.0, 10.4, "Speech"), 11.0),
     ]
     rows = [line.split() for line in table(truth, heard).splitlines()]
-    assert rows[2] == ["Dog", "2.0", "4.0", "2.3", "4.2", "1.1", "s"]
+    assert rows[2] == ["Dog", "2.0", "4.0", "2.3", "4.7", "1.1", "s"]
     assert rows[3] == ["Cat", "6.0", "9.0", "5.9", "9.0", "0.7", "s"]
     assert rows[4] == ["Cat", "12.0", "13.0", "not", "heard"]
-    assert rows[5] == ["(false", "alarm)", "Speech", "10.0", "10.4"]
-    assert rows[-1] == ["heard", "2", "of", "3", "events,", "1", "false", "alarms"]
+    assert rows[5] == ["Dog", "4.1", "4.9", "3.1", "4.7", "went", "on"]
+    assert rows[6] == ["(false", "alarm)", "Speech", "10.0", "10.4"]
+    assert rows[-1] == ["heard", "3", "of", "4", "events,", "1", "false", "alarms"]

@@ -99,7 +99,8 @@ def table(truth: Sequence[LabelledEvent], heard: Sequence[Heard]) -> str:
     """A table of the true events beside what was heard, one row each, and a summary line.
 
     A true event is heard if an event of its class overlaps it; an event that overlaps no true event of
-    its class is a false alarm. "said after" is the time from a true onset to the first message about it.
+    its class is a false alarm. "said after" is the time from a true onset to the message of its onset; there is none
+    where the event of an earlier one went on.
     """
     matches = [Matched(true, tuple(one for one in heard if _overlap(one.event, true))) for true in truth]
     false = [one.event for one in heard if not any(_overlap(one.event, true) for true in truth)]
@@ -107,11 +108,14 @@ def table(truth: Sequence[LabelledEvent], heard: Sequence[Heard]) -> str:
         ("true event", "from", "to", "heard from", "to", "said after"),
         ("-" * 26, "-----", "-----", "----------", "-----", "----------"),
     ]
+    told: set[Heard] = set()
     for match in matches:
         true, span = match.true, ("not heard", "", "")
         if match.heard:
             first, last = match.heard[0], match.heard[-1].event
-            span = (f"{first.event.onset_s:.1f}", f"{last.offset_s:.1f}", f"{first.said_s - true.onset_s:.1f} s")
+            late = "went on" if first in told else f"{first.said_s - true.onset_s:.1f} s"
+            span = (f"{first.event.onset_s:.1f}", f"{last.offset_s:.1f}", late)
+            told.update(match.heard)
         rows.append((true.label, f"{true.onset_s:.1f}", f"{true.offset_s:.1f}", *span))
     rows += [
         (f"(false alarm) {one.label}"[:40], "", "", f"{one.onset_s:.1f}", f"{one.offset_s:.1f}", "") for one in false

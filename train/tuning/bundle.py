@@ -64,7 +64,7 @@ class Session:
         scores: dict[str, Any] = {
             f"validation_{mode}": {
                 "command": f"earwitness-train tune --method {method} --mode {'both' if len(modes) > 1 else modes[0]}"
-                f" --longest-filter {longest_median}",
+                + (f" --longest-filter {longest_median}" if longest_median < MEDIANS[1] else ""),
                 **evaluate.score(clips, part.truth, decoding).json(),
             }
             for mode, clips in ways.items()
