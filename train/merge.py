@@ -42,8 +42,9 @@ def merged(members: Sequence[Member], name: str) -> Bundle:
     far ahead, decide a cell in the context that this leaves them.
 
     Raises:
-        EarwitnessError: the members have not the stream form, share a modality, differ in their classes, or were not
-            written by `earwitness-train export`; or their shares are not positive with a sum of 1.
+        EarwitnessError: the members have not the stream form, share a modality, differ in their classes or their
+            split of recordings, or were not written by `earwitness-train export`; or their shares are not positive with
+            a sum of 1.
         BundleError: a member's tensors do not match its network.
 
     """
@@ -54,6 +55,7 @@ def merged(members: Sequence[Member], name: str) -> Bundle:
     tensors = _tensors([one for one in networks if isinstance(one, StreamCrnn)], [one.share for one in members], specs)
     provenance = first.provenance
     for other in others:
+        _check_split(first, other)
         provenance = _joined(provenance, other.provenance)
     parts = [{"name": one.bundle.name, "share": one.share, "sha256": one.bundle.fingerprint()} for one in members]
     return replace(
@@ -88,6 +90,20 @@ def _check(members: Sequence[Member]) -> None:
         if number and "convolutions.layers.0.convolution.weight" in bundle.tensors:
             raise EarwitnessError(f"{bundle.name} has convolutions: name it first")
         seen.update(bundle.modalities)
+
+
+def _check_split(one: Bundle, other: Bundle) -> None:
+    """Check that neither was trained on recordings that the other keeps for validation or test, if both record them."""
+    ours, theirs = pin_of_provenance(one.provenance), pin_of_provenance(other.provenance)
+    if ours is None or theirs is None:
+        return  # the merged model says that its split is unchecked
+    if moved := ours.moved(theirs):
+        first = moved[0]
+        raise EarwitnessError(
+            f"{one.name} and {other.name} have {len(moved)} groups of recordings in different parts ({first!r}: "
+            f"{ours.parts[first]} in {one.name}, {theirs.parts[first]} in {other.name}): train both on corpora of one "
+            "split, made with --split"
+        )
 
 
 def _tensors(networks: Sequence[StreamCrnn], shares: Sequence[float], order: Mapping[str, Any]) -> dict[str, Tensor]:

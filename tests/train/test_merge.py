@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -105,6 +107,15 @@ def test_what_can_not_be_merged_is_said(others: tuple[Bundle, ...], shares: tupl
     first = bundle(("spectral",), 1)
     with pytest.raises(EarwitnessError, match=says):
         merged([Member(*pair) for pair in zip((first, *others), shares, strict=True)], "no")
+
+
+def test_a_member_that_was_trained_on_what_another_tests_on_is_refused() -> None:
+    first, other = bundle(("spectral",), 1), bundle(("mn04",), 2)
+    assert other.provenance.split is not None
+    moved = {**other.provenance.split, "train": ["a", "c"], "test": []}
+    other = replace(other, provenance=msgspec.structs.replace(other.provenance, split=moved))
+    with pytest.raises(EarwitnessError, match=r"1 groups of recordings .*'c': test in member-1, train in member-2"):
+        merged([Member(first, 0.7), Member(other, 0.3)], "no")
 
 
 def test_spectral_input_comes_first() -> None:
