@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -25,7 +26,9 @@ class StreamSettings:
     max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
 
 
-PRESETS: Mapping[str, StreamSettings] = {
+Preset: TypeAlias = Literal["fast", "balanced", "accurate"]
+DEFAULT_PRESET: Preset = "balanced"
+PRESETS: Mapping[Preset, StreamSettings] = {
     "fast": StreamSettings(8, 8),
     "balanced": StreamSettings(),
     "accurate": StreamSettings(8, 60),

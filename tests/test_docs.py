@@ -20,7 +20,7 @@ from streamer.models import bundle_path
 from streamer.runtime import publisher, shedding, turns
 from streamer.timeline import seconds
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from streamer.windows import PRESETS, StreamSettings
+from streamer.windows import PRESETS, Preset, StreamSettings
 from train.card import card
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ def test_scores_in_the_readme_are_the_bundles() -> None:
         assert list(row.groups()) == [f"{100 * measured[name]:.1f}" for name in names]
 
 
-def at_preset(name: str) -> dict[str, Any]:
+def at_preset(name: Preset) -> dict[str, Any]:
     """What was measured with a preset's hop and lookahead."""
     wanted = (PRESETS[name].hop_cells, PRESETS[name].lookahead_cells)
     (found,) = (

@@ -18,6 +18,9 @@ NAME = "evaluation"
 _F1 = tuple(f"{kind}_f1_{mean}" for kind in ("clip", "segment", "event") for mean in ("micro", "macro"))
 
 
+_POINT = ("hop_cells", "lookahead_cells", "event_f1_macro", "onset_latency_s")
+
+
 def evaluated(folder: Path, bundle: Bundle) -> dict[str, Any]:
     """The figures of the report in `folder`: F1 with intervals, false alarms by class, and the latency curve.
 
@@ -36,11 +39,7 @@ def evaluated(folder: Path, bundle: Bundle) -> dict[str, Any]:
             "onset_latency_s": _rounded(report["streaming"]["onset_latency_s"]),
             "hop_cells": report["streaming"]["hop_cells"],
             "lookahead_cells": report["streaming"]["lookahead_cells"],
-            "curve": [
-                {key: _rounded(point[key]) for key in ("hop_cells", "lookahead_cells", "event_f1_macro")}
-                | {"onset_latency_s": _rounded(point["onset_latency_s"])}
-                for point in report.get("curve", ())
-            ],
+            "curve": [{key: _rounded(point[key]) for key in _POINT} for point in report.get("curve", ())],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = " ".join(str(error).split())[:120]

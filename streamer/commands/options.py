@@ -17,9 +17,9 @@ from streamer.errors import UsageError
 from streamer.media.tracks import Channel
 from streamer.models import model_help
 from streamer.sinks.store.opening import default_store_path
-from streamer.windows import PRESETS
+from streamer.windows import DEFAULT_PRESET, PRESETS
 
-PRESET_HELP = "how soon events are published (default: balanced)"
+PRESET_HELP = f"how soon events are published (default: {DEFAULT_PRESET})"
 SOURCE_HELP = (
     "NAME=SOURCE or SOURCE: an RTSP(S), RTMP, HTTP(S), HLS or UDP URL, a file, a pipe (-: standard input), or a "
     "device; '${VARIABLE}' (in single quotes) is replaced from the environment, so that `ps` shows no password"

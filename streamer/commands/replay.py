@@ -37,7 +37,7 @@ from streamer.sinks.base import Numberer
 from streamer.sinks.compose import offset_message, onset_message, scores_message, tags_message
 from streamer.sinks.wire import Message, encode
 from streamer.types import CellScores, Offset, Onset
-from streamer.windows import PRESETS
+from streamer.windows import DEFAULT_PRESET, PRESETS, Preset
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -98,9 +98,9 @@ def main(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     bundle = Bundle.load(bundle_path(args.model))
     truth, row_of = _truth(args.truth, bundle.classes, clips) if args.truth else (None, {})
-    preset = "" if args.mode == "clip" else args.preset or "balanced"
-    settings = PRESETS[preset or "balanced"]
-    if preset and (wrong := bundle.misfit(settings)):
+    preset: Preset = args.preset or DEFAULT_PRESET
+    streams = args.mode == "stream"
+    if streams and (wrong := bundle.misfit(PRESETS[preset])):
         raise UsageError(f"--preset {preset}: {wrong}")
     options = MediaOptions(audio_track=args.audio_track, channel=args.channel or "mix")
     asking = Asking(
@@ -110,13 +110,13 @@ def main(args: argparse.Namespace) -> int:
         mode=args.mode,
         audio_track=str(options.audio_track or ""),
         channel=str(options.channel),
-        preset=preset,
+        preset=preset if streams else "",
         classes=bundle.classes,
         truth=printable(str(args.truth)) if truth else None,
         scores=args.scores,
     )
     weights = WeightsStore(args.weights or default_weights_folder(os.environ), {})
-    replayer = Replayer.of(bundle, weights, args.mode, options, settings)
+    replayer = Replayer.of(bundle, weights, args.mode, options, PRESETS[preset])
     folder = None if args.report is None else ReportFolder(args.report, asking, clips, resume=args.resume)
     try:
         found = _Found({} if folder is None else dict(folder.kept))

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from streamer.address import Address
 from streamer.sinks.wire import NAME
-from streamer.windows import PRESETS, StreamSettings
+from streamer.windows import DEFAULT_PRESET, PRESETS, Preset, StreamSettings
 
 _WINDOWS = StreamSettings()  # the core's defaults, which replay uses too
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -183,8 +183,8 @@ class ReconnectConfig(_Section):
 class WindowsConfig(_Section):
     """How often the model runs, in cells of 66.24 ms."""
 
-    preset: Literal["fast", "balanced", "accurate"] = Field(
-        default="balanced", description="How soon events are published: fast, balanced or accurate."
+    preset: Preset = Field(
+        default=DEFAULT_PRESET, description="How soon events are published: fast, balanced or accurate."
     )
     hop_cells: int | None = Field(
         default=None, ge=1, le=128, description="Cells from one window to the next, 8 are 0.53 s; null: the preset's."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, fields
 from functools import reduce
 from operator import or_
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streamer.types import Cells, Chunk, Picture, Want
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FEATURES_VERSION = 1
 """Increase it when an extractor, or the decoding of its media, gives other values for the same spec: stored features of
@@ -45,3 +49,12 @@ class ExtractorFactory(Protocol):
 def want_of(factories: Iterable[ExtractorFactory]) -> Want:
     """All the media that the extractors of `factories` need."""
     return reduce(or_, (factory.want for factory in factories), Want())
+
+
+def stored_fields(spec: DataclassInstance, later: Collection[str]) -> dict[str, Any]:
+    """The fields of a spec, as a bundle and a feature store hold them.
+
+    Those that came `later` are left out where they are the default, so that what older versions stored remains valid.
+    """
+    neutral = {one.name: one.default for one in fields(spec) if one.name in later}
+    return {name: value for name, value in asdict(spec).items() if name not in later or value != neutral[name]}

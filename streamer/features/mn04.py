@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
+from streamer.features.base import stored_fields
 from streamer.features.patches import BATCH, PatchExtractor, at_rate
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.mn04 import CLASSES, MELS, SIZE, network_of
@@ -37,13 +38,15 @@ _PREEMPHASIS = 0.97
 _HIGHEST_HZ = 15_000.0
 _LOG_OFFSET = 1e-5
 _MEAN, _STD = -4.5, 5.0  # of the log-mel frames, as EfficientAT rounds them
+_LATER = ("every_cells", "alignment")
+"""Fields that the specs of older versions do not have."""
 _KEPT = 4
 """Batches whose results are kept for the other modality: more than one push of a chunk of audio makes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Patches:
-    """Which audio a cell's values are made of, as a bundle stores it."""
+    """Which audio a cell's values are made of: what the specs of both modalities begin with."""
 
     every_cells: int = 1
     """1, 2, 4 or 8: so many cells share a patch, and the cost falls by as much."""
@@ -63,24 +66,12 @@ class Patches:
             return at_rate((cell + self.every_cells) * CELL, RATE_HZ) - PATCH
         return at_rate(cell * CELL + self.every_cells * CELL // 2, RATE_HZ) - PATCH // 2
 
-    def changed(self) -> dict[str, Any]:
-        """What differs from the default: features stored by versions that had nothing else remain valid."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(_EVERY, name)}
-
-
-_EVERY = Patches()
-
 
 @dataclass(frozen=True, slots=True)
-class Mn04Spec:
+class Mn04Spec(Patches):
     """The parameters of mn04 cells, as a bundle stores them."""
 
     weights_sha256: str | None = None  # None: any weights
-    patches: Patches = _EVERY
-
-    def fields(self) -> dict[str, Any]:
-        """As a bundle stores it."""
-        return {"weights_sha256": self.weights_sha256, **self.patches.changed()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +111,16 @@ def default_classes() -> dict[str, Mapped]:
 
 
 @dataclass(frozen=True, slots=True)
-class Mn04ScoresSpec:
+class Mn04ScoresSpec(Patches):
     """The parameters of mn04_scores cells, as a bundle stores them."""
 
     classes: Mapping[str, Mapped] = field(default_factory=default_classes)
     weights_sha256: str | None = None  # None: any weights
-    patches: Patches = _EVERY
 
     def __post_init__(self) -> None:
+        Patches.__post_init__(self)  # `super()` does not know a class with slots
         if not self.classes:
             raise ValueError("classes is empty")
-
-    def fields(self) -> dict[str, Any]:
-        """As a bundle stores it."""
-        classes = {name: asdict(one) for name, one in self.classes.items()}
-        return {"classes": classes, "weights_sha256": self.weights_sha256, **self.patches.changed()}
 
 
 class Mn04:
@@ -181,11 +167,11 @@ class Mn04Values:
     def __init__(self, spec: Mn04Spec, network: Mn04) -> None:
         self._spec = spec
         self._network = network
-        self.every_cells = spec.patches.every_cells
+        self.every_cells = spec.every_cells
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        return self._spec.fields()
+        return stored_fields(self._spec, later=_LATER)
 
     def new(self) -> PatchExtractor:
         """An extractor at the start of an epoch."""
@@ -193,7 +179,7 @@ class Mn04Values:
 
     def patch_start(self, cell: int) -> int:
         """See `PatchFactory`."""
-        return self._spec.patches.start(cell)
+        return self._spec.start(cell)
 
     def embed(self, patches: Floats) -> Floats:
         """(B, 30720) samples to (B, 384) pooled values."""
@@ -211,12 +197,12 @@ class Mn04Scores:
     def __init__(self, spec: Mn04ScoresSpec, network: Mn04) -> None:
         self._spec = spec
         self._network = network
-        self.every_cells = spec.patches.every_cells
+        self.every_cells = spec.every_cells
         self.shape: tuple[int, ...] = (len(spec.classes),)
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        return self._spec.fields()
+        return stored_fields(self._spec, later=_LATER)
 
     def new(self) -> PatchExtractor:
         """An extractor at the start of an epoch."""
@@ -224,7 +210,7 @@ class Mn04Scores:
 
     def patch_start(self, cell: int) -> int:
         """See `PatchFactory`."""
-        return self._spec.patches.start(cell)
+        return self._spec.start(cell)
 
     def embed(self, patches: Floats) -> Floats:
         """(B, 30720) samples to (B, classes) probabilities, in the spec's order."""
@@ -244,8 +230,7 @@ def factory(spec: Mapping[str, Any], weights: WeightsStore) -> Mn04Values:
         WeightsError: the weights are missing, not those of the spec, or not mn04_as's.
 
     """
-    given = dict(spec)
-    wanted = Mn04Spec(patches=_patches_of(given), **given)
+    wanted = Mn04Spec(**spec)
     found = weights.find("mn04", wanted.weights_sha256)
     return Mn04Values(replace(wanted, weights_sha256=found.sha256), _network(found, weights))
 
@@ -263,14 +248,9 @@ def scores_factory(spec: Mapping[str, Any], weights: WeightsStore) -> Mn04Scores
         if not isinstance(given["classes"], Mapping):
             raise ValueError("classes must be an object: class -> audioset, scale and offset")
         given["classes"] = {name: Mapped(**one) for name, one in given["classes"].items()}
-    wanted = Mn04ScoresSpec(patches=_patches_of(given), **given)
+    wanted = Mn04ScoresSpec(**given)
     found = weights.find("mn04", wanted.weights_sha256)
     return Mn04Scores(replace(wanted, weights_sha256=found.sha256), _network(found, weights))
-
-
-def _patches_of(given: dict[str, Any]) -> Patches:
-    """Take the fields of `Patches` out of a spec."""
-    return Patches(**{name: given.pop(name) for name in ("every_cells", "alignment") if name in given})
 
 
 def _network(found: WeightsFile, weights: WeightsStore) -> Mn04:

@@ -6,12 +6,13 @@ Which picture a cell has is the same for all picture networks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.features.base import stored_fields
 from streamer.networks.backends import Network
 from streamer.types import CELL, PICTURE_SIDE, SAMPLE_RATE_HZ, Bools, Cells, Chunk, Floats, Picture, Want
 
@@ -62,9 +63,7 @@ class Pictures:
 
     def spec(self) -> Mapping[str, Any]:
         """See `ExtractorFactory`."""
-        # Without fields that change nothing, so that features stored by versions that did not have them remain.
-        neutral = {"still": 0.0, "every_cells": 1}
-        return {field: value for field, value in asdict(self._spec).items() if neutral.get(field) != value}
+        return stored_fields(self._spec, later=("still", "every_cells"))
 
     def is_still(self, picture: Picture, last: Picture) -> bool:
         """Whether a picture has the vector of the `last` computed one."""

@@ -71,7 +71,8 @@ EVERY = Patches()
 def light(patches: Patches = EVERY) -> tuple[dict[str, ExtractorFactory], Light]:
     network = Light()
     shared = Mn04(TorchNetwork(network))
-    values, scores = Mn04Spec(patches=patches), Mn04ScoresSpec(patches=patches)
+    values = Mn04Spec(every_cells=patches.every_cells, alignment=patches.alignment)
+    scores = Mn04ScoresSpec(every_cells=patches.every_cells, alignment=patches.alignment)
     return {"mn04": Mn04Values(values, shared), "mn04_scores": Mn04Scores(scores, shared)}, network
 
 
@@ -167,7 +168,7 @@ def test_any_chunking_gives_the_same_cells(length: int, cuts: list[int], seed: i
 @pytest.mark.parametrize("every", [1, 2, 4, 8])
 def test_cells_that_share_a_patch_have_that_of_their_middle_or_of_their_end(every: int, alignment: Any) -> None:
     samples = noise(3 * RATE_HZ)
-    cells = chunked(light(Patches(every, alignment))[0], samples, [5_000, 40_000])["mn04"]
+    cells = chunked(light(Patches(every_cells=every, alignment=alignment))[0], samples, [5_000, 40_000])["mn04"]
     padded = np.concatenate([np.zeros(PATCH, np.float32), samples, np.zeros(PATCH, np.float32)])
     alone = Mn04Values(Mn04Spec(), Mn04(TorchNetwork(Light())))
     assert len(cells) == 45
@@ -185,7 +186,9 @@ def test_cells_that_share_a_patch_have_that_of_their_middle_or_of_their_end(ever
 @given(
     length=st.integers(0, 50_000),
     cuts=st.lists(st.integers(0, 50_000), max_size=8),
-    patches=st.builds(Patches, st.sampled_from([2, 4, 8]), st.sampled_from(["centered", "trailing"])),
+    patches=st.builds(
+        Patches, every_cells=st.sampled_from([2, 4, 8]), alignment=st.sampled_from(["centered", "trailing"])
+    ),
 )
 def test_any_chunking_gives_the_same_shared_cells(length: int, cuts: list[int], patches: Patches) -> None:
     samples = noise(length)
@@ -200,7 +203,7 @@ def test_any_chunking_gives_the_same_shared_cells(length: int, cuts: list[int], 
 def test_trailing_cells_are_known_when_they_end() -> None:
     ends = {}
     for alignment in ("centered", "trailing"):
-        extractor = light(Patches(4, alignment))[0]["mn04"].new()
+        extractor = light(Patches(every_cells=4, alignment=alignment))[0]["mn04"].new()
         samples = noise(2 * RATE_HZ)
         heard = 0
         while not len(extractor.push(Chunk(RATE_HZ, heard, samples[heard : heard + 320]))):
