@@ -67,7 +67,18 @@ def purpose(bundle: Bundle) -> str:
         f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
         f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
         f"`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are "
-        f"the {bundle.provenance.network}'s."
+        f"the {bundle.provenance.network}'s.{_members(bundle.provenance.more.get('merged', []))}"
+    )
+
+
+def _members(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Which networks `earwitness-train merge` made the model of."""
+    if not parts:
+        return ""
+    named = ", ".join(f"{one['name']} ({one['share']:g})" for one in parts)
+    return (
+        f" Its scores are the weighted mean of the logits of {len(parts)} networks that were trained apart: {named}; "
+        "their steps are counted together."
     )
 
 

@@ -147,7 +147,7 @@ class Journal:
             if was != now:
                 options = {"scores", "mode", "audio_track", "channel", "preset"}
                 what = f"--{field.replace('_', '-')}" if field in options else field
-                return f"its {what} is {was}, not {now}"
+                return f"its {what} is {was if was != '' else 'not recorded'}, not {now}"
         return ""
 
     def begin(self, keep: Sequence[ClipEntry]) -> None:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from streamer.replay.journal import Asked, Journal
 from streamer.replay.report import FILES
 from streamer.replay.truth import read_truth
 from tests.make_media import make_clip
@@ -193,6 +195,14 @@ def test_a_clip_that_has_changed_is_replayed_anew(bundle: Path, clips: Path, tmp
     assert replayed(bundle, [own], report, "--resume").returncode == 0
     assert replayed(bundle, [own], tmp_path / "fresh").returncode == 0
     assert same(report, tmp_path / "fresh")
+
+
+def test_a_report_that_does_not_tell_its_preset_is_named_so(tmp_path: Path) -> None:
+    asked = Asked(model="m", model_sha256="a" * 64, mode="stream", scores=False)
+    (tmp_path / "clips.jsonl").write_bytes(msgspec.json.encode(asked) + b"\n")
+    journal = Journal(tmp_path / "clips.jsonl", msgspec.structs.replace(asked, preset="balanced"))
+    assert journal.difference() == "its --preset is not recorded, not balanced"
+    journal.close()
 
 
 def test_two_replays_do_not_write_one_report(bundle: Path, clips: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streamer.bundle import Bundle
@@ -69,6 +70,15 @@ def test_a_report_of_something_else_is_refused(tmp_path: Path, changes: dict[str
     bundle = replace(seeded_bundle(), name="seeded")
     with pytest.raises(EarwitnessError, match=message):
         measured(report_of(tmp_path, bundle, changes), bundle)
+
+
+def test_a_merged_models_card_names_its_members() -> None:
+    bundle = seeded_bundle()
+    parts = [{"name": "ears", "share": 0.7, "sha256": "a" * 64}, {"name": "mn04-alone", "share": 0.3, "sha256": "b" * 64}]
+    made = msgspec.structs.replace(bundle.provenance, more={**bundle.provenance.more, "merged": parts})
+    text = card(replace(bundle, provenance=made))
+    assert "the weighted mean of the logits of 2 networks that were trained apart: ears (0.7), mn04-alone (0.3)" in text
+    assert "trained apart" not in card(bundle)
 
 
 def test_a_report_of_version_0_1_has_no_fingerprint(tmp_path: Path) -> None:
