@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from streamer.commands.demo import Heard, table
+from pathlib import Path
+
+import pytest
+
+from streamer.commands.demo import Heard, settings, table
+from streamer.config.schema import DaemonConfig
+from streamer.models import bundle_path
 from streamer.replay.truth import LabelledEvent
 
 
@@ -26,3 +32,10 @@ def test_the_table_says_how_long_after_its_true_onset_each_event_was_said() -> N
     assert rows[5] == ["Dog", "4.1", "4.9", "3.1", "4.7", "went", "on"]
     assert rows[6] == ["(false", "alarm)", "Speech", "10.0", "10.4"]
     assert rows[-1] == ["heard", "3", "of", "4", "events,", "1", "false", "alarms"]
+
+
+@pytest.mark.parametrize(("model", "preset"), [(None, None), ("light", "fast"), ("models/mine", None)])
+def test_the_daemon_runs_with_the_model_and_the_preset_that_were_asked_for(model: str, preset: str) -> None:
+    made = DaemonConfig.model_validate(settings(Path("demo.mp4"), "tcp://127.0.0.1:5556", model, preset))
+    assert made.model == bundle_path(model).absolute()
+    assert made.windows.preset == (preset or "balanced")

@@ -17,6 +17,7 @@ from streamer.replay.scoring import F1_EXPLAINED, KINDS, Report, percent
 from train import evaluated
 
 CARD = "MODEL_CARD.md"
+_STREAM_FORM = " It has the stream form: each cell is computed once, and what was heard before is carried."
 
 
 def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
@@ -27,7 +28,7 @@ def measured(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
 
     """
     if (folder / evaluated.FIGURES).exists():
-        return evaluated.NAME, evaluated.evaluated(folder, bundle)
+        return evaluated.evaluated(folder, bundle)
     try:
         report = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
     except (OSError, msgspec.MsgspecError) as error:
@@ -63,11 +64,12 @@ def _counted(figures: Any) -> bool:
 
 def purpose(bundle: Bundle) -> str:
     """What the model is for and how it was made, in a line."""
+    form = "" if bundle.stream is None else _STREAM_FORM
     return (
         f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
         f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
         f"`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are "
-        f"the {bundle.provenance.network}'s.{_members(bundle.provenance.more.get('merged', []))}"
+        f"the {bundle.provenance.network}'s.{form}{_members(bundle.provenance.more.get('merged', []))}"
     )
 
 
@@ -101,7 +103,7 @@ def card(bundle: Bundle) -> str:
             f"{_thresholds(provenance)} {F1_EXPLAINED}",
             "",
             *_scores(bundle.scores),
-            *(evaluated.section(bundle.scores[evaluated.NAME]) if evaluated.NAME in bundle.scores else ()),
+            *evaluated.sections(bundle.scores),
             "## What it was trained on",
             "Recordings by class; those that were cut from one original count once. No recording of the test part is "
             "in another part:",

@@ -13,16 +13,16 @@ from streamer.windows import PRESETS, StreamSettings
 
 FIGURES = "evaluation.json"
 """In the report's folder."""
-NAME = "evaluation"
-"""Of these figures among a bundle's scores."""
+NAME, BACKGROUNDS = "evaluation", "backgrounds"
+"""Of these figures among a bundle's scores; the second if none of the classes sounds in the clips."""
 _F1 = tuple(f"{kind}_f1_{mean}" for kind in ("clip", "segment", "event") for mean in ("micro", "macro"))
 
 
 _POINT = ("hop_cells", "lookahead_cells", "event_f1_macro", "onset_latency_s")
 
 
-def evaluated(folder: Path, bundle: Bundle) -> dict[str, Any]:
-    """The figures of the report in `folder`: F1 with intervals, false alarms by class, and the latency curve.
+def evaluated(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
+    """The figures of the report in `folder`: F1 with intervals, false alarms by class, the latency curve; their name.
 
     Raises:
         EarwitnessError: the report can't be read, or is about another bundle.
@@ -31,6 +31,7 @@ def evaluated(folder: Path, bundle: Bundle) -> dict[str, Any]:
     try:
         report = json.loads((folder / FIGURES).read_text())
         sha256, name = report["model_sha256"], report["model"]
+        events = sum(of["event"]["true"] for of in report["offline"]["classes"].values())
         found = {
             "clips": report["clips"],
             "seconds": round(report["seconds"], 1),
@@ -49,17 +50,47 @@ def evaluated(folder: Path, bundle: Bundle) -> dict[str, Any]:
     if sha256 != bundle.fingerprint():
         other = f"about {name}, not {bundle.name}" if name != bundle.name else f"about another {name}"
         raise EarwitnessError(f"{folder}: is a report {other}: its weights or thresholds have changed since")
-    return found
+    return NAME if events else BACKGROUNDS, found
 
 
-def section(figures: Mapping[str, Any]) -> list[str]:
-    """The figures as lines of Markdown."""
-    resampled = figures["resampled"]
+def sections(scores: Mapping[str, Any]) -> list[str]:
+    """What a bundle's scores have of such figures, as lines of Markdown."""
+    with_events = _with_events(scores[NAME]) if NAME in scores else []
+    return [*with_events, *(_backgrounds(scores[BACKGROUNDS]) if BACKGROUNDS in scores else ())]
+
+
+def _backgrounds(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        "## False alarms where nothing is to be heard",
+        f"`earwitness-train evaluate --report`, {figures['clips']} clips, {figures['seconds'] / 60:.0f} minutes in "
+        f"which none of the classes sounds: backgrounds and other sounds. {_resampled(figures)}",
+        "",
+        *_alarms(figures),
+    ]
+
+
+def _resampled(figures: Mapping[str, Any]) -> str:
+    of = figures["resampled"]
+    return (
+        f"In brackets 95 % intervals over {of['count']} {of['what']}. Streaming has a hop of {figures['hop_cells']} "
+        f"and a lookahead of {figures['lookahead_cells']} cells."
+    )
+
+
+def _alarms(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        "| false alarms an hour, streaming | |",
+        "|---|---:|",
+        *(f"| {label} | {_plain(of)} |" for label, of in figures["streaming"]["false_alarms"].items()),
+        f"| **all** | {_plain(figures['streaming']['false_alarms_per_hour'])} |",
+        "",
+    ]
+
+
+def _with_events(figures: Mapping[str, Any]) -> list[str]:
     return [
         "## Intervals, latency and false alarms",
-        f"`earwitness-train evaluate --report`, {figures['clips']} clips; in brackets 95 % intervals over "
-        f"{resampled['count']} {resampled['what']}. Streaming has a hop of {figures['hop_cells']} and a lookahead of "
-        f"{figures['lookahead_cells']} cells.",
+        f"`earwitness-train evaluate --report`, {figures['clips']} clips. {_resampled(figures)}",
         "",
         "| | whole clips | streaming |",
         "|---|---:|---:|",
@@ -73,11 +104,7 @@ def section(figures: Mapping[str, Any]) -> list[str]:
         "|---|---:|---:|---:|",
         *(_preset(name, one, figures["curve"]) for name, one in PRESETS.items()),
         "",
-        "| false alarms an hour, streaming | |",
-        "|---|---:|",
-        *(f"| {label} | {_plain(of)} |" for label, of in figures["streaming"]["false_alarms"].items()),
-        f"| **all** | {_plain(figures['streaming']['false_alarms_per_hour'])} |",
-        "",
+        *_alarms(figures),
     ]
 
 

@@ -26,6 +26,11 @@ LOOKAHEADS = (0, 8, 15, 23, 30, 45, 60)
 """Hops and lookaheads of the curve, in cells, beside the daemon's own."""
 
 
+def lookaheads_of(bundle: Bundle) -> tuple[int, ...]:
+    """The lookaheads of a model's curve: instead of those that are too short for it, the shortest that it can use."""
+    return tuple(sorted({max(one, bundle.least_lookahead_cells) for one in LOOKAHEADS}))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is measured beside the scores."""

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamer.commands.options import PRESET_HELP
 from streamer.errors import EarwitnessError
+from streamer.models import bundle_path, model_help
 from streamer.replay.truth import LabelledEvent, read_truth
+from streamer.windows import PRESETS
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -50,33 +53,22 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run the daemon on the shipped recording and compare its events with the truth",
         description="Runs the daemon on the demo recording at its own speed, prints what a subscriber in another "
         "process receives, and compares it with the recording's truth.",
-        epilog="example: earwitness demo",
+        epilog="example: earwitness demo --model light --preset fast",
     )
+    parser.add_argument("--model", metavar="NAME|BUNDLE", help=model_help())
+    parser.add_argument("--preset", choices=tuple(PRESETS), help=PRESET_HELP)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the demo; returns 0, or raises `EarwitnessError` if the daemon failed."""
-    del args
     recording = _FOLDER / "demo.mp4"
     truth = read_truth(_FOLDER / "truth.tsv").events[recording.name]
     endpoint = f"tcp://127.0.0.1:{_free_port()}"
     _say(f"The daemon listens to {recording.name} like a camera; a subscriber to {endpoint} prints its messages.")
     with tempfile.TemporaryDirectory(prefix="earwitness-demo-") as folder:
         config = Path(folder) / "demo.yaml"
-        stream = {"source": str(recording), "realtime": True}
-        # JSON is YAML, and quotes any path correctly.
-        config.write_text(
-            json.dumps(
-                {
-                    "streams": {_STREAM: stream},
-                    "publish": {"zmq": endpoint},
-                    "store": {"path": "off"},
-                    "metrics": None,
-                    "log": {"level": "warning"},
-                }
-            )
-        )
+        config.write_text(json.dumps(settings(recording, endpoint, args.model, args.preset)))  # JSON is YAML
         command = [sys.executable, "-m", "streamer.cli"]
         listener = subprocess.Popen(
             [*command, "listen", endpoint, "--topic", "event/"], stdout=subprocess.PIPE, text=True
@@ -93,6 +85,19 @@ def main(args: argparse.Namespace) -> int:
     _say("")
     _say(table(truth, heard))
     return 0
+
+
+def settings(recording: Path, endpoint: str, model: str | None, preset: str | None) -> dict[str, Any]:
+    """The config of the demo's daemon; `model` and `preset`: as `run` takes them, None: the default."""
+    return {
+        "streams": {_STREAM: {"source": str(recording), "realtime": True}},
+        "publish": {"zmq": endpoint},
+        "store": {"path": "off"},
+        "metrics": None,
+        "log": {"level": "warning"},
+        "model": str(bundle_path(model).absolute()),
+        **({"windows": {"preset": preset}} if preset else {}),
+    }
 
 
 def table(truth: Sequence[LabelledEvent], heard: Sequence[Heard]) -> str:

@@ -74,7 +74,10 @@ def test_a_report_of_something_else_is_refused(tmp_path: Path, changes: dict[str
 
 def test_a_merged_models_card_names_its_members() -> None:
     bundle = seeded_bundle()
-    parts = [{"name": "ears", "share": 0.7, "sha256": "a" * 64}, {"name": "mn04-alone", "share": 0.3, "sha256": "b" * 64}]
+    parts = [
+        {"name": "ears", "share": 0.7, "sha256": "a" * 64},
+        {"name": "mn04-alone", "share": 0.3, "sha256": "b" * 64},
+    ]
     made = msgspec.structs.replace(bundle.provenance, more={**bundle.provenance.more, "merged": parts})
     text = card(replace(bundle, provenance=made))
     assert "the weighted mean of the logits of 2 networks that were trained apart: ears (0.7), mn04-alone (0.3)" in text
@@ -110,7 +113,7 @@ def evaluation_of(folder: Path, about: Bundle, changes: dict[str, object] | None
     """The file of figures of `earwitness-train evaluate --report`, with two points of the curve."""
     f1 = {f"{kind}_f1_{mean}": interval(0.5) for kind in ("clip", "segment", "event") for mean in ("micro", "macro")}
     alarms = {"false_alarms_per_hour": {"value": 7.0, "low": 2.5, "high": 12.0}}
-    way = {**f1, **alarms, "classes": dict.fromkeys(about.classes, alarms)}
+    way = {**f1, **alarms, "classes": {label: {**alarms, "event": {"true": 2}} for label in about.classes}}
     late = {"n": 5, "p50": interval(1.25), "p95": interval(1.5)}
     points = [
         {
@@ -149,6 +152,26 @@ def test_an_evaluation_gives_the_card_intervals_presets_and_false_alarms(tmp_pat
     assert "| accurate | 8, 60 | not measured | |" in text
     assert f"| {bundle.classes[0]} | 7.0 [2.5, 12.0] |" in text
     assert "over 3 groups of recordings" in text
+
+
+def test_an_evaluation_of_backgrounds_gives_the_card_false_alarms_alone(tmp_path: Path) -> None:
+    bundle = seeded_bundle()
+    bundle.save(tmp_path / "model")
+    alarms = {"false_alarms_per_hour": {"value": 9.0, "low": 3.5, "high": 16.0}, "event": {"true": 0}}
+    f1 = {f"{kind}_f1_{mean}": None for kind in ("clip", "segment", "event") for mean in ("micro", "macro")}
+    way: dict[str, object] = {**f1, **alarms, "classes": dict.fromkeys(bundle.classes, alarms)}
+    late = {"n": 0, "p50": None, "p95": None}
+    changes: dict[str, object] = {"offline": way, "seconds": 3600.0, "curve": []}
+    changes["streaming"] = {**way, "hop_cells": 8, "lookahead_cells": 30, "onset_latency_s": late}
+    reports = [evaluation_of(tmp_path / "report", bundle), evaluation_of(tmp_path / "quiet", bundle, changes)]
+    assert cli.main(["card", str(tmp_path / "model"), *map(str, reports)]) == 0
+    made = Bundle.load(tmp_path / "model")
+    text = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert text == card(made)
+    assert set(made.scores) >= {"evaluation", "backgrounds"}
+    assert "60 minutes in which none of the classes sounds" in text
+    assert f"| {bundle.classes[0]} | 9.0 [3.5, 16.0] |" in text
+    assert "| event F1, macro | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |" in text
 
 
 @pytest.mark.parametrize(

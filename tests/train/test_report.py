@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from streamer.bundle import Bundle
+from streamer.models import bundle_path
 from streamer.replay.counts import read_counts
 from streamer.replay.truth import read_truth
 from tests.train.reports import IMAGE, SCRIPT, Prepared, evaluated, prepare
 from train import cli
 from train.data.dataset import Corpus
+from train.evaluation import LOOKAHEADS, lookaheads_of
 from train.report.svg import Drawing, Scale, ticks
 
 CURVE = ("--hops", "8", "16", "--lookaheads", "0", "15")
@@ -208,3 +211,8 @@ def test_groups_are_those_of_the_corpus(report: Path) -> None:
     groups = {line.split("\t")[2] for line in (report / "groups.tsv").read_text().splitlines()[1:]}
     known = {name for of in Corpus.read(corpus).summary.groups["test"].values() for name in of}
     assert groups <= known
+
+
+def test_a_curve_begins_with_the_shortest_lookahead_that_the_model_can_use() -> None:
+    assert lookaheads_of(Bundle.load(bundle_path("spectral"))) == LOOKAHEADS
+    assert lookaheads_of(Bundle.load(bundle_path("light"))) == (5, *LOOKAHEADS[1:])

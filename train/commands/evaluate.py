@@ -56,7 +56,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         type=number_from_0,
         nargs="+",
         metavar="CELLS",
-        help="of the curve (default: 0 8 15 23 30 45 60)",
+        help="of the curve (default: 0 8 15 23 30 45 60, from the shortest on that the model can use)",
     )
     add_draws(parser)
     add_workers(parser)
@@ -95,7 +95,7 @@ def _report(args: argparse.Namespace, corpus: Corpus, bundle: Bundle, part: Part
         _log.warning("sed_scores_eval is not installed, so PSDS is left out: pip install 'earwitness[psds]'")
     plan = evaluation.Plan(
         hops=tuple(args.hops or evaluation.HOPS),
-        lookaheads=tuple(args.lookaheads or evaluation.LOOKAHEADS),
+        lookaheads=tuple(args.lookaheads or evaluation.lookaheads_of(bundle)),
         curve=args.curve,
         with_psds=with_psds,
         draws=args.draws,
