@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from streamer import cli
 from streamer.commands.demo import Heard, settings, table
 from streamer.config.schema import DaemonConfig
 from streamer.models import bundle_path
@@ -39,3 +40,11 @@ def test_the_daemon_runs_with_the_model_and_the_preset_that_were_asked_for(model
     made = DaemonConfig.model_validate(settings(Path("demo.mp4"), "tcp://127.0.0.1:5556", model, preset))
     assert made.model == bundle_path(model).absolute()
     assert made.windows.preset == (preset or "balanced")
+
+
+def test_a_model_that_is_not_there_is_one_line_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--model", "nope"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("earwitness: error: bundle nope: there is no such folder")
+    assert said.err.count("\n") == 1

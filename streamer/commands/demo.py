@@ -61,7 +61,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo; returns 0, or raises `EarwitnessError` if the daemon failed."""
+    """Run the demo; returns 0, or raises `EarwitnessError` if the model can't be read or the daemon failed."""
+    from streamer.bundle import Bundle
+
+    Bundle.load(bundle_path(args.model))  # a fault is told here, not by the daemon
     recording = _FOLDER / "demo.mp4"
     truth = read_truth(_FOLDER / "truth.tsv").events[recording.name]
     endpoint = f"tcp://127.0.0.1:{_free_port()}"
