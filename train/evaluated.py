@@ -16,8 +16,6 @@ FIGURES = "evaluation.json"
 NAME, BACKGROUNDS = "evaluation", "backgrounds"
 """Of these figures among a bundle's scores; the second if none of the classes sounds in the clips."""
 _F1 = tuple(f"{kind}_f1_{mean}" for kind in ("clip", "segment", "event") for mean in ("micro", "macro"))
-
-
 _POINT = ("hop_cells", "lookahead_cells", "event_f1_macro", "onset_latency_s")
 
 
