@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -184,8 +183,7 @@ def _source(name: str, stream: StreamConfig, want: Want) -> Check:
                 found = _listened(name, media, want, opened_s, began_s)
         except SourceError as error:
             found = Check("fail", name, str(error))
-    if ends.signal:
-        signal.raise_signal(ends.signal)  # again, now that PyAV can't swallow it
+    ends.again()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 
 from streamer.arguments import number_from_0, number_from_1, seconds
 from streamer.client import Subscriber
+from streamer.commands.ending import EndsSoon
 from streamer.config.schema import PublishConfig
 from streamer.errors import EarwitnessError
 from streamer.sinks.wire import (
@@ -25,6 +27,8 @@ from streamer.sinks.wire import (
 )
 
 _SILENCE_S = 15.0
+_LOOK_S = 0.25
+"""How often a waiting `listen` looks whether a signal has arrived."""
 _TAGS_SHOWN = 3
 
 
@@ -65,23 +69,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """Print messages until --count, --timeout, Ctrl-C or a closed output pipe; returns the exit code."""
-    deadline_s = None if args.timeout is None else time.monotonic() + args.timeout
+    deadline_s = math.inf if args.timeout is None else time.monotonic() + args.timeout
     printed = 0
-    topics = args.topic or [""]
-    with Subscriber(
-        args.endpoint,
-        topics,
-        lost_after_s=_SILENCE_S,
-        on_lost=_report,
-        key=args.key,
-        since=args.since,
-        on_gap=_report,
-    ) as messages:
-        while args.count is None or printed < args.count:
-            left_s = None if deadline_s is None else deadline_s - time.monotonic()
-            message = None if left_s is not None and left_s <= 0 else messages.receive(left_s)
-            if message is None:
+    with EndsSoon() as ends, _subscribed(args) as messages:
+        while (args.count is None or printed < args.count) and not ends.signal:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
                 break
+            message = messages.receive(min(left_s, _LOOK_S))
+            if message is None:
+                continue
             line = human(message) if args.human else encode(message).decode()
             try:
                 sys.stdout.write(line + "\n")
@@ -91,9 +88,22 @@ def main(args: argparse.Namespace) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 0
             printed += 1
+    ends.again()
     if args.count is not None and printed < args.count:
         raise EarwitnessError(f"{printed} of {args.count} messages arrived from {args.endpoint} in {args.timeout:g} s")
     return 0
+
+
+def _subscribed(args: argparse.Namespace) -> Subscriber:
+    return Subscriber(
+        args.endpoint,
+        args.topic or [""],
+        lost_after_s=_SILENCE_S,
+        on_lost=_report,
+        key=args.key,
+        since=args.since,
+        on_gap=_report,
+    )
 
 
 def human(message: Message) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -86,6 +87,45 @@ def test_ctrl_c_ends_it_without_a_traceback() -> None:
         listener.process.send_signal(signal.SIGINT)
         assert listener.wait() == 130
         assert "Traceback" not in listener.errors()
+
+
+WHERE_PYTHON_DROPS_IT = """
+import gc, signal, sys
+from streamer.cli import main
+
+def collecting(phase, info):
+    if armed:
+        armed.clear()
+        signal.raise_signal(signal.SIGINT)
+
+armed = []
+signal.signal(signal.SIGUSR1, lambda number, frame: armed.append(number))
+gc.callbacks.append(collecting)
+gc.set_threshold(1)
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_ends_it_where_python_drops_a_keyboard_interrupt() -> None:
+    command = (sys.executable, "-c", WHERE_PYTHON_DROPS_IT, "listen")
+    with sending() as sender, listening(*command, sender.endpoint) as listener:
+        wait_for(lambda: bool(listener.lines), lambda: time.sleep(0.02))
+        listener.process.send_signal(signal.SIGUSR1)
+        assert listener.wait(5) == 130
+        assert listener.errors() == "earwitness: error: interrupted\n"
+
+
+def test_signals_end_it_at_any_moment() -> None:
+    with sending() as sender:
+        for moment, number in enumerate([signal.SIGINT, signal.SIGTERM] * 4):
+            with listening(*LISTEN, sender.endpoint) as listener:
+                wait_for(lambda: bool(listener.lines), lambda: time.sleep(0.001))
+                time.sleep(moment * 0.007)
+                listener.process.send_signal(number)
+                sender.publish(make.tags())
+                assert listener.wait(5) == (130 if number == signal.SIGINT else -number)
+                assert all(json.loads(line) for line in listener.lines)
+                assert listener.errors() == ("earwitness: error: interrupted\n" if number == signal.SIGINT else "")
 
 
 def test_help_has_an_example() -> None:
