@@ -5,74 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Self
 
 import zmq
 
-from streamer.client.feed import Feed, Options, report
-from streamer.errors import GapError, HeartbeatLostError
-from streamer.sinks.keys import ClientKey
+from streamer.client.subscription import Subscription
 from streamer.sinks.wire import Message
 
 
-class AsyncSubscriber:
+class AsyncSubscriber(Subscription):
     """`Subscriber` for asyncio: with `async with`, `async for` and `await receive()`, otherwise the same.
+
+    `on_lost` and `on_gap` are plain functions, not coroutines.
 
     >>> async with AsyncSubscriber("tcp://127.0.0.1:5557", ["event/"]) as messages:
     ...     async for message in messages:
     ...         print(message)
     """
-
-    def __init__(
-        self,
-        endpoints: str | Sequence[str],
-        topics: str | Sequence[str] = ("",),
-        *,
-        timeout_s: float | None = None,
-        lost_after_s: float | None = None,
-        on_lost: Callable[[HeartbeatLostError], None] | None = None,
-        queue_messages: int = 10_000,
-        key: ClientKey | str | Path | None = None,
-        since: int | Mapping[str, int] | None = None,
-        catch_up: bool | str = True,
-        patience_s: float = 15.0,
-        on_gap: Callable[[GapError], None] | None = None,
-    ) -> None:
-        """Like `Subscriber`; `on_lost` and `on_gap` are plain functions, not coroutines.
-
-        Raises:
-            UsageError: an endpoint is invalid.
-            KeysError: the key file can't be used.
-
-        """
-        self._timeout_s = timeout_s
-        self._on_lost = on_lost
-        self._on_gap = on_gap
-        self._feed = Feed(
-            Options(
-                endpoints=(endpoints,) if isinstance(endpoints, str) else tuple(endpoints),
-                topics=(topics,) if isinstance(topics, str) else tuple(topics),
-                lost_after_s=lost_after_s,
-                queue_messages=queue_messages,
-                key=key,
-                since=since,
-                catch_up=catch_up,
-                patience_s=patience_s,
-            )
-        )
-
-    @property
-    def missed(self) -> Mapping[str, int]:
-        """See `Subscriber.missed`."""
-        return MappingProxyType(self._feed.inbox.missed)
-
-    @property
-    def position(self) -> dict[str, int]:
-        """See `Subscriber.position`."""
-        return self._feed.inbox.position
 
     async def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message; None if none arrived within `timeout_s` seconds. Raises as `Subscriber.receive`.
@@ -90,14 +40,9 @@ class AsyncSubscriber:
                     await self._wait(wait_s)
             else:
                 await asyncio.sleep(0)  # let other tasks run, also under a flood of messages
-            while (error := self._feed.next_error()) is not None:
-                report(error, self._on_lost, self._on_gap)
+            self._report()
             if time.monotonic() >= deadline_s:
                 return self._feed.take()
-
-    def close(self) -> None:
-        """Disconnect. A second call has no effect."""
-        self._feed.close()
 
     def __aiter__(self) -> Self:
         return self

@@ -30,7 +30,7 @@ _RETRY_REFUSED_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The arguments of a subscriber; see `Subscriber`."""
+    """The arguments of a `Subscription`, as described there."""
 
     endpoints: Sequence[str]
     topics: Sequence[str]
