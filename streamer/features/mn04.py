@@ -21,7 +21,7 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from streamer.features.base import stored_fields
-from streamer.features.patches import BATCH, PatchExtractor, at_rate
+from streamer.features.patches import BATCH, PatchExtractor, at_rate, paper_hop, paper_start
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.mn04 import CLASSES, MELS, SIZE, network_of
 from streamer.networks.weights import WeightsFile, WeightsStore
@@ -50,20 +50,22 @@ class Patches:
 
     every_cells: int = 1
     """1, 2, 4 or 8: so many cells share a patch, and the cost falls by as much."""
-    alignment: Literal["centered", "trailing"] = "centered"
+    alignment: Literal["centered", "trailing", "paper"] = "centered"
     """centered: the patch is around the middle of its cells, so they are known 0.45 s after they ended; trailing: it
-    ends with them, so they are known at once."""
+    ends with them, so they are known at once; paper: the paper's index alignment (`paper_start`), for comparison."""
 
     def __post_init__(self) -> None:
         if self.every_cells not in (1, 2, 4, BATCH):
             raise ValueError(f"every_cells is {self.every_cells}, must be 1, 2, 4 or {BATCH}")
-        if self.alignment not in ("centered", "trailing"):
-            raise ValueError(f"alignment is {self.alignment}, must be centered or trailing")
+        if self.alignment not in ("centered", "trailing", "paper"):
+            raise ValueError(f"alignment is {self.alignment}, must be centered, trailing or paper")
 
     def start(self, cell: int) -> int:
         """Position at 32 kHz of the first sample of the patch of the cells from `cell`."""
         if self.alignment == "trailing":
             return at_rate((cell + self.every_cells) * CELL, RATE_HZ) - PATCH
+        if self.alignment == "paper":  # the mean of the chunks of its cells
+            return paper_start(cell, RATE_HZ) + (self.every_cells - 1) * paper_hop(RATE_HZ) // 2
         return at_rate(cell * CELL + self.every_cells * CELL // 2, RATE_HZ) - PATCH // 2
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Floats, Picture
+from streamer.types import CELL, SAMPLE_RATE_HZ, WINDOW_CELLS, Cells, Chunk, Floats, Picture
 
 BATCH = 8
 """Cells that go through the network together, starting at multiples of it. The rounding of a matrix product depends on
@@ -114,6 +114,21 @@ class PatchExtractor:
 def centre(cell: int, rate_hz: int) -> int:
     """Position of a cell's centre at `rate_hz`, to the nearest sample."""
     return at_rate(cell * CELL + CELL // 2, rate_hz)
+
+
+def paper_hop(rate_hz: int) -> int:
+    """Samples between the paper's chunks: 960 ms with an overlap of 900 ms (paper section 4.2)."""
+    return rate_hz * 60 // 1000
+
+
+def paper_start(cell: int, rate_hz: int) -> int:
+    """Position of the first sample of the paper's chunk of a cell: cell k has chunk k of 10 s, up to 474 ms off.
+
+    In a longer stream the count restarts with every window's worth of cells; otherwise the chunks would fall behind
+    without limit.
+    """
+    window, chunk = divmod(cell, WINDOW_CELLS)
+    return at_rate(window * WINDOW_CELLS * CELL, rate_hz) + chunk * paper_hop(rate_hz)
 
 
 def at_rate(sample: int, rate_hz: int) -> int:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamer.features.patches import PatchExtractor, at_rate, centre
+from streamer.features.patches import PatchExtractor, centre, paper_start
 from streamer.networks.backends import Network, TorchNetwork
 from streamer.networks.vggish import FRAMES, MELS, SIZE, network_of
 from streamer.networks.weights import WeightsStore
-from streamer.types import CELL, WINDOW_CELLS, Floats, Want
+from streamer.types import Floats, Want
 
 RATE_HZ = 16_000
 WINDOW, HOP, FFT = 400, 160, 512
@@ -29,7 +29,6 @@ PATCH = (FRAMES - 1) * HOP + WINDOW
 
 _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
-_PAPER_HOP = 6 * HOP
 
 Alignment: TypeAlias = Literal["centered", "paper"]
 
@@ -38,8 +37,7 @@ Alignment: TypeAlias = Literal["centered", "paper"]
 class VggishSpec:
     """The parameters of VGGish cells, as a bundle stores them.
 
-    `centered` puts the patch around the cell's centre. `paper` takes the paper's 960 ms chunks with 900 ms overlap
-    (paper section 4.2): cell k has chunk k of a 10 s window, which is up to 474 ms off.
+    `centered` puts the patch around the cell's centre, `paper` at `paper_start`.
     """
 
     alignment: Alignment = "centered"
@@ -95,12 +93,7 @@ class Vggish:
 
     def patch_start(self, cell: int) -> int:
         """Position of the first of the `PATCH` samples of a cell, at 16 kHz; negative at the start."""
-        if self._spec.alignment == "centered":
-            return centre(cell, RATE_HZ) - PATCH // 2
-        # The paper counts chunks within its 10 s. In a longer stream the count restarts with every window's worth of
-        # cells; otherwise the chunks would fall behind without limit.
-        window, chunk = divmod(cell, WINDOW_CELLS)
-        return at_rate(window * WINDOW_CELLS * CELL, RATE_HZ) + _PAPER_HOP * chunk
+        return centre(cell, RATE_HZ) - PATCH // 2 if self._spec.alignment == "centered" else paper_start(cell, RATE_HZ)
 
     def log_mel(self, patches: Tensor) -> Tensor:
         """(B, 15600) samples to (B, 96, 64): natural logarithms of mel magnitudes + 0.01."""

@@ -187,7 +187,7 @@ def test_cells_that_share_a_patch_have_that_of_their_middle_or_of_their_end(ever
     length=st.integers(0, 50_000),
     cuts=st.lists(st.integers(0, 50_000), max_size=8),
     patches=st.builds(
-        Patches, every_cells=st.sampled_from([2, 4, 8]), alignment=st.sampled_from(["centered", "trailing"])
+        Patches, every_cells=st.sampled_from([2, 4, 8]), alignment=st.sampled_from(["centered", "trailing", "paper"])
     ),
 )
 def test_any_chunking_gives_the_same_shared_cells(length: int, cuts: list[int], patches: Patches) -> None:
@@ -211,6 +211,14 @@ def test_trailing_cells_are_known_when_they_end() -> None:
         ends[alignment] = (heard + 320) / RATE_HZ
     assert ends["trailing"] == pytest.approx(8 * CELL / SAMPLE_RATE_HZ, abs=0.01)
     assert ends["centered"] == pytest.approx(6 * CELL / SAMPLE_RATE_HZ + 0.48, abs=0.01)
+
+
+def test_the_papers_alignment_is_its_chunks_of_ten_seconds() -> None:
+    alone = Patches(alignment="paper")
+    assert [alone.start(cell) for cell in range(151)] == [1920 * cell for cell in range(151)]
+    assert alone.start(151) == round(Fraction(151 * CELL * RATE_HZ, SAMPLE_RATE_HZ))
+    for cell in range(0, 148, 4):  # cells that share a patch have the one in the middle of theirs
+        assert Patches(every_cells=4, alignment="paper").start(cell) == (alone.start(cell) + alone.start(cell + 3)) // 2
 
 
 @pytest.mark.parametrize("fields", [{"every_cells": 3}, {"every_cells": 0}, {"alignment": "leading"}])
