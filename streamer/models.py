@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DEFAULT = "spectral"
-"""The shipped model that is used if none is named: the only one that needs no further weights."""
+"""The shipped model that is used if none is named. It needs no further weights."""
 _FOLDER = Path(__file__).parent / "bundles"
 
 

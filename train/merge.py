@@ -17,7 +17,8 @@ from torch import Tensor
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from streamer.networks.stream_crnn import StreamCrnn
+from streamer.networks.crnn import Crnn
+from streamer.networks.forms import FusionNetwork
 from streamer.provenance import Provenance, Source
 from train.data.cache import in_order
 from train.provenance import known_of, pin_of_provenance
@@ -36,15 +37,14 @@ class Member:
 
 
 def merged(members: Sequence[Member], name: str) -> Bundle:
-    """A bundle of the stream form whose logits are the members' weighted mean, with the first member's thresholds.
+    """A bundle of its members' form whose logits are the members' weighted mean, with the first member's thresholds.
 
-    A member with convolutions must come first, and its lookahead is that of the whole: the others, which may look less
-    far ahead, decide a cell in the context that this leaves them.
+    A member with convolutions must come first. In the stream form, its lookahead is that of the whole: the others,
+    which may look less far ahead, decide a cell in the context that this leaves them.
 
     Raises:
-        EarwitnessError: the members have not the stream form, share a modality, differ in their classes or their
-            split of recordings, or were not written by `earwitness-train export`; or their shares are not positive with
-            a sum of 1.
+        EarwitnessError: the members share a modality, differ in their form, their classes or their split of recordings,
+            or were not written by `earwitness-train export`; or their shares are not positive with a sum of 1.
         BundleError: a member's tensors do not match its network.
 
     """
@@ -52,7 +52,7 @@ def merged(members: Sequence[Member], name: str) -> Bundle:
     _check(members)
     specs = {key: spec for one in members for key, spec in one.bundle.feature_specs.items()}
     networks = [one.bundle.network() for one in members]
-    tensors = _tensors([one for one in networks if isinstance(one, StreamCrnn)], [one.share for one in members], specs)
+    tensors = _tensors(networks, [one.share for one in members], specs)
     provenance = first.provenance
     for other in others:
         _check_split(first, other)
@@ -79,15 +79,16 @@ def _check(members: Sequence[Member]) -> None:
     for number, one in enumerate(members):
         bundle = one.bundle
         known_of(bundle)
-        if bundle.stream is None:
-            raise EarwitnessError(f"{bundle.name} has the window form: train it with `form: stream` to merge it")
+        if (bundle.stream is None) != (first.stream is None):
+            its, other = ("window", "stream") if bundle.stream is None else ("stream", "window")
+            raise EarwitnessError(f"{bundle.name} has the {its} form, {first.name} the {other} form: train both in one")
         if bundle.classes != first.classes:
             raise EarwitnessError(f"{bundle.name} has other classes than {first.name}")
         if twice := seen.intersection(bundle.modalities):
             raise EarwitnessError(
                 f"{bundle.name} also has {', '.join(sorted(twice))}: members need different modalities"
             )
-        if number and "convolutions.layers.0.convolution.weight" in bundle.tensors:
+        if number and any(key.startswith("convolutions.") for key in bundle.tensors):
             raise EarwitnessError(f"{bundle.name} has convolutions: name it first")
         seen.update(bundle.modalities)
 
@@ -106,7 +107,7 @@ def _check_split(one: Bundle, other: Bundle) -> None:
         )
 
 
-def _tensors(networks: Sequence[StreamCrnn], shares: Sequence[float], order: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(networks: Sequence[FusionNetwork], shares: Sequence[float], order: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state of the merged network."""
     places = _places(networks, in_order(list(order)))
     sizes = [one.gru.hidden_size for one in networks]
@@ -119,16 +120,20 @@ def _tensors(networks: Sequence[StreamCrnn], shares: Sequence[float], order: Map
             for key, value in network.state_dict().items()
             if key.startswith(("spectral_input.", "convolutions.", "embeddings."))
         }
-    after = _ranges(sizes, fused)
-    mixed = [[*place, *here] for place, here in zip(places, after, strict=True)]
+    backward = _ranges(sizes, sum(sizes))
     states = [one.state_dict() for one in networks]
-    for gru, layer, columns in (("gru", 0, places), ("gru", 1, hidden), ("backward_gru", 0, mixed)):
+    if isinstance(networks[0], Crnn):
+        both = [[*ahead, *back] for ahead, back in zip(hidden, backward, strict=True)]
+        layers = {f"gru.{{}}_l{layer}{way}": (places, both)[layer] for layer in (0, 1) for way in ("", "_reverse")}
+    else:
+        mixed = [[*place, *here] for place, here in zip(places, _ranges(sizes, fused), strict=True)]
+        layers = {"gru.{}_l0": places, "gru.{}_l1": hidden, "backward_gru.{}_l0": mixed}
+    for layer, columns in layers.items():
         for kind, where in (("ih", columns), ("hh", hidden)):
-            weight, bias = f"{gru}.weight_{kind}_l{layer}", f"{gru}.bias_{kind}_l{layer}"
+            weight, bias = layer.format(f"weight_{kind}"), layer.format(f"bias_{kind}")
             found[weight] = _beside([one[weight] for one in states], hidden, where)
             found[bias] = _beside([one[bias][:, None] for one in states], hidden, [[0]] * len(states))[:, 0]
     classify = torch.zeros(len(states[0]["classify.bias"]), 2 * sum(sizes))
-    backward = _ranges(sizes, sum(sizes))
     for state, share, ahead, back in zip(states, shares, hidden, backward, strict=True):
         classify[:, [*ahead, *back]] = share * state["classify.weight"]
     found["classify.weight"] = classify
@@ -149,7 +154,7 @@ def _beside(weights: Sequence[Tensor], rows: Sequence[Sequence[int]], columns: S
     return whole.flatten(0, 1)
 
 
-def _places(networks: Sequence[StreamCrnn], order: Sequence[str]) -> list[list[int]]:
+def _places(networks: Sequence[FusionNetwork], order: Sequence[str]) -> list[list[int]]:
     """Of each network: where what its modalities' encoders make lies in what the merged network's encoders make."""
     widths = {name: _width(one, name) for one in networks for name in one.modalities}
     spectral = [one.spectral for one in networks if one.spectral]
@@ -163,12 +168,13 @@ def _places(networks: Sequence[StreamCrnn], order: Sequence[str]) -> list[list[i
     ]
 
 
-def _width(network: StreamCrnn, name: str) -> int:
+def _width(network: FusionNetwork, name: str) -> int:
     """How many values the network's encoder makes of a cell of the modality."""
-    if name == network.spectral:
-        assert network.convolutions is not None
-        return network.convolutions.layers[-1].convolution.out_channels  # type: ignore[union-attr, return-value]
-    return network.embeddings[name].project.out_features  # type: ignore[union-attr, return-value]
+    widths: dict[str, int] = {
+        one: module.project.out_features  # type: ignore[union-attr, misc]
+        for one, module in network.embeddings.items()
+    }
+    return widths.get(name, network.gru.input_size - sum(widths.values()))
 
 
 def _ranges(sizes: Sequence[int], start: int) -> list[list[int]]:

@@ -26,7 +26,7 @@ _OTHER_WIDTHS = (16, 64)
 """The widths of a projection, with spectral input and without."""
 _FILTERS = (16, 32, 64, 128, 128, 128, 128)
 _POOLING = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2))  # (time, mel)
-_GRU_SIZE = 128  # per direction
+_GRU_SIZE = 128  # per direction (paper section 2.1); a merged network has that of its members together
 
 
 class Posteriors(NamedTuple):
@@ -62,6 +62,8 @@ class Crnn(nn.Module):
         classes: int,
         widths: Mapping[str, int] | None = None,
         dropout: Dropout | None = None,
+        *,
+        gru_size: int = _GRU_SIZE,
     ) -> None:
         """`shapes`: modality -> shape of a cell's values; `widths`: vector -> width of its projection."""
         dropout = dropout or Dropout(0.0, 0.0, 0.0)
@@ -76,9 +78,9 @@ class Crnn(nn.Module):
             {name: EmbeddingInput(shapes[name][0], widths[name], dropout.embeddings) for name in vectors}
         )
         fused = (_FILTERS[-1] if self.spectral else 0) + sum(widths[name] for name in vectors)
-        self.gru = nn.GRU(fused, _GRU_SIZE, num_layers=2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(fused, gru_size, num_layers=2, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout.classifier)
-        self.classify = nn.Linear(2 * _GRU_SIZE, classes)
+        self.classify = nn.Linear(2 * gru_size, classes)
 
     def forward(self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Posteriors:
         """Posteriors of a batch of windows of T >= 1 cells.
@@ -184,6 +186,12 @@ def inputs_of(
         else:
             raise ValueError(f"there is no input for {name}")
     return shapes, widths
+
+
+def gru_size_of(tensors: Mapping[str, Tensor]) -> int:
+    """The GRU's size per direction in the state of a `Crnn`; that of an unmerged one if it is not one's."""
+    weight = tensors.get("gru.weight_hh_l0")
+    return weight.shape[1] if weight is not None and weight.ndim == 2 else _GRU_SIZE
 
 
 def _convolutions(dropout: float) -> nn.Sequential:

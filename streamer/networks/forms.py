@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from streamer.networks.crnn import Crnn
+from streamer.networks.crnn import Crnn, gru_size_of
 from streamer.networks.stream_crnn import StreamCrnn, StreamForm, sizes_of
 
 Form: TypeAlias = Literal["window", "stream"]
@@ -29,7 +29,7 @@ def network_of(
     """
     network: FusionNetwork
     if stream is None:
-        network = Crnn(shapes, classes, widths)
+        network = Crnn(shapes, classes, widths, gru_size=gru_size_of(tensors))
     else:
         filters, gru_size = sizes_of(tensors)
         network = StreamCrnn(shapes, classes, widths, form=stream, filters=filters, gru_size=gru_size)

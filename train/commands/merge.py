@@ -23,8 +23,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "bundles",
         type=Path,
         nargs="+",
-        help="folders of bundles of the stream form; the first one gives the thresholds, and alone may have "
-        "spectral input",
+        help="folders of bundles of one form; the first one gives the thresholds, and alone may have spectral input",
     )
     parser.add_argument(
         "--shares", type=float, nargs="+", metavar="SHARE", help="of each bundle's logits; default: equal ones"
