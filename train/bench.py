@@ -30,10 +30,10 @@ from train.data import cache
 from train.data.dataset import PartData
 from train.data.loader import Labelled, Loader
 from train.data.store import Key, Writer, narrowed
-from train.distributed import Group
-from train.runner import Runner, new_learner, prepared
-from train.step import learn
-from train.student import new_student
+from train.learning.distributed import Group
+from train.learning.runner import Runner, new_learner, prepared
+from train.learning.step import learn
+from train.learning.student import new_student
 
 _PLAIN = "plain PyTorch: fp32, contiguous, eager"
 _AGREE = 3

@@ -20,7 +20,7 @@ from streamer.errors import EarwitnessError
 from streamer.networks.forms import FusionNetwork
 from streamer.networks.stream_crnn import StreamCrnn
 from train.config import FitConfig
-from train.warm_start import stream_of_window
+from train.learning.warm_start import stream_of_window
 
 CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
 _log = logging.getLogger(__name__)

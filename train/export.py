@@ -16,11 +16,11 @@ from streamer.networks.forms import FusionNetwork, network_of
 from streamer.networks.stream_crnn import StreamForm
 from streamer.provenance import Provenance
 from streamer.replay.scoring import Report
-from train import evaluate
 from train.checkpoint import reading
 from train.config import NetworkName
 from train.data import cache
 from train.data.dataset import Corpus, PartData
+from train.evaluation import stored
 from train.kept import find
 from train.provenance import known_of
 from train.run import FILE, Run
@@ -108,7 +108,7 @@ def make(
     made = Bundle(
         name,
         {modality: test.features.specs[modality] for modality in run.modalities},
-        evaluate.untuned(classes, settings) if tuned is None else tuned.decoding,
+        stored.untuned(classes, settings) if tuned is None else tuned.decoding,
         trained.state_dict(),
         stream=settings.stream,
         provenance=msgspec.structs.replace(
@@ -121,17 +121,17 @@ def make(
     if tune:
         validation = _part(corpus, "validation", features, run)
         assert validation.truth is not None
-        whole = evaluate.posteriors(trained, validation, progress=True)
+        whole = stored.posteriors(trained, validation, progress=True)
         with TemporaryDirectory() as folder:  # `out` must never hold an untuned bundle
             made.save(Path(folder))
-            streamed = evaluate.streamed_posteriors(Path(folder), weights, validation, workers)
+            streamed = stored.streamed_posteriors(Path(folder), weights, validation, workers)
         with Ledger(Material((tuple(whole), tuple(streamed)), validation.truth, classes), workers) as ledger:
             made = replace(made, decoding=search.tune(Merit(ledger, groups_in(summary, "validation"))))
-        scores["validation_clip"] = evaluate.score(whole, validation.truth, made.decoding).json()
-        scores["validation_stream"] = evaluate.score(streamed, validation.truth, made.decoding).json()
-    clips = evaluate.posteriors(trained, test, progress=True)
+        scores["validation_clip"] = stored.score(whole, validation.truth, made.decoding).json()
+        scores["validation_stream"] = stored.score(streamed, validation.truth, made.decoding).json()
+    clips = stored.posteriors(trained, test, progress=True)
     assert test.truth is not None
-    report = evaluate.score(clips, test.truth, made.decoding)
+    report = stored.score(clips, test.truth, made.decoding)
     scores["test_clip"] = {"command": "earwitness-train evaluate --part test", **report.json()}
     replace(made, scores=scores).save(out)
     return report

@@ -23,23 +23,23 @@ from streamer.networks.backends import use_threads
 from streamer.networks.forms import FusionNetwork
 from streamer.provenance import Phase
 from train import checkpoint, curves, manifest, validation
-from train.augment import unused
 from train.checkpoint import Best, Learner
 from train.config import FitConfig, Kind, Part
 from train.data import cache, targets
 from train.data.dataset import Corpus, PartData
 from train.data.loader import Labelled, Loader
-from train.distillation import Guides, modalities_of
-from train.distributed import joined
 from train.kept import Kept
+from train.learning.augment import unused
+from train.learning.distillation import Guides, modalities_of
+from train.learning.distributed import joined
+from train.learning.mean_teacher import learning_rate
+from train.learning.pseudo_labels import Labeller
+from train.learning.runner import Runner, new_learner, prepared
+from train.learning.step import learn
+from train.learning.student import new_student
 from train.lock import only_writer
-from train.mean_teacher import learning_rate
 from train.provenance import environment, known_of
-from train.pseudo_labels import Labeller
 from train.run import Run, new_run
-from train.runner import Runner, new_learner, prepared
-from train.step import learn
-from train.student import new_student
 
 _log = logging.getLogger(__name__)
 _KINDS: dict[Kind, Part] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
@@ -59,7 +59,8 @@ def fit(
     Resumes from `out/checkpoint.pt` if it exists, else starts from the bundle `begin`, else from random weights.
     Also writes TensorBoard events, `log.jsonl` (one line per validation), `curves.png` (the same as a picture),
     `fit.json` (the run and its phases), `manifest.tsv` (every hyperparameter, with its section of the paper), and the
-    networks that `train.kept` describes. Started by torchrun, its processes share the work (`train.distributed`).
+    networks that `train.kept` describes. Started by torchrun, its processes share the work
+    (`train.learning.distributed`).
     `progress` gets the number of every finished step.
 
     Raises:

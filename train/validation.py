@@ -16,9 +16,9 @@ from streamer.types import CELL
 from streamer.windows import StreamSettings
 from train.config import FitConfig
 from train.data.dataset import PartData
-from train.evaluate import posteriors, score, untuned
-from train.network import judged
-from train.streaming import stream_posteriors
+from train.evaluation.stored import posteriors, score, untuned
+from train.evaluation.streaming import stream_posteriors
+from train.learning.network import judged
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit

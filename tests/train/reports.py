@@ -11,7 +11,7 @@ from tests.models import seeded_bundle
 from tests.train.test_cache import features, make_corpus
 from train import cli
 from train.data.dataset import Corpus
-from train.evaluate import posteriors, predict
+from train.evaluation.stored import posteriors, predict
 
 SCRIPT = "<script>alert(1)</script>"
 """A class whose name is harmful where it is not escaped."""

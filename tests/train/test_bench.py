@@ -10,7 +10,7 @@ import torch
 
 from train import bench, cli
 from train.config import FitConfig
-from train.distributed import Group
+from train.learning.distributed import Group
 
 SMALL = "batch: {strong: 1, weak: 1, unlabeled: 1}\nthreads: 1\nmask_mels: 5\n"
 

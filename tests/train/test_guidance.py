@@ -19,12 +19,12 @@ from tests.models import Energy, seeded_bundle
 from tests.train.test_cache import features, make_corpus
 from tests.train.test_resume import FIT, log
 from train import cli, loop
-from train.augment import Batch
 from train.config import FitConfig
 from train.data.dataset import Corpus
-from train.distillation import Guides, modalities_of
-from train.mean_teacher import Guidance, guided_costs, guided_totals
-from train.pseudo_labels import MODALITY, Labeller
+from train.learning.augment import Batch
+from train.learning.distillation import Guides, modalities_of
+from train.learning.mean_teacher import Guidance, guided_costs, guided_totals
+from train.learning.pseudo_labels import MODALITY, Labeller
 
 CLASSES = ("Cat", "Dog")
 

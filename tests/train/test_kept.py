@@ -18,9 +18,9 @@ from tests.train.test_resume import FIT, log
 from train import cli, curves, loop
 from train.config import FitConfig
 from train.data.dataset import Corpus
-from train.evaluate import posteriors, streamed_posteriors, untuned
+from train.evaluation.stored import posteriors, streamed_posteriors, untuned
+from train.evaluation.streaming import stream_posteriors
 from train.kept import Kept, find, path_of
-from train.streaming import stream_posteriors
 
 CONFIG = FitConfig.model_validate({**FIT, "steps": 8, "validate_every": 2, "keep_best": 2, "product_every": 4})
 

@@ -20,11 +20,11 @@ from tests.models import Energy
 from tests.train.test_cache import features, make_corpus
 from tests.train.test_corpus import CLASSES
 from tests.train.test_resume import fit, log
-from train.augment import Batch, augment, blanked
 from train.config import FitConfig, Kind
 from train.data import targets
 from train.data.dataset import Corpus
 from train.data.loader import Drawn, Labelled, Loader
+from train.learning.augment import Batch, augment, blanked
 
 PARTS: Mapping[Kind, Any] = {"strong": "train", "weak": "weak", "unlabeled": "unlabeled"}
 PLAIN = FitConfig(batch={"strong": 4, "weak": 2, "unlabeled": 2})

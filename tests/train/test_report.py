@@ -20,7 +20,7 @@ from streamer.replay.truth import read_truth
 from tests.train.reports import IMAGE, SCRIPT, Prepared, evaluated, prepare
 from train import cli
 from train.data.dataset import Corpus
-from train.evaluation import LOOKAHEADS, lookaheads_of
+from train.evaluation.measuring import LOOKAHEADS, lookaheads_of
 from train.report.svg import Drawing, Scale, ticks
 
 CURVE = ("--hops", "8", "16", "--lookaheads", "0", "15")

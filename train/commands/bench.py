@@ -40,7 +40,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
     from train import bench
-    from train.distributed import joined
+    from train.learning.distributed import joined
     from train.loop import read_parts
 
     if args.corpus is not None and args.features is None:

@@ -35,7 +35,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
-    from train.compare import compare
+    from train.evaluation.compare import compare
 
     found = compare(args.report_a, args.report_b, args.groups, draws=args.draws)
     print("\n\n".join([f"A: {args.report_a}   B: {args.report_b}", *(one.text() for one in found)]))  # noqa: T201

@@ -65,43 +65,43 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
-    from train import evaluate
+    from train.evaluation import stored
     from train.provenance import known_of
     from train.split import check_split
 
     if args.report is not None and args.report.exists() and not args.report.is_dir():
         raise UsageError(f"--report {args.report}: is not a folder")
     bundle, corpus = Bundle.load(args.model), Corpus.read(args.corpus)
-    check_split(known_of(bundle), corpus.summary)
+    check_split(known_of(bundle), corpus.summary, (args.part,))
     part = corpus.part(args.part, args.features, bundle.modalities)
     cache.check_specs(part.features, bundle.feature_specs, f"bundle {bundle.name}")
     if args.report is not None:
         _report(args, corpus, bundle, part)
         return 0
-    clips = evaluate.posteriors(bundle.network(), part, progress=True)
+    clips = stored.posteriors(bundle.network(), part, progress=True)
     assert part.truth is not None
-    report = evaluate.score(clips, part.truth, bundle.decoding)
+    report = stored.score(clips, part.truth, bundle.decoding)
     print(f"{report.table()}\n{report.subset()}")  # noqa: T201
     return 0
 
 
 def _report(args: argparse.Namespace, corpus: Corpus, bundle: Bundle, part: PartData) -> None:
-    from train import evaluation, groups
+    from train.evaluation import groups, measuring
     from train.report import files
     from train.report.page import Made
 
     with_psds = find_spec("sed_scores_eval") is not None
     if not with_psds:
         _log.warning("sed_scores_eval is not installed, so PSDS is left out: pip install 'earwitness[psds]'")
-    plan = evaluation.Plan(
-        hops=tuple(args.hops or evaluation.HOPS),
-        lookaheads=tuple(args.lookaheads or evaluation.lookaheads_of(bundle)),
+    plan = measuring.Plan(
+        hops=tuple(args.hops or measuring.HOPS),
+        lookaheads=tuple(args.lookaheads or measuring.lookaheads_of(bundle)),
         curve=args.curve,
         with_psds=with_psds,
         draws=args.draws,
         workers=args.workers,
     )
-    found = evaluation.measure(args.model, part, groups.of_corpus(corpus, part, bundle.classes), plan)
+    found = measuring.measure(args.model, part, groups.of_corpus(corpus, part, bundle.classes), plan)
     made = Made(
         command=printable(shlex.join(["earwitness-train", *args.argv])),
         corpus=printable(str(args.corpus)),

@@ -10,7 +10,7 @@ from train import config
 from train.commands.options import Subparsers, add_modalities, add_weights, add_workers, new_command
 from train.data import cache
 from train.data.dataset import Corpus
-from train.distillation import modalities_of
+from train.learning.distillation import modalities_of
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from streamer.arguments import number_from_1
 from streamer.features import EXTRACTORS
 from streamer.networks.weights import default_weights_folder
-from train.bootstrap import DRAWS
+from train.evaluation.bootstrap import DRAWS
 
 Subparsers = argparse._SubParsersAction
 """What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""

@@ -23,12 +23,12 @@ from streamer.errors import EarwitnessError
 from streamer.networks.backends import use_threads
 from streamer.networks.dropout import Rows
 from streamer.types import Bools, Floats
-from train.augment import Batch, augment, blanked
 from train.config import FitConfig, Kind
 from train.data.dataset import PartData
-from train.masking import masked
-from train.mean_teacher import Guidance
-from train.pseudo_labels import Labeller
+from train.learning.augment import Batch, augment, blanked
+from train.learning.masking import masked
+from train.learning.mean_teacher import Guidance
+from train.learning.pseudo_labels import Labeller
 
 _LOOK_S = 0.1
 """Interval at which the thread checks that its batches are still wanted, while there is no room for another."""

@@ -10,14 +10,14 @@ import numpy as np
 
 from streamer.errors import EarwitnessError
 from streamer.replay.scoring import KINDS, Report
-from train import bootstrap
-from train.bootstrap import Drawn, Interval
+from train.evaluation import bootstrap
+from train.evaluation.bootstrap import Drawn, Interval
+from train.evaluation.groups import ClipGroups
 from train.experiment import paper, result
 from train.experiment.config import ExperimentConfig, Mode
 from train.experiment.metrics import Metric, is_macro, kind_of
 from train.experiment.plan import RunPlan
 from train.experiment.standing import Standing
-from train.groups import ClipGroups
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,16 +20,17 @@ from streamer.errors import EarwitnessError
 from streamer.events import Decoding
 from streamer.networks.forms import FusionNetwork
 from streamer.replay.scoring import ClipCounts, count
-from train import evaluate, groups, loop
+from train import loop
 from train.checkpoint import BEST
 from train.config import FitConfig
 from train.data.dataset import Corpus, PartData
-from train.evaluate import ClipPosteriors
+from train.evaluation import groups, stored
+from train.evaluation.stored import ClipPosteriors
+from train.evaluation.streaming import stream_posteriors
 from train.experiment import result
 from train.experiment.config import Mode, ScoringConfig
 from train.experiment.files import replace
 from train.export import load_network
-from train.streaming import stream_posteriors
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit, groups_in
@@ -218,7 +219,7 @@ class _Scorer:
 
     def decoding(self) -> Decoding:
         """Untuned, or tuned on the validation clips in the modes in which they are compared."""
-        plain = evaluate.untuned(self.corpus.classes, self.job.settings)
+        plain = stored.untuned(self.corpus.classes, self.job.settings)
         if self.job.scoring.decoding == "untuned":
             return plain
         validation = self.parts["validation"]
@@ -233,12 +234,12 @@ class _Scorer:
         assert truth is not None
         clips = self._posteriors(part, mode, decoding)
         durations_s = {clip.name: clip.duration_s for clip in clips}
-        return count(truth, evaluate.predict(clips, decoding), decoding.classes, durations_s)
+        return count(truth, stored.predict(clips, decoding), decoding.classes, durations_s)
 
     def _posteriors(self, part: PartName, mode: Mode, decoding: Decoding) -> list[ClipPosteriors]:
         data, settings = self.parts[part], self.job.settings
         if mode == "clip":
-            return evaluate.posteriors(self.network, data)
+            return stored.posteriors(self.network, data)
         specs = {name: spec for name, spec in data.features.specs.items() if name in settings.modalities}
         return stream_posteriors(
             Bundle("run", specs, decoding, self.network.state_dict(), stream=settings.stream), data

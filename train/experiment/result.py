@@ -11,10 +11,10 @@ import msgspec
 from streamer.errors import EarwitnessError
 from streamer.replay import counts
 from streamer.replay.scoring import ClipCounts
-from train import groups
 from train.config import FitConfig
+from train.evaluation import groups
+from train.evaluation.groups import ClipGroups
 from train.experiment.files import replace
-from train.groups import ClipGroups
 
 FILE = "result.json"
 IMMATERIAL = (

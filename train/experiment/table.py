@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from streamer.replay.scoring import F1_EXPLAINED, percent
-from train.bootstrap import DRAWS, Interval
+from train.evaluation.bootstrap import DRAWS, Interval
 from train.experiment import paper
 from train.experiment.comparison import Comparison, Figure
 from train.experiment.config import ExperimentConfig, Mode

@@ -7,9 +7,9 @@ from itertools import groupby
 
 from streamer.replay.scoring import KINDS
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.bootstrap import Interval
-from train.evaluation import CurvePoint, Evaluation
-from train.psds import MAX_FALSE_PER_HOUR, Curve
+from train.evaluation.bootstrap import Interval
+from train.evaluation.measuring import CurvePoint, Evaluation
+from train.evaluation.psds import MAX_FALSE_PER_HOUR, Curve
 from train.report.svg import Drawing, Frame, Point, Scale, ticks
 from train.report.words import number, percent
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from streamer.replay.scoring import KINDS
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.alarms import QUANTILES
-from train.bootstrap import Drawn, Interval, difference
-from train.evaluation import CurvePoint, Evaluation, Way
+from train.evaluation.alarms import QUANTILES
+from train.evaluation.bootstrap import Drawn, Interval, difference
+from train.evaluation.measuring import CurvePoint, Evaluation, Way
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

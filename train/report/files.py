@@ -11,7 +11,7 @@ from streamer.errors import UsageError
 from streamer.replay.counts import counts_tsv
 from streamer.replay.truth import strong_tsv
 from train.evaluated import FIGURES
-from train.evaluation import Evaluation
+from train.evaluation.measuring import Evaluation
 from train.report.figures import figures
 from train.report.page import Made, page
 

@@ -7,9 +7,9 @@ from html import escape
 
 from streamer.replay.scoring import KINDS
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.bootstrap import Drawn
 from train.card import purpose
-from train.evaluation import Evaluation
+from train.evaluation.bootstrap import Drawn
+from train.evaluation.measuring import Evaluation
 from train.report import charts, tables, timelines, words
 from train.report.style import STYLE
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 
 from streamer.replay.scoring import KINDS
-from train.bootstrap import Drawn, difference
-from train.evaluation import Evaluation, Way
+from train.evaluation.bootstrap import Drawn, difference
+from train.evaluation.measuring import Evaluation, Way
 from train.report import words
 
 

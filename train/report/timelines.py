@@ -10,8 +10,8 @@ import numpy as np
 from streamer.replay.scoring import KINDS
 from streamer.replay.truth import LabelledEvent
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.bootstrap import f1
-from train.evaluation import Evaluation
+from train.evaluation.bootstrap import f1
+from train.evaluation.measuring import Evaluation
 from train.report.charts import short
 from train.report.svg import Drawing, Point, Scale, ticks
 

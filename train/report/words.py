@@ -7,8 +7,8 @@ import re
 from html import escape
 
 from streamer.replay.scoring import Kind
-from train.bootstrap import LEVEL, Interval
-from train.evaluation import Evaluation
+from train.evaluation.bootstrap import LEVEL, Interval
+from train.evaluation.measuring import Evaluation
 
 F1 = (
     "F1 is one number for misses and false alarms together: 100 means that nothing was missed and nothing was false. "

@@ -12,15 +12,15 @@ import msgspec
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.replay.scoring import percent
-from train import evaluate, groups
 from train.config import FitConfig
 from train.data import cache
 from train.data.dataset import Corpus, PartData
-from train.evaluate import ClipPosteriors
+from train.evaluation import groups, stored
+from train.evaluation.stored import ClipPosteriors
+from train.evaluation.streaming import stream_posteriors
 from train.lock import only_writer
 from train.provenance import known_of
 from train.split import check_split
-from train.streaming import stream_posteriors
 from train.tuning import halves, search
 from train.tuning.halves import Outcome
 from train.tuning.ledger import Ledger, Material
@@ -65,7 +65,7 @@ class Session:
             f"validation_{mode}": {
                 "command": f"earwitness-train tune --method {method} --mode {'both' if len(modes) > 1 else modes[0]}"
                 + (f" --longest-filter {longest_median}" if longest_median < MEDIANS[1] else ""),
-                **evaluate.score(clips, part.truth, decoding).json(),
+                **stored.score(clips, part.truth, decoding).json(),
             }
             for mode, clips in ways.items()
         }
@@ -76,7 +76,7 @@ class Session:
         """How the methods do on recordings that they did not see; raises as `tuned`."""
         part = self._part()
         assert part.truth is not None
-        fixed = evaluate.untuned(self.bundle.classes, FitConfig())
+        fixed = stored.untuned(self.bundle.classes, FitConfig())
         with only_writer(self.work):
             material = Material(tuple(self._ways(part, modes).values()), part.truth, self.bundle.classes)
             tuners: dict[str, halves.Tuner] = {
@@ -107,7 +107,7 @@ class Session:
         ways: dict[Mode, tuple[ClipPosteriors, ...]] = {}
         for mode in modes:
             if mode == "clip":
-                ways[mode] = tuple(evaluate.posteriors(self.bundle.network(), part, progress=True))
+                ways[mode] = tuple(stored.posteriors(self.bundle.network(), part, progress=True))
             else:
                 ways[mode] = tuple(stream_posteriors(self.bundle, part, progress=True))
         return ways

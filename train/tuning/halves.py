@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from streamer.errors import EarwitnessError
 from streamer.events import Decoding
 from streamer.replay.scoring import KINDS, Kind, percent
-from train.bootstrap import macro_f1
-from train.groups import ClipGroups
+from train.evaluation.bootstrap import macro_f1
+from train.evaluation.groups import ClipGroups
 from train.tuning.ledger import TAGS, TIMES, Ledger
 from train.tuning.merit import Merit
 

@@ -26,7 +26,7 @@ from streamer.errors import EarwitnessError
 from streamer.events import ClassDecoding, Decoding
 from streamer.replay.scoring import KINDS, ClipPrediction, Kind, count_clip
 from streamer.replay.truth import LabelledEvent, Truth
-from train.evaluate import ClipPosteriors, predict
+from train.evaluation.stored import ClipPosteriors, predict
 from train.workers import pool
 
 TIMES: tuple[Kind, ...] = ("segment", "event")

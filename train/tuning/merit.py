@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import ClassDecoding
-from train.bootstrap import f1
 from train.config import GroupPart
 from train.data.summary import Summary
+from train.evaluation.bootstrap import f1
 from train.tuning.ledger import TAGS, TIMES, Ledger
 from train.tuning.space import TAG_THRESHOLDS, Setting
 

@@ -14,11 +14,11 @@ from streamer.features import EXTRACTORS
 from streamer.replay.scoring import KINDS, ClipCounts
 from tests.models import Energy, Grey
 from tests.train.test_data_check import UNLABELLED, WEAK, make_root, put
-from train.bootstrap import Groups
+from train.evaluation.bootstrap import Groups
+from train.evaluation.groups import ClipGroups
 from train.experiment import plan, result
 from train.experiment.plan import Plan
 from train.experiment.result import Result
-from train.groups import ClipGroups
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 ROWS = ("S", "V", "A", "S+V", "S+A", "A+V", "S+A+V")

@@ -11,7 +11,7 @@ import pytest
 
 from streamer.errors import EarwitnessError
 from tests.train.experiment.made import finish, groups, random_counts, read, write_file
-from train.bootstrap import Drawn, difference, f1_draws
+from train.evaluation.bootstrap import Drawn, difference, f1_draws
 from train.experiment import campaign, spreadsheet, table
 from train.experiment.comparison import Comparison, Figure, compare
 from train.experiment.duration import Pace, full_size, paces, planned

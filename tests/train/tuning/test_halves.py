@@ -8,8 +8,8 @@ import pytest
 from streamer.errors import EarwitnessError
 from streamer.events import Decoding
 from tests.train.tuning.test_search import CLASSES, clips
-from train.bootstrap import Groups
-from train.groups import ClipGroups
+from train.evaluation.bootstrap import Groups
+from train.evaluation.groups import ClipGroups
 from train.tuning import halves, search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit

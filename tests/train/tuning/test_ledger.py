@@ -13,7 +13,7 @@ from streamer.errors import EarwitnessError
 from streamer.events import ClassDecoding, Decoding
 from streamer.replay.scoring import KINDS, Kind, count
 from tests.train.tuning.test_search import CLASSES, clips
-from train.evaluate import predict
+from train.evaluation.stored import predict
 from train.tuning.ledger import TAGS, TIMES, Counter, Counts, Ledger, Material
 
 DECODINGS = [ClassDecoding(0.2, 0.2, 1), ClassDecoding(0.5, 0.3, 7), ClassDecoding(0.25, 0.2, 3, 0.4)]

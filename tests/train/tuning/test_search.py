@@ -13,7 +13,7 @@ from streamer.events import Decoding
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
 from train.config import FitConfig
-from train.evaluate import ClipPosteriors, score, untuned
+from train.evaluation.stored import ClipPosteriors, score, untuned
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit

@@ -19,7 +19,7 @@ def new_network(shapes: Mapping[str, tuple[int, ...]], classes: int, config: Fit
     widths = {**default_widths(shapes), **config.widths}
     student: FusionNetwork
     if config.stream is None:
-        student = Crnn(shapes, classes, widths, config.dropouts)
+        student = Crnn(shapes, classes, widths, config.dropouts, gru_size=config.gru_size)
     else:
         student = StreamCrnn(
             shapes, classes, widths, config.dropouts, config.stream, filters=config.filters, gru_size=config.gru_size

@@ -17,11 +17,11 @@ from torch import Tensor
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.forms import FusionNetwork
-from train.augment import Batch
 from train.config import FitConfig
 from train.data import cache
 from train.data.summary import Summary
-from train.mean_teacher import Guidance
+from train.learning.augment import Batch
+from train.learning.mean_teacher import Guidance
 from train.provenance import known_of
 from train.split import check_split
 

@@ -12,14 +12,14 @@ from streamer.events import Decoding
 from streamer.replay.scoring import KINDS, ClipCounts, ClipPrediction, Kind, Report, count
 from streamer.replay.truth import Truth
 from streamer.windows import Coverage, StreamSettings
-from train import evaluate
-from train.alarms import FalseAlarms, Latencies, alarms_per_hour, false_alarms, latencies, latency_quantiles
-from train.bootstrap import DRAWS, Drawn, F1Draws, Groups, f1_draws
 from train.data.dataset import PartData
-from train.evaluate import ClipPosteriors
-from train.groups import ClipGroups
-from train.psds import Psds, psds
-from train.streamed import StreamedClip, streamed
+from train.evaluation import stored
+from train.evaluation.alarms import FalseAlarms, Latencies, alarms_per_hour, false_alarms, latencies, latency_quantiles
+from train.evaluation.bootstrap import DRAWS, Drawn, F1Draws, Groups, f1_draws
+from train.evaluation.groups import ClipGroups
+from train.evaluation.lookaheads import StreamedClip, streamed
+from train.evaluation.psds import Psds, psds
+from train.evaluation.stored import ClipPosteriors
 
 HOPS = (8, 16, 32)
 LOOKAHEADS = (0, 8, 15, 23, 30, 45, 60)
@@ -113,7 +113,7 @@ def measure(folder: Path, part: PartData, groups: ClipGroups, plan: Plan, *, pro
     if truth is None or not truth.strong:
         raise EarwitnessError(f"the part {part.part} has no onsets and offsets, which an evaluation needs")
     settings = StreamSettings()
-    offline = evaluate.posteriors(bundle.network(), part, progress=progress)
+    offline = stored.posteriors(bundle.network(), part, progress=progress)
     points = streamed(folder, part, plan.points(), plan.workers)
     clips = points[settings]
     late = latencies(truth, clips, bundle.classes)
@@ -124,7 +124,7 @@ def measure(folder: Path, part: PartData, groups: ClipGroups, plan: Plan, *, pro
         part=part,
         truth=truth,
         groups=groups,
-        offline=_way(offline, evaluate.predict(offline, bundle.decoding), truth, bundle.decoding, seconds, of, plan),
+        offline=_way(offline, stored.predict(offline, bundle.decoding), truth, bundle.decoding, seconds, of, plan),
         streaming=_way(
             [one.posteriors for one in clips],
             predictions(clips, bundle.decoding),
@@ -144,7 +144,7 @@ def measure(folder: Path, part: PartData, groups: ClipGroups, plan: Plan, *, pro
 
 def predictions(clips: Sequence[StreamedClip], decoding: Decoding) -> dict[str, ClipPrediction]:
     """The events that streams reported, and the tags of their posteriors."""
-    tagged = evaluate.predict([one.posteriors for one in clips], decoding)
+    tagged = stored.predict([one.posteriors for one in clips], decoding)
     return {name: ClipPrediction(clip.events, of.tags) for (name, of), clip in zip(tagged.items(), clips, strict=True)}
 
 

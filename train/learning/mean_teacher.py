@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from streamer.networks.crnn import Posteriors
 from streamer.networks.forms import FusionNetwork
-from train.augment import Batch
 from train.config import FitConfig
-from train.edges import edge_weights
+from train.learning.augment import Batch
+from train.learning.edges import edge_weights
 
 
 def learning_rate(step: int, config: FitConfig) -> float:

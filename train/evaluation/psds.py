@@ -21,8 +21,8 @@ from streamer.filtering import filtered
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.timeline import seconds
 from streamer.types import CELL, Floats
-from train.bootstrap import Array, Drawn, Groups, drawn
-from train.evaluate import ClipPosteriors
+from train.evaluation.bootstrap import Array, Drawn, Groups, drawn
+from train.evaluation.stored import ClipPosteriors
 
 MAX_FALSE_PER_HOUR = 100.0
 """The rate of false alarms, in effective false positives an hour, up to which a score is averaged."""

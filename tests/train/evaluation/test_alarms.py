@@ -7,10 +7,10 @@ import pytest
 
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.windows import Coverage
-from train.alarms import alarms_per_hour, false_alarms, latencies, latency_quantiles
-from train.bootstrap import Groups
-from train.evaluate import ClipPosteriors
-from train.streamed import Decided, StreamedClip
+from train.evaluation.alarms import alarms_per_hour, false_alarms, latencies, latency_quantiles
+from train.evaluation.bootstrap import Groups
+from train.evaluation.lookaheads import Decided, StreamedClip
+from train.evaluation.stored import ClipPosteriors
 
 CLASSES = ("Cat", "Dog", "Speech")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from streamer.networks.crnn import Crnn
 from streamer.networks.stream_crnn import StreamCrnn, StreamForm
-from train.warm_start import stream_of_window
+from train.learning.warm_start import stream_of_window
 
 SHAPES: dict[str, tuple[int, ...]] = {"spectral": (4, 128), "mn04": (384,)}
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from streamer.errors import EarwitnessError
 from streamer.networks.crnn import linear_pooling
-from train.augment import Batch
 from train.config import FitConfig
 from train.data import cache
-from train.mean_teacher import Guidance
+from train.learning.augment import Batch
+from train.learning.mean_teacher import Guidance
 
 MODALITY = "mn04_scores"
 

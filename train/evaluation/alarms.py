@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from streamer.replay.scoring import ONSET_COLLAR_S
 from streamer.replay.truth import LabelledEvent, Truth
-from train.bootstrap import FEWEST_GROUPS, Array, Drawn, Groups, drawn
-from train.streamed import StreamedClip
+from train.evaluation.bootstrap import FEWEST_GROUPS, Array, Drawn, Groups, drawn
+from train.evaluation.lookaheads import StreamedClip
 
 _S_PER_HOUR = 3600.0
 QUANTILES = (0.5, 0.9, 0.95)

@@ -30,8 +30,8 @@ from streamer.timeline import samples, seconds
 from streamer.types import CELL, Bools, CellScores, Floats, Offset, Onset, Window
 from streamer.windows import Coverage, StreamSettings
 from train.data.dataset import PartData
-from train.evaluate import ClipPosteriors
-from train.streaming import clip_of, windower_of, windows_of
+from train.evaluation.stored import ClipPosteriors
+from train.evaluation.streaming import clip_of, windower_of, windows_of
 from train.workers import pool
 
 _AHEAD = 4

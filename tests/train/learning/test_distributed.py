@@ -20,7 +20,7 @@ from tests.train.test_corpus import make_recordings, settings
 from tests.train.test_resume import log, networks
 from train import cli
 from train.data import corpus
-from train.distributed import joined
+from train.learning.distributed import joined
 
 FIT: dict[str, Any] = {
     "steps": 5,

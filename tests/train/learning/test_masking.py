@@ -13,8 +13,8 @@ from streamer.networks.crnn import Crnn
 from streamer.types import Cells
 from streamer.windows import Windower
 from train.config import FitConfig
-from train.edges import edge_weights
-from train.masking import masked
+from train.learning.edges import edge_weights
+from train.learning.masking import masked
 
 SHAPES: dict[str, tuple[int, ...]] = {"spectral": (4, 128), "vgg16": (4096,), "mn04_scores": (10,)}
 NAMES = tuple(SHAPES)

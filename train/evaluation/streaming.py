@@ -1,6 +1,6 @@
 """Stored clips as live streams: the daemon's windows and detector, on cells that were computed before.
 
-`evaluate.streamed_posteriors` reads the media and computes every cell again, which a validation between two steps can't
+`stored.streamed_posteriors` reads the media and computes every cell again, which a validation between two steps can't
 afford. From cells on, this is the same code.
 """
 
@@ -18,7 +18,7 @@ from streamer.networks.crnn import linear_pooling
 from streamer.types import Bools, Cells, Floats, Window
 from streamer.windows import StreamSettings, Windower
 from train.data.dataset import PartData
-from train.evaluate import ClipPosteriors
+from train.evaluation.stored import ClipPosteriors
 
 _CLIPS = 8
 """Clips whose windows share batches."""

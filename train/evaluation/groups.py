@@ -16,9 +16,9 @@ from streamer.errors import TruthError
 from streamer.escapes import escaped
 from streamer.replay.names import AmbiguousNameError, NameIndex
 from streamer.replay.truth import lines_of, name_in
-from train.bootstrap import Groups, padded
 from train.data import dcase
 from train.data.dataset import Corpus, PartData
+from train.evaluation.bootstrap import Groups, padded
 
 BACKGROUND = "background"
 _PICTURE = "picture/"

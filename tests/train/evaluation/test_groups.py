@@ -11,7 +11,7 @@ from streamer.errors import TruthError
 from tests.train.test_cache import make_corpus
 from tests.train.test_corpus import CLASSES
 from train.data.dataset import Corpus
-from train.groups import of_names, of_table
+from train.evaluation.groups import of_names, of_table
 
 TABLE = """part\tfilename\tlabel\tgroup\tuse
 test\tone.flac\tbackground\troom\tship

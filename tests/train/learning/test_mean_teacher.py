@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from streamer.networks.crnn import Crnn
-from train.augment import Batch, augment, blanked, unused
 from train.config import FitConfig
-from train.mean_teacher import costs, follow, learning_rate, new_teacher
+from train.learning.augment import Batch, augment, blanked, unused
+from train.learning.mean_teacher import costs, follow, learning_rate, new_teacher
 
 CONFIG = FitConfig(ramp_steps=100, learning_rate=0.01, decay=0.99, ema=0.9)
 

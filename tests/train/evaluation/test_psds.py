@@ -12,9 +12,9 @@ from scipy.ndimage import median_filter
 
 from streamer.events import ClassDecoding, Decoding
 from streamer.replay.truth import LabelledEvent, Truth
-from train.bootstrap import Groups, drawn
-from train.evaluate import ClipPosteriors
-from train.psds import SCENARIOS, Psds, psds
+from train.evaluation.bootstrap import Groups, drawn
+from train.evaluation.psds import SCENARIOS, Psds, psds
+from train.evaluation.stored import ClipPosteriors
 
 CLASSES = ("Cat", "Dog", "<script>")
 MEDIANS = (1, 3, 7)

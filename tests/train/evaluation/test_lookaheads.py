@@ -26,9 +26,9 @@ from tests.train.test_cache import features, make_corpus
 from tests.train.test_corpus import CLASSES
 from train.data.clip import ClipCells, clip_cells
 from train.data.dataset import Corpus
-from train.evaluate import predict
-from train.evaluation import predictions
-from train.streamed import StreamedClip, stream_clip, streamed
+from train.evaluation.lookaheads import StreamedClip, stream_clip, streamed
+from train.evaluation.measuring import predictions
+from train.evaluation.stored import predict
 
 SETTINGS = [StreamSettings(hop, lookahead) for hop in (4, 8, 12, 40) for lookahead in (0, 7, 45)]
 

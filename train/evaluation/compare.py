@@ -15,8 +15,8 @@ from streamer.replay.counts import read_counts
 from streamer.replay.report import COUNTS as REPLAYED
 from streamer.replay.report import SUMMARY
 from streamer.replay.scoring import KINDS, ClipCounts, Kind
-from train.bootstrap import Drawn, Interval, difference, f1_draws
-from train.groups import ClipGroups, of_names, of_table
+from train.evaluation.bootstrap import Drawn, Interval, difference, f1_draws
+from train.evaluation.groups import ClipGroups, of_names, of_table
 from train.report.files import COUNTS, GROUPS
 
 MICRO, MACRO = "micro", "macro"

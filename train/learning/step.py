@@ -11,8 +11,8 @@ from torch import Tensor
 from train.checkpoint import Learner
 from train.config import FitConfig
 from train.data.loader import Drawn
-from train.distillation import Guides
-from train.mean_teacher import (
+from train.learning.distillation import Guides
+from train.learning.mean_teacher import (
     Guidance,
     Totals,
     costs,
@@ -23,8 +23,8 @@ from train.mean_teacher import (
     totals_of,
     weights_of,
 )
-from train.network import begin_step, draw_context
-from train.runner import Runner
+from train.learning.network import begin_step, draw_context
+from train.learning.runner import Runner
 
 
 @dataclass(frozen=True, slots=True)

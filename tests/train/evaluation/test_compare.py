@@ -14,7 +14,7 @@ from streamer.replay.counts import counts_tsv
 from streamer.replay.scoring import ClipCounts, ClipPrediction, count
 from streamer.replay.truth import LabelledEvent, Truth
 from train import cli
-from train.compare import MACRO, MICRO, compare
+from train.evaluation.compare import MACRO, MICRO, compare
 
 CLASSES = ("Cat", "Dog")
 NAMES = tuple(f"clip_{number:03d}.wav" for number in range(60))

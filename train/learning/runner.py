@@ -15,11 +15,11 @@ from streamer.networks.crnn import Posteriors
 from streamer.networks.dropout import ByteDropout, Rows
 from streamer.networks.forms import FusionNetwork
 from streamer.networks.stream_crnn import StreamCrnn
-from train.batch_norm import SharedBatchNorm2d
 from train.checkpoint import Learner
 from train.config import FitConfig
-from train.distributed import Group
-from train.mean_teacher import new_teacher
+from train.learning.batch_norm import SharedBatchNorm2d
+from train.learning.distributed import Group
+from train.learning.mean_teacher import new_teacher
 
 Forward: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Posteriors]
 

@@ -14,7 +14,7 @@ from streamer.networks.stream_inputs import RunningSpectralInput
 from streamer.types import Floats
 from train.config import FitConfig
 from train.data import cache
-from train.network import new_network
+from train.learning.network import new_network
 
 
 def new_student(features: cache.Features, target: Floats, classes: int, config: FitConfig) -> FusionNetwork:

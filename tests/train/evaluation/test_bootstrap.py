@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamer.replay.scoring import ClassReport, Counts, Report
-from train.bootstrap import Array, Drawn, Groups, difference, drawn, f1_draws
+from train.evaluation.bootstrap import Array, Drawn, Groups, difference, drawn, f1_draws
 
 Ints = NDArray[np.int64]
 

@@ -1,0 +1,1 @@
+"""Scores of trained models: offline and streaming, with intervals, latencies and false alarms."""
