@@ -7,7 +7,7 @@ Without pinning, a split with the same seed moves groups: five more groups per c
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class Pin:
         """The groups that are in another part in `other`."""
         return sorted(group for group, part in other.parts.items() if self.parts.get(group, part) != part)
 
+    def only(self, parts: Collection[GroupPart]) -> Pin:
+        """The groups of these parts."""
+        return Pin({group: part for group, part in self.parts.items() if part in parts})
+
     def joined(self, other: Pin) -> Pin:
         """The groups of both; where they differ, `other`'s part."""
         return Pin({**self.parts, **other.parts})
@@ -66,21 +70,27 @@ def pin_of(summary: Summary) -> Pin:
     )
 
 
-def check_split(known: Known, corpus: Summary) -> bool:
+def check_split(known: Known, corpus: Summary, read: Collection[GroupPart] = GROUP_PARTS) -> bool:
     """Check that a model was not trained on recordings that a corpus holds out; False if that can't be verified.
+
+    Args:
+        known: the model.
+        corpus: the corpus.
+        read: the parts of the corpus that will be read: what moved between the others does not matter.
 
     Raises:
         EarwitnessError: a group changed parts; validation recordings were trained on and `corpus` holds them out; or
             groups are not recorded, and the corpus was split in another way or has other recordings.
 
     """
-    if any(one.get("train_on_validation", False) for one in known.configs) and not corpus.trains_on_validation:
+    knows_validation = any(one.get("train_on_validation", False) for one in known.configs)
+    if "validation" in read and knows_validation and not corpus.trains_on_validation:
         raise EarwitnessError(
             f"{known.name} was trained on a corpus with another train_on_validation, so it knows the recordings that "
             "this corpus keeps for validation: make the corpus with the same setting, or start without this model"
         )
     if known.pin is not None:
-        _check_pins(known.name, known.pin, pin_of(corpus))
+        _check_pins(known.name, known.pin, pin_of(corpus).only(read))
         return True
     if not known.configs:
         _log.warning("%s does not record what it was trained on: it may know this corpus's recordings", known.name)

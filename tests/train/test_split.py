@@ -18,7 +18,7 @@ from tests.train.test_resume import arguments, killed
 from train import cli
 from train.data import corpus
 from train.data.summary import Summary, read_summary
-from train.split import Known, check_split, pin_of, read_pin
+from train.split import Known, Pin, check_split, pin_of, read_pin
 
 CLIPS = {"train": 3, "weak": 1, "unlabeled": 1, "validation": 2, "test": 2}
 SETTINGS = settings(clips=CLIPS, clip_s=3.0)
@@ -128,6 +128,26 @@ def test_a_corpus_that_pinned_nothing_is_read_by_its_parts_groups() -> None:
     }
     summary = Summary({"classes": ["Cat"], "train_on_validation": True}, groups, {})
     assert pin_of(summary).json() == {"train": ["a", "b", "x"], "validation": ["v"], "test": ["t"]}
+
+
+def test_only_the_parts_that_are_read_must_hold_recordings_that_the_model_does_not_know() -> None:
+    def split(**parts: str) -> dict[str, list[str]]:
+        return {part: list(groups) for part, groups in parts.items()}
+
+    known = Known("mine", Pin.of_json(split(train="ab", validation="v", test="t")), ({"train_on_validation": True},))
+    apart = Summary({"classes": ["Cat"]}, {}, {}, split=split(train="ab", validation="v", test="t"))
+    assert check_split(known, apart, ["test"])
+    with pytest.raises(EarwitnessError, match="another train_on_validation"):
+        check_split(known, apart, ["validation"])
+    moved = Summary(
+        {"classes": ["Cat"], "train_on_validation": True}, {}, {}, split=split(train="a", validation="b", test="t")
+    )
+    assert check_split(known, moved, ["test"])
+    with pytest.raises(EarwitnessError, match="1 groups of recordings in different parts"):
+        check_split(known, moved, ["validation"])
+    learnt = Summary({"classes": ["Cat"], "train_on_validation": True}, {}, {}, split=split(train="a", test="bt"))
+    with pytest.raises(EarwitnessError, match="'b': train there, test here"):
+        check_split(known, learnt, ["test"])
 
 
 def test_what_says_nothing_of_its_corpora_is_not_called_certain(caplog: pytest.LogCaptureFixture) -> None:
