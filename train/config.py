@@ -94,6 +94,9 @@ class CorpusConfig(_Strict):
     )
 
 
+_STREAM_ONLY = ("ahead_cells", "release_db_s", "filters", "right_contexts", "hops", "judged_context", "carried")
+
+
 class FitConfig(_Strict):
     """How `earwitness-train fit` trains."""
 
@@ -120,7 +123,9 @@ class FitConfig(_Strict):
     filters: tuple[PositiveInt, ...] = Field(
         FILTERS, min_length=7, max_length=7, description="stream form: filters of the seven convolutions"
     )
-    gru_size: int = Field(GRU_SIZE, ge=1, description="stream form: size of each GRU layer")
+    gru_size: int = Field(
+        GRU_SIZE, ge=1, description="size of each GRU layer, in each direction (paper section 2.1: 128)"
+    )
     right_contexts: tuple[PositiveInt, ...] = Field(
         (4, 8, 12, 15, 30, 151),
         min_length=1,
@@ -283,6 +288,10 @@ class FitConfig(_Strict):
             raise ValueError("pseudo_low must be below pseudo_high")
         if (self.pseudo_frames or self.pseudo_clips) and not self.batch.get("unlabeled", 0):
             raise ValueError("pseudo_frames and pseudo_clips need unlabeled clips in `batch`")
+        if self.form == "window":
+            for field in _STREAM_ONLY:
+                if getattr(self, field) != FitConfig.model_fields[field].default:
+                    raise ValueError(f"{field}: only the stream form has it: set `form: stream`, or leave it out")
         if self.form == "stream" and min(self.right_contexts) < self.ahead_cells:
             raise ValueError("right_contexts: none can be shorter than ahead_cells")
         if self.form == "stream" and 0 < self.judged_context < self.ahead_cells:

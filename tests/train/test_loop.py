@@ -222,8 +222,11 @@ def test_the_stream_form_begins_with_a_window_form_and_its_convolutions_wait_for
     assert not any(torch.equal(student[5][name], student[4][name]) for name in of_layers)
 
 
-def test_a_context_shorter_than_the_convolutions_is_refused() -> None:
+def test_settings_that_do_not_fit_the_form_are_refused() -> None:
     with pytest.raises(ValueError, match="none can be shorter than ahead_cells"):
         FitConfig(form="stream", ahead_cells=5, right_contexts=(4, 8))
     with pytest.raises(ValueError, match="judged_context can't be shorter"):
         FitConfig(form="stream", ahead_cells=3, judged_context=2)
+    with pytest.raises(ValueError, match="hops: only the stream form has it"):
+        FitConfig(form="window", hops=(4,))
+    assert FitConfig.model_validate(FitConfig(gru_size=96).model_dump(mode="json")).gru_size == 96
