@@ -35,7 +35,7 @@ WINDOW_S = BUNDLE.window_cells * CELL_S
 PUBLISHED_S = f"{math.ceil(LOOKAHEAD_S + HOP_S):.0f}"
 """An onset is certain once its lookahead is known; it is published with the next window."""
 
-README, MESSAGES, ARCHITECTURE = "README.md", "docs/messages.md", "ARCHITECTURE.md"
+README, MESSAGES, ARCHITECTURE, DECISIONS = "README.md", "docs/messages.md", "ARCHITECTURE.md", "docs/decisions.md"
 EXAMPLE = "configs/daemon/example.yaml"
 
 
@@ -76,8 +76,8 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
         (f"{BUNDLE.window_cells}", f"{WINDOWS.hop_cells}"),
     ),
     (ARCHITECTURE, r"\*\*(\d+) cells of lookahead, not", (f"{WINDOWS.lookahead_cells}",)),
-    (ARCHITECTURE, r"before (\d+) s of context behind it", (f"{LOOKAHEAD_S:.0f}",)),
-    (ARCHITECTURE, r"masked after `skew_cells`\*\* \((\d+);", (f"{CONFIG.windows.skew_cells}",)),
+    (DECISIONS, r"before (\d+) s of context behind it", (f"{LOOKAHEAD_S:.0f}",)),
+    (DECISIONS, r"masked after `skew_cells`\*\* \((\d+);", (f"{CONFIG.windows.skew_cells}",)),
     # Time limits and addresses
     (ARCHITECTURE, r"a hole over (\d+) s ends the epoch", (f"{STREAM.hole_limit_s:.0f}",)),
     (MESSAGES, r"Sent when the state, the epoch.* and every (\d+) s", (f"{publisher._STATUS_EVERY_S:.0f}",)),
@@ -87,7 +87,7 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     (README, r"# events on (\S+), metrics", (f"{CONFIG.publish.zmq}",)),
     (README, r"metrics on (\S+)", (f"http://{CONFIG.metrics}/metrics",)),
     (ARCHITECTURE, r"begins with one picture in (\d+) cells", (f"{shedding.PictureStride(0.5).stride}",)),
-    (ARCHITECTURE, r"on time\*\* \(less than ([\d.]+) s late\)", (f"{turns._CALM_S}",)),
+    (DECISIONS, r"on time\*\* \(less than ([\d.]+) s late\)", (f"{turns._CALM_S}",)),
     # Scores
     (
         README,

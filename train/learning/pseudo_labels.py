@@ -1,7 +1,7 @@
 """Pseudo-labels of unlabelled clips, from mn04's calibrated scores of the AudioSet classes that stand for ours.
 
 A score up to `pseudo_low` means that a class is not there, one from `pseudo_high` on that it is; between, there is no
-label. Scores generalise where the network's embedding overfits few recordings (ARCHITECTURE.md), so they can label
+label. Scores generalise where the network's embedding overfits few recordings (docs/decisions.md), so they can label
 audio that nobody annotated. The student need not have mn04 among its modalities.
 """
 
