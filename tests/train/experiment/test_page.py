@@ -44,7 +44,7 @@ def test_every_experiment_has_its_place_and_its_command_on_the_page() -> None:
     text = PAGE.read_text()
     names = re.findall(r"<!-- experiment ([\w-]+) -->", text)
     assert sorted(names) == sorted(
-        {"table3", "table3-paper", "alignment", "alignment-mn04", "ablations", "ablations-fusion"}
+        {"table3", "table3-paper", "alignment", "alignment-mn04", "ablations", "ablations-audio", "ablations-fusion"}
     )
     for name in names:
         begin, end = markers(name)
