@@ -77,7 +77,11 @@ def test_a_group_that_changed_sides_is_refused_wherever_a_model_meets_a_corpus(
     assert says in refused([*arguments(grown, tmp_path / "new", steps=2), "--from", bundle], capsys)
     assert says in refused(arguments(grown, run, steps=2), capsys)
     assert says in refused(["export", *grown, str(run), str(tmp_path / "made")], capsys)
-    assert says in refused(["evaluate", *grown, "--model", bundle], capsys)
+    parts = pin_of(read_summary(trained / "grown")).parts
+    read = {parts[group] for group in pin_of(read_summary(trained / "few")).moved(Pin(parts))} - {"train"}
+    assert read
+    for part in read:
+        assert says in refused(["evaluate", *grown, "--model", bundle, "--part", part], capsys)
     assert not (tmp_path / "made").exists()
 
 
