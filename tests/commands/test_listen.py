@@ -117,10 +117,10 @@ def test_ctrl_c_ends_it_where_python_drops_a_keyboard_interrupt() -> None:
 
 def test_signals_end_it_at_any_moment() -> None:
     with sending() as sender:
-        for moment, number in enumerate([signal.SIGINT, signal.SIGTERM] * 4):
+        for moment, number in enumerate([signal.SIGINT, signal.SIGTERM] * 2):
             with listening(*LISTEN, sender.endpoint) as listener:
                 wait_for(lambda: bool(listener.lines), lambda: time.sleep(0.001))
-                time.sleep(moment * 0.007)
+                time.sleep(moment * 0.02)
                 listener.process.send_signal(number)
                 sender.publish(make.tags())
                 assert listener.wait(5) == (130 if number == signal.SIGINT else -number)

@@ -65,7 +65,7 @@ def test_the_daemons_networks_run_in_the_worker_alone() -> None:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("inputs")
     seeded_bundle().save(folder / "bundle")
-    return str(make_clip(folder / "x.wav", audio="pcm", rate_hz=22_100, samples=bursts(8.0))), str(folder / "bundle")
+    return str(make_clip(folder / "x.wav", audio="pcm", rate_hz=22_100, samples=bursts(3.0))), str(folder / "bundle")
 
 
 THREADS_OF_A_COMMAND = """

@@ -30,7 +30,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Short clips and, in the middle, one that takes a while: a replay can be ended there."""
     folder = tmp_path_factory.mktemp("clips")
     for number in range(CLIPS):
-        seconds = 40.0 if number == 3 else 2.0
+        seconds = 16.0 if number == 3 else 2.0
         samples = np.tile(bursts(2.0, number, 22_100), round(seconds / 2))
         make_clip(folder / f"{number}.wav", audio="pcm", rate_hz=22_100, samples=samples)
     return folder
@@ -212,6 +212,7 @@ def test_two_replays_do_not_write_one_report(bundle: Path, clips: Path, tmp_path
         while not (report / "tags.tsv").exists():
             assert first.poll() is None
             time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # it must not end before the second one has looked
         second = replayed(bundle, [clips], report)
         first.kill()
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
