@@ -32,8 +32,8 @@ class PatchFactory(Protocol):
 class PatchExtractor:
     """Patch cells of one epoch.
 
-    The epoch is zero-padded at both ends. A cell is not valid if its patch touches a hole in the audio, or if its
-    centre lies after the end of the audio.
+    The epoch is zero-padded at both ends. A cell is not valid if its patch touches a hole in the audio or begins
+    after its end, or if its centre lies after the end of the audio.
     """
 
     def __init__(self, factory: PatchFactory) -> None:
@@ -99,7 +99,7 @@ class PatchExtractor:
             max(start, 0),
             min(start + self._factory.patch, self._end),
         )  # the padding outside the epoch stays zero
-        if not self._centre_is_there(cell):
+        if start >= self._end or not self._centre_is_there(cell):
             return False
         for begin, samples in self._runs:
             if begin <= first and last <= begin + len(samples):
