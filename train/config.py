@@ -94,7 +94,8 @@ class CorpusConfig(_Strict):
     )
 
 
-_STREAM_ONLY = ("ahead_cells", "release_db_s", "filters", "right_contexts", "hops", "judged_context", "carried")
+STREAM_ONLY = ("ahead_cells", "release_db_s", "filters", "right_contexts", "hops", "judged_context", "carried")
+"""Fields of `FitConfig` that the window form ignores."""
 
 
 class FitConfig(_Strict):
@@ -289,7 +290,7 @@ class FitConfig(_Strict):
         if (self.pseudo_frames or self.pseudo_clips) and not self.batch.get("unlabeled", 0):
             raise ValueError("pseudo_frames and pseudo_clips need unlabeled clips in `batch`")
         if self.form == "window":
-            for field in _STREAM_ONLY:
+            for field in STREAM_ONLY:
                 if getattr(self, field) != FitConfig.model_fields[field].default:
                     raise ValueError(f"{field}: only the stream form has it: set `form: stream`, or leave it out")
         if self.form == "stream" and min(self.right_contexts) < self.ahead_cells:

@@ -13,7 +13,7 @@ import msgspec
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.provenance import Phase
-from train.config import FitConfig
+from train.config import STREAM_ONLY, FitConfig
 from train.data.summary import Summary
 from train.provenance import exported_steps, known_of, pin_of_provenance
 from train.split import Known, Pin, check_split, pin_of
@@ -94,9 +94,14 @@ class Run:
         part.replace(folder / FILE)
 
     def settings(self) -> FitConfig:
-        """The settings of its last phase; those that an older version did not have are the defaults."""
+        """The settings of its last phase; those that an older version did not have are the defaults.
+
+        So are those that its form ignores: an older version recorded its own defaults of them.
+        """
         last = self.phases[-1].settings if self.phases else {}
-        return FitConfig.model_validate({name: last[name] for name in FitConfig.model_fields if name in last})
+        ignored = STREAM_ONLY if last.get("form", "window") == "window" else ()
+        names = [name for name in FitConfig.model_fields if name in last and name not in ignored]
+        return FitConfig.model_validate({name: last[name] for name in names})
 
     def check_corpus(self, corpus: Summary) -> bool:
         """Check that a corpus can evaluate the run; returns and raises as `check_split`."""

@@ -14,11 +14,13 @@ from streamer import cli as earwitness
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.stream_crnn import StreamForm
+from streamer.provenance import Phase
 from tests.train.test_corpus import CLASSES, make_recordings, settings
 from train import cli, loop
 from train.config import FitConfig
 from train.data import corpus
 from train.data.dataset import Corpus
+from train.run import Run
 
 FIT = FitConfig(
     steps=4,
@@ -220,6 +222,12 @@ def test_the_stream_form_begins_with_a_window_form_and_its_convolutions_wait_for
     assert all(torch.equal(student[4][new], bundle.tensors[old]) for new, old in zip(of_layers, window, strict=True))
     assert not torch.equal(student[4]["classify.weight"], bundle.tensors["classify.weight"])
     assert not any(torch.equal(student[5][name], student[4][name]) for name in of_layers)
+
+
+def test_settings_of_an_older_run_are_read_though_the_defaults_of_the_other_form_have_changed() -> None:
+    recorded = {**FitConfig(steps=7).model_dump(mode="json"), "release_db_s": 3.0}
+    run = Run("mine", ("Cat",), ("spectral",), {}, (Phase(from_step=0, settings=recorded),), None)
+    assert run.settings() == FitConfig(steps=7)
 
 
 def test_settings_that_do_not_fit_the_form_are_refused() -> None:
