@@ -26,13 +26,16 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
-_LONGEST = ("test_daemon.py", "test_resume.py", "test_loop.py", "test_distributed.py", "test_report.py", "test_kept.py")
-"""Files whose tests take a minute together. They begin first: the last one would run while the other processes wait."""
+_LONGEST = (
+    *("e2e/test_daemon.py", "replay/test_report.py", "train/test_resume.py", "train/test_loop.py"),
+    *("train/test_kept.py", "train/learning/test_distributed.py"),
+)
+"""The files that take longest. They begin first, because the last one would run while the other processes wait."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; within a file the order stays."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="session")

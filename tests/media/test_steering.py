@@ -171,7 +171,7 @@ def test_correcting_a_clock_keeps_a_tone() -> None:
     assert 20 * np.log10(aside.max() / spectrum.max()) < -55  # each thousandth sample dropped instead: -40
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(
     steps_ms=st.lists(
         st.tuples(st.integers(1, 60), st.sampled_from([0, 0, 0, 20, 40, 300, 1_900, 5_000, -21, -300, -5_000])),

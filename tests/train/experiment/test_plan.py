@@ -66,6 +66,20 @@ def test_the_alignments_differ_in_nothing_else_and_have_folders_of_their_own() -
     )
 
 
+def test_the_alignments_of_mn04_are_row_a_of_table_3_and_differ_in_nothing_else() -> None:
+    made, table = plan.read(CONFIGS / "alignment-mn04.yaml"), plan.read(CONFIGS / "table3.yaml")
+    settings = {row: made.of_row(row)[0].settings for row in made.config.rows}
+    every = {"every_cells": 4}
+    for row, more in (
+        ("A-centred", {}),
+        ("A-paper", {"alignment": "paper"}),
+        ("A-trailing", {"alignment": "trailing"}),
+    ):
+        assert settings[row].features["mn04"] == settings[row].features["mn04_scores"] == {**every, **more}
+        same: dict[str, Any] = {"features": {}}
+        assert settings[row].model_copy(update=same) == table.of_row("A")[0].settings.model_copy(update=same)
+
+
 def test_a_rows_fields_replace_the_experiments_and_these_the_bases(tmp_path: Path) -> None:
     rows: dict[str, Any] = {"plain": {}, "more": {"fit": {"epochs": 2, "dropout": 0.1}}}
     path = write_file(
