@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from streamer.errors import ConfigError
+from streamer.features import EXTRACTORS, SPECTRAL
 from streamer.networks.crnn import Dropout
 from streamer.networks.stream_convolutions import FILTERS
 from streamer.networks.stream_crnn import GRU_SIZE, StreamForm
@@ -283,6 +284,14 @@ class FitConfig(_Strict):
             self.batch.get(kind, 0) for kind in ("strong", "weak")
         ):
             raise ValueError("batch: strong or weak must be at least 1, or there is nothing to learn from")
+        for field, names in (("modalities", self.modalities), ("features", self.features)):
+            if strange := [name for name in names if name not in EXTRACTORS]:
+                raise ValueError(f"{field}: there is no modality {strange[0]!r}; there are {', '.join(EXTRACTORS)}")
+        for name in self.widths:
+            if name not in self.modalities:
+                raise ValueError(f"widths: {name} is not among the modalities, {', '.join(self.modalities)}")
+            if name == SPECTRAL:
+                raise ValueError(f"widths: {name} has none: only embeddings are projected")
         if self.median_cells % 2 == 0:
             raise ValueError("median_cells must be odd")
         if self.pseudo_low >= self.pseudo_high:

@@ -86,7 +86,7 @@ def fit(
         if guides is not None:
             guides.check(stored)
         heard = {*config.modalities, *(name for one in (guides.bundles if guides else ()) for name in one.modalities)}
-        for name in unused({name: stored.shapes[name] for name in heard}, config):
+        for name in unused(heard, config):
             _log.warning("%s has no effect here: it needs%s spectral cells", name, " only" if name == "mixup" else "")
         labeller = Labeller.of_run(config, corpus.classes, stored)
         student = new_student(stored, labelled.target, len(corpus.classes), config)

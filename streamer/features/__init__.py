@@ -9,8 +9,10 @@ from streamer.features import efficientnet_lite0, mn04, spectral, vgg16, vggish
 from streamer.features.base import ExtractorFactory
 from streamer.networks.weights import WeightsStore
 
+SPECTRAL = spectral.Spectral.name
+"""The one modality whose cells are magnitudes of (frames, mels); those of the others are embeddings, vectors."""
 EXTRACTORS: dict[str, Callable[[Mapping[str, Any], WeightsStore], ExtractorFactory]] = {
-    "spectral": spectral.factory,
+    SPECTRAL: spectral.factory,
     "vggish": vggish.factory,
     "vgg16": vgg16.factory,
     "mn04": mn04.factory,

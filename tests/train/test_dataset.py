@@ -167,8 +167,8 @@ def test_a_width_of_what_has_none_is_refused(
     data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = arguments([str(path) for path in data], tmp_path / "run", widths={"spectral": 8})
-    assert cli.main(command) == 1
-    assert "widths: spectral are not among this run's embeddings" in capsys.readouterr().err
+    assert cli.main(command) == 2
+    assert "widths: spectral has none: only embeddings are projected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", [{}, {"unlabeled": 4}, {"strong": 0}])

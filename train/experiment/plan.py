@@ -14,6 +14,7 @@ from streamer.errors import ConfigError
 from train import config
 from train.config import FitConfig
 from train.experiment.config import ExperimentConfig
+from train.learning.augment import unused
 
 _STEPS, _EPOCHS = "steps", "epochs"
 
@@ -85,13 +86,17 @@ def _settings(path: Path, experiment: ExperimentConfig, base: Mapping[str, Any],
     if "seed" in experiment.fit or "seed" in experiment.rows[row].fit:
         raise ConfigError(f"{path}: rows.{row}: fit has a seed: set the experiment's `seeds` instead")
     try:
-        return FitConfig.model_validate(fields)
+        settings = FitConfig.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "fit"
         raise ConfigError(
             f"{path}: rows.{row}: {place}: {first['msg'].removeprefix('Value error, ')}; see train/config.py"
         ) from None
+    own = [name for name in unused(settings.modalities, settings) if name in experiment.rows[row].fit]
+    if own and not settings.distil_from:
+        raise ConfigError(f"{path}: rows.{row}: fit: {own[0]} has no effect with these inputs: leave the row out")
+    return settings
 
 
 def _over(fields: Mapping[str, Any], instead: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from streamer.features import SPECTRAL
 from train.config import FitConfig
 
 
@@ -43,11 +44,11 @@ class Batch:
         return next((name for name, values in self.features.items() if values.ndim == 4), None)
 
 
-def unused(shapes: Mapping[str, tuple[int, ...]], config: FitConfig) -> list[str]:
+def unused(modalities: Collection[str], config: FitConfig) -> list[str]:
     """The configured augmentations that have no effect with these modalities and kinds of clips."""
-    spectral = any(len(shape) > 1 for shape in shapes.values())
+    spectral = SPECTRAL in modalities
     without = [name for name in ("filter_db", "mask_mels", "mask_cells") if getattr(config, name) and not spectral]
-    if config.mixup and not (spectral and len(shapes) == 1 and config.batch.get("strong", 0)):
+    if config.mixup and not (spectral and len(modalities) == 1 and config.batch.get("strong", 0)):
         without.append("mixup")
     return without
 
