@@ -72,7 +72,8 @@ class Crowd:
 
     def __init__(self, guard: HttpGuard, refusals: Refusals, address: str, refused: Callable[[str], None]) -> None:
         """`refused` is called with the reason of each refusal."""
-        self._guard = guard
+        self.guard = guard
+        """May be replaced at any time: the next handshake and the next request use the new one."""
         self._refusals = refusals
         self._url = f"http{'' if guard.tls is None else 's'}://{address}"
         self._refused = refused
@@ -93,12 +94,13 @@ class Crowd:
 
     def secured(self, connection: socket.socket, peer: Any) -> socket.socket | None:
         """Add TLS to the connection, if configured. Waits for the handshake; None if it fails."""
-        if self._guard.tls is None:
+        tls = self.guard.tls
+        if tls is None:
             return connection
         connection.settimeout(_REQUEST_S)
         secured = None
         try:
-            secured = self._guard.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            secured = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             with self._lock:
                 if peer in self._clients:
                     self._clients[peer].connection = secured
@@ -113,10 +115,11 @@ class Crowd:
     def authorized(self, peer: Any, authorization: str | None) -> bool:
         """Whether a complete request with this header may be answered; counts it as refused if not."""
         self._settle(peer)
-        if self._guard.token is None:
+        expected = self.guard.token
+        if expected is None:
             return True
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._guard.token.encode()):
+        if scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), expected.encode()):
             return True
         self._count("wrong_token" if authorization else "no_token", peer)
         return False

@@ -73,11 +73,15 @@ class HealthServer:
 
         """
         guard = guard or HttpGuard()
-        crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, refused)
-        self._servers = _bound(address, guard, _handler(registry, healthy, ready, crowd), crowd)
+        self._crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, refused)
+        self._servers = _bound(address, guard, _handler(registry, healthy, ready, self._crowd), self._crowd)
         self.port: int = self._servers[0].server_address[1]
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
+
+    def renew(self, guard: HttpGuard) -> None:
+        """Use another token or certificate from now on. Whether there is TLS can't change."""
+        self._crowd.guard = guard
 
     def close(self) -> None:
         """Free the port."""

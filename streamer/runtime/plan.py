@@ -100,6 +100,6 @@ _WORDS = {
     "publish_tags": "publish.tags",
     "publish_scores": "publish.scores",
     "store": "store",
-    "http_guard": "the files of http (used from the next start)",
+    "http_guard": "the files of http",
 }
 """The config's names for the plan's fields that may change while the daemon runs."""

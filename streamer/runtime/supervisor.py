@@ -275,6 +275,8 @@ class Supervisor:
             self.metrics.model(model.bundle.name, model.bundle.classes)
             self._publisher.reporter = Reporter(model.bundle.name, model.factories, plan.version)
         self._publisher.limit_store(plan.store)
+        if self._health is not None:
+            self._health.renew(plan.http_guard)
         self.plan, self.model = plan, model
         self._streams = {**self._streams, **change.added}
         for stream in change.added.values():

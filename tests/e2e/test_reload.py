@@ -6,17 +6,19 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.daemon import COMMAND, ROOT, Daemon
 from tests.make_media import make_clip
 from tests.models import bursts
-from tests.rtsp import RtspServer, needs_rtsp
+from tests.rtsp import RtspServer, make_certificate, needs_rtsp
 
 CELL_S = 1464 / 22_100
 
@@ -172,3 +174,43 @@ def test_a_refusal_is_one_line_and_systemd_is_notified(tmp_path: Path, clip: Pat
     assert done.returncode == 2
     assert "daemon" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_new_token_and_certificate_of_the_http_port_replace_the_old_ones(
+    tmp_path: Path, clip: Path, bundle: Path
+) -> None:
+    token, certificate, key = (tmp_path / name for name in ("metrics.token", "cert.pem", "cert.key"))
+
+    def renew(secret: str) -> ssl.SSLContext:
+        token.write_text(secret)
+        made = make_certificate(tmp_path)
+        certificate.write_bytes(made.read_bytes())
+        key.write_bytes((tmp_path / "key.pem").read_bytes())
+        for path in (token, key):
+            path.chmod(0o600)
+        return ssl.create_default_context(cafile=made)
+
+    old, new = "0123456789abcdef-old", "0123456789abcdef-new"
+    old_trust = renew(old)
+    files = {"token": str(token), "cert": str(certificate), "key": str(key)}
+    config = config_of({"cam": str(clip)}, bundle, http=files)
+    with Daemon(tmp_path, config=config, environ={"XDG_RUNTIME_DIR": str(tmp_path)}) as daemon:
+        daemon.until(lambda: scored(daemon, "cam") > 0)
+        url = f"https://{daemon.metrics}/metrics"
+        bearer = {name: {"Authorization": f"Bearer {name}"} for name in (old, new)}
+        with httpx.Client(verify=old_trust) as connected:
+            assert connected.get(url, headers=bearer[old]).status_code == 200
+            trust = renew(new)
+            reloads = Reloads(daemon, tmp_path)
+            assert reloads.ask().stdout == "reloaded: changed: the files of http\n"
+            assert connected.get(url, headers=bearer[old]).status_code == 401, "on a connection from before"
+            assert connected.get(url, headers=bearer[new]).status_code == 200
+        assert httpx.get(url, verify=trust, headers=bearer[new]).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(url, verify=old_trust, headers=bearer[new])
+        token.write_text("short")
+        done = reloads.ask()
+        assert done.returncode == 2
+        assert "a token must be one line of at least 16 ASCII characters" in done.stderr
+        assert httpx.get(url, verify=trust, headers=bearer[new]).status_code == 200
+        assert daemon.terminate()[0] == 0
