@@ -25,8 +25,9 @@ from streamer.networks.dropout import ByteDropout
 from streamer.networks.weights import WeightsStore
 from streamer.replay.truth import Truth
 from train.checkpoint import Learner
-from train.config import CLASSES, FitConfig, Kind
+from train.config import FitConfig, Kind
 from train.data import cache
+from train.data.config import CLASSES
 from train.data.dataset import PartData
 from train.data.loader import Labelled, Loader
 from train.data.store import Key, Writer, narrowed

@@ -24,8 +24,9 @@ from streamer.networks.forms import FusionNetwork
 from streamer.provenance import Phase
 from train import checkpoint, curves, manifest, validation
 from train.checkpoint import Best, Learner
-from train.config import FitConfig, Kind, Part
+from train.config import FitConfig, Kind
 from train.data import cache, targets
+from train.data.config import Part
 from train.data.dataset import Corpus, PartData
 from train.data.loader import Labelled, Loader
 from train.kept import Kept

@@ -14,7 +14,7 @@ from typing import Any
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
-from train.config import GROUP_PARTS, GroupPart
+from train.data.config import GROUP_PARTS, GroupPart
 from train.data.summary import FILE, Summary, read_summary
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import soundfile
 
 from streamer.errors import ConfigError, EarwitnessError
 from train import config
-from train.config import CorpusConfig
 from train.data import corpus, mixing
+from train.data.config import CorpusConfig
 from train.data.recordings import RATE_HZ, active_spans, read_manifest, split
 from train.data.summary import read_summary
 

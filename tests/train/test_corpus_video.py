@@ -20,9 +20,9 @@ from streamer.types import SAMPLE_RATE_HZ, Chunk, Floats, Picture, Want
 from tests.train.photos import COLOURS, add_photos_to_manifest, make_photos
 from tests.train.test_corpus import CLASSES, contents, make_recordings, settings
 from train import config
-from train.config import CorpusConfig
 from train.data import corpus
 from train.data.clip import clip_cells
+from train.data.config import CorpusConfig
 from train.data.dataset import Corpus
 from train.data.summary import read_summary
 from train.film.config import VideoConfig

@@ -15,8 +15,8 @@ from streamer.bundle import Bundle
 from streamer.replay.truth import read_truth
 from tests.make_media import make_clip, tone
 from train import cli
-from train.config import CLASSES
 from train.data import check, dcase
+from train.data.config import CLASSES
 from train.data.dataset import Corpus
 
 PROFILE = Path(__file__).parents[2] / "configs" / "train" / "paper.yaml"

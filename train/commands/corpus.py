@@ -40,9 +40,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
     from train.data import corpus
+    from train.data.config import CorpusConfig
     from train.split import read_pin
 
-    settings = config.load(args.config, config.CorpusConfig)
+    settings = config.load(args.config, CorpusConfig)
     if args.seed is not None:
         settings = settings.model_copy(update={"seed": args.seed})
     pin = None if args.split is None else read_pin(args.split)

@@ -22,8 +22,8 @@ from streamer.replay.truth import (
     nearest,
     read_table,
 )
-from train.config import CLASSES
 from train.data import dcase
+from train.data.config import CLASSES
 from train.data.dcase import TABLES, Table
 from train.data.probe import Probe, probe
 from train.workers import pool

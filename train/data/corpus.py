@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
 from streamer.media.writing import write_clip
-from train.config import GROUP_PARTS, CorpusConfig, Part
 from train.data import mixing
+from train.data.config import GROUP_PARTS, CorpusConfig, Part
 from train.data.corpus_tables import Made, write_tables
 from train.data.recordings import RATE_HZ, Recording, Split, read_manifest, split
 from train.data.summary import FILE, Summary, write_summary

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.config import GROUP_PARTS, Part
+from train.data.config import GROUP_PARTS, Part
 from train.data.mixing import Label
 from train.data.recordings import Recording
 from train.film.plan import Film

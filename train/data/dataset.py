@@ -16,8 +16,8 @@ from streamer.provenance import Source
 from streamer.replay.names import MEDIA_SUFFIXES
 from streamer.replay.truth import Truth, read_truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
-from train.config import Part
 from train.data import cache, dcase
+from train.data.config import Part
 from train.data.hashes import hashed
 from train.data.summary import FILE, Summary, read_summary
 

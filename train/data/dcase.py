@@ -26,7 +26,7 @@ from pathlib import Path
 from streamer.errors import EarwitnessError
 from streamer.replay.names import MEDIA_SUFFIXES
 from streamer.replay.truth import Truth, read_truth
-from train.config import CLASSES, GROUP_PARTS, GroupPart, Part
+from train.data.config import CLASSES, GROUP_PARTS, GroupPart, Part
 from train.data.summary import Summary
 
 

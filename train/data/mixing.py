@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamer.types import Floats
-from train.config import CorpusConfig
+from train.data.config import CorpusConfig
 from train.data.recordings import RATE_HZ, Recording, active_spans, is_steady, read_samples
 
 _FADE_S = 0.01

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import ClassDecoding
-from train.config import GroupPart
+from train.data.config import GroupPart
 from train.data.summary import Summary
 from train.evaluation.bootstrap import f1
 from train.tuning.ledger import TAGS, TIMES, Ledger
