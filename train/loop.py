@@ -100,10 +100,10 @@ def fit(
             )
         if not group.share(goes_on):
             return
-        if group.size > 1 and learner.step < config.frozen_until:
-            raise EarwitnessError("frozen_until works in a single process: start this phase without torchrun")
         if group.size > 1:
             learner.restore(group.share(learner.state()))
+            if learner.step < config.frozen_until:
+                raise EarwitnessError("frozen_until works in a single process: start this phase without torchrun")
         loader = Loader(
             data, len(corpus.classes), config, learner.rng,
             rank=group.rank, world=group.size, labeller=labeller, unheard=set(needed) - heard,

@@ -99,6 +99,23 @@ def test_processes_resume_what_one_began(data: list[str], tmp_path: Path) -> Non
         assert other["costs"] == pytest.approx(one["costs"], rel=1e-3, abs=1e-8), one["step"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_processes_go_on_once_nothing_is_frozen_and_not_before(data: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cli.main(command(data, out, steps=2, frozen_until=1)) == 0
+    for frozen_until, code in ((4, 1), (1, 0)):
+        resumed = subprocess.run(
+            [*TORCHRUN, *command(data, out, steps=3, frozen_until=frozen_until)],
+            env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert resumed.returncode == code, resumed.stderr
+        said = {line for line in resumed.stderr.splitlines() if line.startswith("earwitness-train: error")}
+        wanted = "earwitness-train: error: frozen_until works in a single process: start this phase without torchrun"
+        assert said == ({wanted} if code else set())  # each process says it
+    assert [row["step"] for row in log(out)] == [1, 2, 3]
+
+
 @pytest.mark.timeout(600)
 def test_a_killed_process_ends_the_others_with_one_line(data: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
