@@ -22,6 +22,7 @@ def bundle_path(named: str | Path | None) -> Path:
     return _FOLDER / named if str(named) in shipped() else Path(named)
 
 
-def model_help() -> str:
-    """What the option `--model` takes."""
-    return f"a shipped model ({', '.join(shipped())}) or a bundle's folder (default: {DEFAULT})"
+def model_help(default: str | None = DEFAULT) -> str:
+    """What the option `--model` takes; None: its default is told elsewhere."""
+    told = "" if default is None else f" (default: {default})"
+    return f"a shipped model ({', '.join(shipped())}) or a bundle's folder{told}"

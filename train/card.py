@@ -11,6 +11,7 @@ import msgspec
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.networks.published import KNOWN
 from streamer.provenance import Provenance
 from streamer.replay.report import SUMMARY, Summary
 from streamer.replay.scoring import F1_EXPLAINED, KINDS, Report, percent
@@ -65,12 +66,20 @@ def _counted(figures: Any) -> bool:
 def purpose(bundle: Bundle) -> str:
     """What the model is for and how it was made, in a line."""
     form = "" if bundle.stream is None else _STREAM_FORM
+    members = _members(bundle.provenance.more.get("merged", []))
     return (
         f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
         f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
         f"`earwitness-train fit` as a mean teacher on clips mixed from recordings; the weights are "
-        f"the {bundle.provenance.network}'s.{form}{_members(bundle.provenance.more.get('merged', []))}"
+        f"the {bundle.provenance.network}'s.{form}{members}{_weights(bundle)}"
     )
+
+
+def _weights(bundle: Bundle) -> str:
+    """How to get the pretrained weights that the model needs."""
+    needed = {spec.get("weights_sha256") for spec in bundle.feature_specs.values()}
+    commands = [f"`{one.command}`" for one in KNOWN.values() if one.sha256 in needed]
+    return f" It needs pretrained weights, which are fetched once: {', '.join(commands)}." if commands else ""
 
 
 def _members(parts: Sequence[Mapping[str, Any]]) -> str:

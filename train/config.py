@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -146,8 +147,8 @@ class FitConfig(BaseModel):
     )
     distil_from: tuple[str, ...] = Field(
         (),
-        description="folders of bundles whose mean posteriors are further targets, of all clips; they may use other "
-        "modalities, which `features` must then compute too",
+        description="models, by name or folder, whose mean posteriors are further targets, of all clips; they may use "
+        "other modalities, which `features` must then compute too",
     )
     distil_frames: float = Field(1.0, ge=0, description="weight of the cost against the bundles' cell posteriors")
     distil_clips: float = Field(1.0, ge=0, description="weight of the cost against the bundles' clip posteriors")
@@ -252,24 +253,22 @@ class FitConfig(BaseModel):
 C = TypeVar("C", bound=BaseModel)
 
 
-def load(path: Path | None, schema: type[C]) -> C:
-    """Parse a YAML file, or the defaults if there is none.
+def load(path: Path | None, schema: type[C], instead: Mapping[str, Any] | None = None) -> C:
+    """Parse a YAML file, or the defaults if there is none; `instead` has fields that replace the file's.
 
     Raises:
         ConfigError: the file can't be read, is not YAML, or has an unknown field or an invalid value.
 
     """
-    if path is None:
-        return schema()
     try:
-        return schema.model_validate(yaml.safe_load(path.read_text()) or {})
+        fields = {} if path is None else yaml.safe_load(path.read_text()) or {}
+        return schema.model_validate({**fields, **instead} if instead and isinstance(fields, dict) else fields)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(
-            f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}; see configs/train for examples"
-        ) from None
+        places = [str(path or "the options"), ".".join(str(part) for part in first["loc"])]
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(": ".join([*filter(None, places), f"{what}; see configs/train for examples"])) from None

@@ -12,6 +12,7 @@ import pytest
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.models import bundle_path
+from streamer.networks.published import KNOWN
 from tests.models import seeded_bundle
 from train import cli
 from train.card import card, measured, with_scores
@@ -82,6 +83,15 @@ def test_a_merged_models_card_names_its_members() -> None:
     text = card(replace(bundle, provenance=made))
     assert "the weighted mean of the logits of 2 networks that were trained apart: ears (0.7), mn04-alone (0.3)" in text
     assert "trained apart" not in card(bundle)
+
+
+def test_the_card_says_how_to_get_the_pretrained_weights() -> None:
+    bundle = seeded_bundle()
+    sha256 = KNOWN["mn04"].sha256
+    specs = {**bundle.feature_specs, "mn04": {"weights_sha256": sha256}, "mn04_scores": {"weights_sha256": sha256}}
+    text = card(replace(bundle, feature_specs=specs))
+    assert "It needs pretrained weights, which are fetched once: `earwitness weights fetch mn04`." in text
+    assert "fetched once" not in card(bundle)
 
 
 def test_a_report_of_version_0_1_has_no_fingerprint(tmp_path: Path) -> None:

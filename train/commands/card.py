@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from streamer.bundle import Bundle
+from streamer.models import bundle_path, model_help
 from train.commands.options import Subparsers, new_command
 
 
@@ -17,7 +18,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "add the scores that were measured to a bundle, and write its model card",
         "earwitness-train card model results-clip results-stream",
     )
-    parser.add_argument("bundle", type=Path, help="folder of the bundle")
+    parser.add_argument("bundle", type=bundle_path, metavar="NAME|BUNDLE", help=model_help(None))
     parser.add_argument(
         "reports",
         type=Path,

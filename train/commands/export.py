@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from streamer.bundle import Bundle
+from streamer.models import bundle_path
 from train import config
 from train.commands.options import Subparsers, add_data, add_weights, add_workers, new_command
 from train.data.dataset import Corpus
@@ -26,7 +27,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--name", default="earwitness")
     thresholds = parser.add_mutually_exclusive_group()
     thresholds.add_argument(
-        "--decoding", type=Path, metavar="BUNDLE", help="use this bundle's thresholds instead of tuning them"
+        "--decoding", type=bundle_path, metavar="NAME|BUNDLE", help="use this model's thresholds instead of tuning"
     )
     thresholds.add_argument(
         "--tune",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streamer.arguments import number_from_1
 from streamer.bundle import Bundle
+from streamer.models import bundle_path
 from train import config
 from train.commands.options import Subparsers, add_data, add_modalities, new_command
 from train.data.dataset import Corpus
@@ -25,10 +26,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--config", type=Path, help="YAML; its fields are in train/config.py")
     parser.add_argument(
         "--from",
-        type=Path,
+        type=bundle_path,
         dest="begin",
-        metavar="BUNDLE",
-        help="start a new run from this bundle's network and step count; no group of recordings may have changed parts",
+        metavar="NAME|BUNDLE",
+        help="start a new run from this model's network and step count; no group of recordings may have changed parts",
     )
     add_modalities(parser)
     parser.add_argument(
@@ -41,11 +42,9 @@ def main(args: argparse.Namespace) -> int:
     """Run the command."""
     from train import loop
 
-    settings = config.load(args.config, config.FitConfig)
-    if args.threads is not None:
-        settings = settings.model_copy(update={"threads": args.threads})
-    if args.modalities is not None:
-        settings = settings.model_copy(update={"modalities": tuple(args.modalities)})
+    options = {"threads": args.threads, "modalities": args.modalities}
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = config.load(args.config, config.FitConfig, given)
     begin = None if args.begin is None else Bundle.load(args.begin)
     loop.fit(Corpus.read(args.corpus), args.features, args.out, settings, begin)
     return 0

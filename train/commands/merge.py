@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.models import bundle_path
 from train.commands.options import Subparsers, new_command
 
 
@@ -21,9 +22,10 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("out", type=Path, help="folder of the bundle to write")
     parser.add_argument(
         "bundles",
-        type=Path,
+        type=bundle_path,
         nargs="+",
-        help="folders of bundles of one form; the first one gives the thresholds, and alone may have spectral input",
+        metavar="NAME|BUNDLE",
+        help="models of one form; the first one gives the thresholds, and alone may have spectral input",
     )
     parser.add_argument(
         "--shares", type=float, nargs="+", metavar="SHARE", help="of each bundle's logits; default: equal ones"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.models import bundle_path
 from streamer.networks.forms import FusionNetwork
 from train.config import FitConfig
 from train.data import cache
@@ -44,7 +44,7 @@ class Guides:
             EarwitnessError: one lacks a class, or was trained on recordings that this corpus tests or validates on.
 
         """
-        bundles = tuple(Bundle.load(Path(path)) for path in config.distil_from)
+        bundles = tuple(Bundle.load(bundle_path(path)) for path in config.distil_from)
         columns: list[Tensor] = []
         certain: list[bool] = []
         for bundle in bundles:
@@ -96,5 +96,5 @@ def modalities_of(config: FitConfig) -> Sequence[str]:
         BundleError: a bundle can't be read.
 
     """
-    others = [name for path in config.distil_from for name in Bundle.load(Path(path)).modalities]
+    others = [name for path in config.distil_from for name in Bundle.load(bundle_path(path)).modalities]
     return cache.in_order([*config.modalities, *others, *(("mn04_scores",) if config.pseudo else ())])
