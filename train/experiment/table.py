@@ -48,16 +48,14 @@ def _caption(experiment: ExperimentConfig, one: Comparison) -> str:
 def _scores(experiment: ExperimentConfig, one: Comparison) -> list[list[str]]:
     header = ["row", "runs"]
     for metric in experiment.metrics:
-        header += [title_of(metric), "95 %", f"all {len(experiment.seed_list)}: mean ± sd"]
+        header += [title_of(metric), "95 %", "all: mean ± sd"]
         header += ["paper"] if _in_paper(experiment, metric) else []
     rows = [header]
     for line in one.lines:
         cells = [line.row, f"{line.runs} of {line.planned}"]
         for metric in experiment.metrics:
             figure = line.figures.get(metric)
-            cells += (
-                [percent(figure.kept.value), _interval(figure.kept), _spread(figure)] if figure else [_NOT_RUN, "", ""]
-            )
+            cells += _shown(figure) if figure else [_NOT_RUN, "", ""]
             if _in_paper(experiment, metric):
                 cells.append(percent(paper.figure(line.row, metric)))
         rows.append(cells)
@@ -108,7 +106,10 @@ def _legend(experiment: ExperimentConfig, comparisons: Sequence[Comparison]) -> 
         if known
         else ""
     )
-    return f"{chosen}{interval} {F1_EXPLAINED}"
+    planned = len(experiment.rows) * seeds
+    left = max((planned - sum(line.runs for line in one.lines) for one in comparisons), default=0)
+    unfinished = f"**{left} of {planned} runs are not finished**: figures are of those that are. " if left else ""
+    return f"{unfinished}{chosen}{interval} {F1_EXPLAINED}"
 
 
 def _in_paper(experiment: ExperimentConfig, metric: Metric) -> bool:

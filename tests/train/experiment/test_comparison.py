@@ -98,8 +98,16 @@ def test_the_table_has_the_papers_figures_and_what_was_not_run(tmp_path: Path) -
     assert against[3] == "+4.81"
     assert "mean of the 2 best of 4 runs" in text
     assert "6 groups of recordings" in text
+    assert "**4 of 12 runs are not finished**" in text
     standing.failed["A/0"] = "out of memory"
     assert "Run A/0 failed: out of memory" in table.markdown(standing, [comparison], "")
+
+
+def test_a_table_of_finished_runs_says_nothing_of_unfinished_ones(tmp_path: Path) -> None:
+    standing = standing_of(tmp_path, rows={"S": {}, "S+A": {}}, keep=4)
+    text = table.markdown(standing, [compare(standing, "clip")], "")
+    assert "A figure is the mean of 4 runs." in text
+    assert "not finished" not in text
 
 
 def split(text: str) -> list[list[str]]:
