@@ -6,6 +6,8 @@ from pathlib import Path
 
 DEFAULT = "spectral"
 """The shipped model that is used if none is named. It needs no further weights."""
+FUSED = "audio"
+"""The shipped model that also hears through a pretrained network, whose weights have to be fetched once."""
 _FOLDER = Path(__file__).parent / "bundles"
 
 

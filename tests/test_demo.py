@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from streamer import cli
-from streamer.commands.demo import Heard, settings, table
+from streamer.bundle import Bundle
+from streamer.commands.demo import Heard, chosen, settings, table
 from streamer.config.schema import DaemonConfig
-from streamer.models import bundle_path
+from streamer.features import EXTRACTORS
+from streamer.models import DEFAULT, FUSED, bundle_path
+from streamer.networks.weights import WeightsStore
 from streamer.replay.truth import LabelledEvent
+from tests.models import CLASSES, initial_tensors, seeded_bundle
+from tests.weights import mn04_tensors
 
 
 def test_the_table_says_how_long_after_its_true_onset_each_event_was_said() -> None:
@@ -40,6 +46,21 @@ def test_the_daemon_runs_with_the_model_and_the_preset_that_were_asked_for(model
     made = DaemonConfig.model_validate(settings(Path("demo.mp4"), "tcp://127.0.0.1:5556", model, preset))
     assert made.model == bundle_path(model).absolute()
     assert made.windows.preset == (preset or "balanced")
+
+
+def test_the_model_with_pretrained_features_is_shown_if_its_weights_are_there(tmp_path: Path) -> None:
+    store = WeightsStore(tmp_path)
+    model, line = chosen(FUSED, store)
+    assert model == DEFAULT
+    assert line.endswith(f"are not in {tmp_path}; get them with: earwitness weights fetch mn04.")
+
+    torch.save(mn04_tensors(4), tmp_path / "mn04.pth")
+    made = {name: EXTRACTORS[name]({}, store) for name in Bundle.load(bundle_path(FUSED)).modalities}
+    tensors = initial_tensors({name: one.shape for name, one in made.items()}, len(CLASSES), 1)
+    specs = {name: dict(one.spec()) for name, one in made.items()}
+    Bundle("fused", specs, seeded_bundle().decoding, tensors, 151).save(tmp_path / "model")
+    named = str(tmp_path / "model")
+    assert chosen(named, store) == (named, f"The model is `{named}`, which fuses spectral, mn04, mn04_scores.")
 
 
 def test_a_model_that_is_not_there_is_one_line_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:

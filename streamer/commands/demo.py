@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamer.commands.options import PRESET_HELP
-from streamer.errors import EarwitnessError
-from streamer.models import bundle_path, model_help
+from streamer.errors import EarwitnessError, WeightsError
+from streamer.models import DEFAULT, FUSED, bundle_path, model_help
 from streamer.replay.truth import LabelledEvent, read_truth
 from streamer.windows import PRESETS
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+    from streamer.networks.weights import WeightsStore
 
 _FOLDER = Path(__file__).parent.parent / "demo"
 _STREAM = "demo"
@@ -55,7 +58,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "process receives, and compares it with the recording's truth.",
         epilog="example: earwitness demo --model light --preset fast",
     )
-    parser.add_argument("--model", metavar="NAME|BUNDLE", help=model_help())
+    parser.add_argument(
+        "--model",
+        metavar="NAME|BUNDLE",
+        help=f"{model_help(None)}; default: {FUSED} if its weights are there, else {DEFAULT}",
+    )
     parser.add_argument("--preset", choices=tuple(PRESETS), help=PRESET_HELP)
     parser.set_defaults(main=main)
 
@@ -63,15 +70,20 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the demo; returns 0, or raises `EarwitnessError` if the model can't be read or the daemon failed."""
     from streamer.bundle import Bundle
+    from streamer.networks.weights import WeightsStore, default_weights_folder
 
-    Bundle.load(bundle_path(args.model))  # a fault is told here, not by the daemon
+    model = args.model
+    if model is None:
+        model, line = chosen(FUSED, WeightsStore(default_weights_folder(os.environ)))
+        _say(line)
+    Bundle.load(bundle_path(model))  # a fault is told here, not by the daemon
     recording = _FOLDER / "demo.mp4"
     truth = read_truth(_FOLDER / "truth.tsv").events[recording.name]
     endpoint = f"tcp://127.0.0.1:{_free_port()}"
     _say(f"The daemon listens to {recording.name} like a camera; a subscriber to {endpoint} prints its messages.")
     with tempfile.TemporaryDirectory(prefix="earwitness-demo-") as folder:
         config = Path(folder) / "demo.yaml"
-        config.write_text(json.dumps(settings(recording, endpoint, args.model, args.preset)))  # JSON is YAML
+        config.write_text(json.dumps(settings(recording, endpoint, model, args.preset)))  # JSON is YAML
         command = [sys.executable, "-m", "streamer.cli"]
         listener = subprocess.Popen(
             [*command, "listen", endpoint, "--topic", "event/"], stdout=subprocess.PIPE, text=True
@@ -88,6 +100,18 @@ def main(args: argparse.Namespace) -> int:
     _say("")
     _say(table(truth, heard))
     return 0
+
+
+def chosen(fused: str, weights: WeightsStore) -> tuple[str, str]:
+    """The model to show if none is named, and a line about it: `fused`, if the weights that it needs are there."""
+    from streamer.bundle import Bundle
+
+    bundle = Bundle.load(bundle_path(fused))
+    try:
+        bundle.factories(weights)
+    except WeightsError as error:
+        return DEFAULT, f"The model is `{DEFAULT}`. `{fused}` is better, but {error}."
+    return fused, f"The model is `{fused}`, which fuses {', '.join(bundle.modalities)}."
 
 
 def settings(recording: Path, endpoint: str, model: str | None, preset: str | None) -> dict[str, Any]:
