@@ -19,6 +19,10 @@ from tests.weights import vgg16_tensors, vggish_tensors
 # Two threads a network beside a busy core are many times slower than one, and no test is about that but test_threads.
 use_threads(1)
 
+# A shell ignores Ctrl-C for what it starts in the background, and every process of a test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # No example fails because it was slow: that says how busy the machine is. In CI the same examples are tried each time,
 # because what a change breaks must not depend on luck; elsewhere new ones are.
 settings.register_profile("here", deadline=None)

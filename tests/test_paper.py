@@ -33,6 +33,7 @@ CITED = {
     "configs/train/paper.yaml": [("widths", "3")],
     "streamer/bundles/spectral/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
     "streamer/bundles/light/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
+    "streamer/bundles/audio/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
     "streamer/types.py": [("hop 366", "4.2")],
     "streamer/features/spectral.py": [("Slaney mel bins", "4.2")],
     "streamer/features/vggish.py": [("128 embedding values", "4.2")],
