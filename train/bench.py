@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from streamer.errors import EarwitnessError
-from streamer.features import EXTRACTORS
+from streamer.features import EXTRACTORS, SPECTRAL
 from streamer.features.base import FEATURES_VERSION
 from streamer.networks.dropout import ByteDropout
 from streamer.networks.weights import WeightsStore
@@ -161,17 +161,17 @@ def made_up(config: FitConfig) -> Iterator[dict[Kind, Labelled]]:
         EarwitnessError: `config` has other modalities than spectral, whose features need real media.
 
     """
-    if set(config.modalities) != {"spectral"}:
+    if set(config.modalities) != {SPECTRAL}:
         raise EarwitnessError(
             f"features of {', '.join(config.modalities)} can't be made up: name a corpus and its features"
         )
     rng = np.random.default_rng(0)
-    factory = EXTRACTORS["spectral"]({}, WeightsStore(Path(), {}))
+    factory = EXTRACTORS[SPECTRAL]({}, WeightsStore(Path(), {}))
     with tempfile.TemporaryDirectory(prefix="earwitness-bench-") as folder:
         key = Key(FEATURES_VERSION, dict(factory.spec()), factory.shape, pictures_alone=False)
         counts = {kind: 2 * count for kind, count in config.batch.items() if count}
         clips = {kind: [f"{kind}-{row}" for row in range(count)] for kind, count in counts.items()}
-        with Writer(Path(folder) / "spectral", key) as writer:
+        with Writer(Path(folder) / SPECTRAL, key) as writer:
             for name in (one for of_kind in clips.values() for one in of_kind):
                 cells = rng.gamma(0.5, 20.0, (_CLIP_CELLS, *factory.shape)).astype(np.float32)
                 writer.add(name, narrowed(cells, key.number), np.ones(_CLIP_CELLS, np.bool_), 0)
@@ -179,7 +179,7 @@ def made_up(config: FitConfig) -> Iterator[dict[Kind, Labelled]]:
 
 
 def _labelled(kind: Kind, names: list[str], folder: Path, rng: np.random.Generator) -> Labelled:
-    features = cache.read(folder, {Path(name): name for name in names}, ["spectral"])
+    features = cache.read(folder, {Path(name): name for name in names}, [SPECTRAL])
     shapes = {"strong": (len(names), _CLIP_CELLS, len(CLASSES)), "weak": (len(names), len(CLASSES))}
     target = (rng.random(shapes.get(kind, (len(names), 0))) < 0.15).astype(np.float32)
     truth: Truth | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,7 +29,7 @@ class FitConfig(BaseModel):
 
     seed: int = 0
     modalities: tuple[str, ...] = Field(
-        ("spectral",), min_length=1, description="modalities; `earwitness-train features --help` lists them"
+        (SPECTRAL,), min_length=1, description="modalities; `earwitness-train features --help` lists them"
     )
     widths: dict[str, PositiveInt] = Field(
         {}, description="widths of the embeddings' projections, by modality; default: paper section 3"
@@ -204,19 +204,23 @@ class FitConfig(BaseModel):
         return {**raw, "steps": epochs * epoch_steps}
 
     @model_validator(mode="after")
-    def _can_learn(self) -> FitConfig:
-        if any(count < 0 for count in self.batch.values()) or not any(
-            self.batch.get(kind, 0) for kind in ("strong", "weak")
-        ):
-            raise ValueError("batch: strong or weak must be at least 1, or there is nothing to learn from")
+    def _names_modalities(self) -> FitConfig:
         for field, names in (("modalities", self.modalities), ("features", self.features)):
-            if strange := [name for name in names if name not in EXTRACTORS]:
-                raise ValueError(f"{field}: there is no modality {strange[0]!r}; there are {', '.join(EXTRACTORS)}")
+            if wrong := unknown_modality(names):
+                raise ValueError(f"{field}: {wrong}")
         for name in self.widths:
             if name not in self.modalities:
                 raise ValueError(f"widths: {name} is not among the modalities, {', '.join(self.modalities)}")
             if name == SPECTRAL:
                 raise ValueError(f"widths: {name} has none: only embeddings are projected")
+        return self
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> FitConfig:
+        if any(count < 0 for count in self.batch.values()) or not any(
+            self.batch.get(kind, 0) for kind in ("strong", "weak")
+        ):
+            raise ValueError("batch: strong or weak must be at least 1, or there is nothing to learn from")
         if self.median_cells % 2 == 0:
             raise ValueError("median_cells must be odd")
         if self.pseudo_low >= self.pseudo_high:
@@ -250,6 +254,12 @@ class FitConfig(BaseModel):
         return Dropout(self.dropout, self.embedding_dropout, before)
 
 
+def unknown_modality(names: Iterable[str]) -> str | None:
+    """What is wrong with the first name that is none of a modality; None if all are known."""
+    unknown = next((name for name in names if name not in EXTRACTORS), None)
+    return None if unknown is None else f"there is no modality {unknown!r}; there are {', '.join(EXTRACTORS)}"
+
+
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -260,15 +270,33 @@ def load(path: Path | None, schema: type[C], instead: Mapping[str, Any] | None =
         ConfigError: the file can't be read, is not YAML, or has an unknown field or an invalid value.
 
     """
+    fields = {} if path is None else read_yaml(path)
+    if instead and isinstance(fields, dict):
+        fields = {**fields, **instead}
+    return validated(fields, schema, [str(path or "the options")], see="configs/train for examples")
+
+
+def read_yaml(path: Path) -> Any:
+    """What is in a YAML file; {} if it is empty. Raises `ConfigError` if it can't be read, or is not YAML."""
     try:
-        fields = {} if path is None else yaml.safe_load(path.read_text()) or {}
-        return schema.model_validate({**fields, **instead} if instead and isinstance(fields, dict) else fields)
+        return yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+
+
+def validated(fields: Any, schema: type[C], places: Sequence[str], see: str) -> C:
+    """The configuration that `fields` are; `places` and `see`: where they stand, and what explains them.
+
+    Raises:
+        ConfigError: there is an unknown field or an invalid value.
+
+    """
+    try:
+        return schema.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        places = [str(path or "the options"), ".".join(str(part) for part in first["loc"])]
+        inside = ".".join(str(part) for part in first["loc"])
         what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(": ".join([*filter(None, places), f"{what}; see configs/train for examples"])) from None
+        raise ConfigError(": ".join([*places, *([inside] if inside else []), f"{what}; see {see}"])) from None

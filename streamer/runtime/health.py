@@ -50,7 +50,7 @@ def split_address(address: str) -> tuple[str, int]:
 def check_address(address: str, guard: HttpGuard) -> None:
     """Raises `UsageError` if a `HealthServer` can't listen at `address`."""
     crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, lambda reason: None)
-    for server in _bound(address, guard, BaseHTTPRequestHandler, crowd):
+    for server in _bound(address, BaseHTTPRequestHandler, crowd):
         server.server_close()
 
 
@@ -72,9 +72,8 @@ class HealthServer:
             UsageError: the address is malformed, in use, or reaches beyond this machine without a token.
 
         """
-        guard = guard or HttpGuard()
-        self._crowd = Crowd(guard, Refusals(time.monotonic, HTTP_REASONS), address, refused)
-        self._servers = _bound(address, guard, _handler(registry, healthy, ready, self._crowd), self._crowd)
+        self._crowd = Crowd(guard or HttpGuard(), Refusals(time.monotonic, HTTP_REASONS), address, refused)
+        self._servers = _bound(address, _handler(registry, healthy, ready, self._crowd), self._crowd)
         self.port: int = self._servers[0].server_address[1]
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.1,), name="health", daemon=True).start()
@@ -131,13 +130,11 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def _bound(
-    address: str, guard: HttpGuard, handler: type[BaseHTTPRequestHandler], crowd: Crowd
-) -> list[ThreadingHTTPServer]:
+def _bound(address: str, handler: type[BaseHTTPRequestHandler], crowd: Crowd) -> list[ThreadingHTTPServer]:
     """A server for each of the local addresses that the host resolves to."""
     host, port = split_address(address)
     local = loopback_addresses(host)
-    if not local and guard.token is None:
+    if not local and crowd.guard.token is None:
         raise UsageError(
             f"metrics address {address} reaches beyond this machine, which requires a token: create one with "
             "`(umask 77; openssl rand -hex 32 > metrics.token)` and set http.token in the config to the file, or use "

@@ -14,8 +14,7 @@ from streamer.arguments import number_from_0, number_from_1
 from streamer.bundle import Bundle
 from streamer.errors import UsageError
 from streamer.escapes import printable
-from streamer.models import bundle_path, model_help
-from train.commands.options import Subparsers, add_data, add_draws, add_workers, new_command
+from train.commands.options import Subparsers, add_data, add_draws, add_model, add_workers, new_command
 from train.data import cache
 from train.data.dataset import Corpus, PartData
 
@@ -31,7 +30,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "earwitness-train evaluate data/corpus data/features --model mymodel --report results",
     )
     add_data(parser)
-    parser.add_argument("--model", type=bundle_path, required=True, metavar="NAME|BUNDLE", help=model_help(None))
+    add_model(parser)
     parser.add_argument("--part", default="test", choices=["validation", "test"])
     parser.add_argument(
         "--report",

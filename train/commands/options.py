@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamer.arguments import number_from_1
 from streamer.features import EXTRACTORS
+from streamer.models import bundle_path, model_help
 from streamer.networks.weights import default_weights_folder
 from train.evaluation.bootstrap import DRAWS
 
@@ -26,6 +27,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """The folders of a corpus and of its features."""
     parser.add_argument("corpus", type=Path, help="folder of the corpus")
     parser.add_argument("features", type=Path, help="folder of its features")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """`--model`."""
+    parser.add_argument("--model", type=bundle_path, required=True, metavar="NAME|BUNDLE", help=model_help(None))
 
 
 def add_modalities(parser: argparse.ArgumentParser) -> None:

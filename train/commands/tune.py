@@ -7,8 +7,7 @@ from pathlib import Path
 
 from streamer.arguments import number_from_0, number_from_1
 from streamer.bundle import Bundle
-from streamer.models import bundle_path, model_help
-from train.commands.options import Subparsers, add_data, add_workers, new_command
+from train.commands.options import Subparsers, add_data, add_model, add_workers, new_command
 from train.data.dataset import Corpus
 from train.tuning.search import METHODS, TRIALS
 from train.tuning.space import MEDIANS
@@ -23,7 +22,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "earwitness-train tune data/corpus data/features --model model --out tuned --method optuna",
     )
     add_data(parser)
-    parser.add_argument("--model", type=bundle_path, required=True, metavar="NAME|BUNDLE", help=model_help(None))
+    add_model(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, metavar="BUNDLE", help="folder of the tuned bundle to write")
     what.add_argument(

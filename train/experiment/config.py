@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
 
-from streamer.features import EXTRACTORS
+from train.config import unknown_modality
 from train.experiment import paper
 from train.experiment.metrics import Metric
 
@@ -112,9 +112,8 @@ class ExperimentConfig(_Strict):
                 raise ValueError(
                     f"rows.{name}: there is no input {one!r}; there are {', '.join(self.inputs) or 'none'}"
                 )
-        for one in self.modalities_of(name) or ():
-            if one not in EXTRACTORS:
-                raise ValueError(f"rows.{name}: there is no modality {one!r}; there are {', '.join(EXTRACTORS)}")
+        if wrong := unknown_modality(self.modalities_of(name) or ()):
+            raise ValueError(f"rows.{name}: {wrong}")
 
     def modalities_of(self, row: str) -> tuple[str, ...] | None:
         """The modalities of a row; None: those of `fit`."""

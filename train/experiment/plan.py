@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from streamer.errors import ConfigError
 from train import config
 from train.config import FitConfig
@@ -85,17 +82,10 @@ def _settings(path: Path, experiment: ExperimentConfig, base: Mapping[str, Any],
         fields["modalities"] = modalities
     if "seed" in experiment.fit or "seed" in experiment.rows[row].fit:
         raise ConfigError(f"{path}: rows.{row}: fit has a seed: set the experiment's `seeds` instead")
-    try:
-        settings = FitConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "fit"
-        raise ConfigError(
-            f"{path}: rows.{row}: {place}: {first['msg'].removeprefix('Value error, ')}; see train/config.py"
-        ) from None
+    settings = config.validated(fields, FitConfig, [str(path), f"rows.{row}"], see="train/config.py")
     own = [name for name in unused(settings.modalities, settings) if name in experiment.rows[row].fit]
     if own and not settings.distil_from:
-        raise ConfigError(f"{path}: rows.{row}: fit: {own[0]} has no effect with these inputs: leave the row out")
+        raise ConfigError(f"{path}: rows.{row}: fit: {own[0]} has no effect with these inputs and clips: leave it out")
     return settings
 
 
@@ -109,12 +99,7 @@ def _over(fields: Mapping[str, Any], instead: Mapping[str, Any]) -> dict[str, An
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    raw = config.read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: is not a configuration of `earwitness-train fit`")
     return raw

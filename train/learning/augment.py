@@ -41,7 +41,7 @@ class Batch:
     @property
     def spectral(self) -> str | None:
         """The modality whose cells are (frames, mels), if there is one: magnitudes, which can be added and filtered."""
-        return next((name for name, values in self.features.items() if values.ndim == 4), None)
+        return SPECTRAL if SPECTRAL in self.features else None
 
 
 def unused(modalities: Collection[str], config: FitConfig) -> list[str]:
