@@ -18,7 +18,7 @@ from streamer.types import Bools, Carried, CellScores, Floats, NewestScores, Win
 
 MAX_BATCH = 64
 """Streams in one pass of the network."""
-_CONTEXT, _COVERED = -2, -1  # places in the state's arrays
+_HIDDEN, _CONTEXT, _COVERED = -3, -2, -1  # places in the state's arrays
 
 
 @dataclass(slots=True)
@@ -50,6 +50,9 @@ class _Remembered:
     def decide(self, stop: int, keep: int) -> None:
         """The cells before `stop` are decided; the context of the last `keep` of them is kept."""
         count = stop - (self.known - self.state[_CONTEXT].shape[1])
+        if count:
+            size = self.state[_HIDDEN].shape[2]
+            self.state[_HIDDEN][:, 1] = self.state[_CONTEXT][:, count - 1, -size:]
         for index, place in enumerate((_CONTEXT, _COVERED)):
             array = self.state[place]
             before = np.concatenate([self.decided[index], array[:, :count]], axis=1)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.events import BACKDATE_CELLS, Decoding, decode_clip
+from streamer.networks.context_gru import Context
 from streamer.networks.crnn import linear_pooling
-from streamer.networks.stream_crnn import Context, StreamCrnn, StreamForm
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, run
 from streamer.replay.replayer import Replayer
 from streamer.replay.truth import labelled
@@ -138,7 +139,8 @@ def test_a_window_has_new_cells_alone_and_tags_and_newest_scores_of_the_last_win
 
 
 def test_where_an_event_may_begin_the_cells_before_it_are_scored_again_with_all_that_is_known() -> None:
-    moved = 0
+    """They come nearer to the scores of the whole epoch, or stay as they were decided."""
+    moved, off, were_off = 0, 0.0, 0.0
     for cells in range(40, 70):
         data = media(cells, cells)
         windower = windower_of(4, 6)
@@ -150,14 +152,17 @@ def test_where_an_event_may_begin_the_cells_before_it_are_scored_again_with_all_
         final, known = joined(before)[again], offline(BUNDLE, data, None)[again]
         if np.array_equal(found, final):
             continue
-        assert np.abs(found - known).max() <= TOLERANCE
         moved += bool(np.abs(found - final).max() > 1e-4)
+        off += float(np.abs(found - known).mean())
+        were_off += float(np.abs(final - known).mean())
     assert moved > 5
+    assert off < were_off / 2
 
 
 def test_where_no_event_may_begin_nothing_is_scored_again() -> None:
     high = tuple(replace(one, onset_threshold=1.0) for one in BUNDLE.decoding.per_class)
-    detector = Detector(replace(BUNDLE, decoding=Decoding(BUNDLE.classes, high)))
+    tensors = {**BUNDLE.tensors, "classify.weight": BUNDLE.tensors["classify.weight"] / 10}  # no score is rounded to 1
+    detector = Detector(replace(BUNDLE, decoding=Decoding(BUNDLE.classes, high), tensors=tensors))
     data = media(60, 3)
     windower = windower_of(4, 6)
     windows = [window for name in MODALITIES for window in windower.push(name, part(data[name], 0, 59))]

@@ -138,11 +138,10 @@ def _architecture(network: FusionNetwork) -> Iterator[tuple[str, str]]:
         stack = layers[: len(layers) // len(convolutions)]
         names = {nn.Conv2d: "convolution", nn.BatchNorm2d: "batch norm", nn.ReLU: "ReLU", nn.AvgPool2d: "pooling"}
         yield "a stack", ", ".join(names.get(type(one)) or f"dropout {_share(one)}" for one in stack)
-    gru = network.gru
-    way = "bidirectional" if gru.bidirectional else "forward"
-    yield "GRU", f"{gru.num_layers} layers, {gru.hidden_size} per direction, {way}"
+    depth = len(network.gru.forwards) if isinstance(network, StreamCrnn) else network.gru.num_layers
+    yield "GRU", f"{depth} layers, {network.gru.hidden_size} per direction, bidirectional"
     if isinstance(network, StreamCrnn):
-        yield "backward GRU", f"{network.backward_gru.hidden_size}, over what was heard when a cell is decided"
+        yield "backwards", "over what was heard when a cell is decided"
         yield "convolutions' lookahead", f"{network.ahead_cells} cells; the paper's: 6"
     yield "before the classifier", f"dropout {network.dropout.p:.3f}"
     yield "classifier", f"dense layer with {network.classify.out_features} outputs, sigmoid"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
+from streamer.networks.context_gru import LAYERS
 from streamer.networks.crnn import Crnn
 from streamer.networks.forms import FusionNetwork
 from streamer.provenance import Provenance, Source
@@ -112,7 +113,6 @@ def _tensors(networks: Sequence[FusionNetwork], shares: Sequence[float], order: 
     places = _places(networks, in_order(list(order)))
     sizes = [one.gru.hidden_size for one in networks]
     hidden = _ranges(sizes, 0)
-    fused = sum(len(place) for place in places)
     found: dict[str, Tensor] = {}
     for network in networks:
         found |= {
@@ -122,17 +122,13 @@ def _tensors(networks: Sequence[FusionNetwork], shares: Sequence[float], order: 
         }
     backward = _ranges(sizes, sum(sizes))
     states = [one.state_dict() for one in networks]
-    if isinstance(networks[0], Crnn):
-        both = [[*ahead, *back] for ahead, back in zip(hidden, backward, strict=True)]
-        layers = {f"gru.{{}}_l{layer}{way}": (places, both)[layer] for layer in (0, 1) for way in ("", "_reverse")}
-    else:
-        mixed = [[*place, *here] for place, here in zip(places, _ranges(sizes, fused), strict=True)]
-        layers = {"gru.{}_l0": places, "gru.{}_l1": hidden, "backward_gru.{}_l0": mixed}
-    for layer, columns in layers.items():
-        for kind, where in (("ih", columns), ("hh", hidden)):
-            weight, bias = layer.format(f"weight_{kind}"), layer.format(f"bias_{kind}")
-            found[weight] = _beside([one[weight] for one in states], hidden, where)
-            found[bias] = _beside([one[bias][:, None] for one in states], hidden, [[0]] * len(states))[:, 0]
+    inputs = (places, [[*ahead, *back] for ahead, back in zip(hidden, backward, strict=True)])  # of each layer
+    for layer in range(LAYERS):
+        for names in _gru_names(networks[0], layer):
+            for kind, where in (("ih", inputs[layer]), ("hh", hidden)):
+                weight, bias = names.format(f"weight_{kind}"), names.format(f"bias_{kind}")
+                found[weight] = _beside([one[weight] for one in states], hidden, where)
+                found[bias] = _beside([one[bias][:, None] for one in states], hidden, [[0]] * len(states))[:, 0]
     classify = torch.zeros(len(states[0]["classify.bias"]), 2 * sum(sizes))
     for state, share, ahead, back in zip(states, shares, hidden, backward, strict=True):
         classify[:, [*ahead, *back]] = share * state["classify.weight"]
@@ -141,6 +137,13 @@ def _tensors(networks: Sequence[FusionNetwork], shares: Sequence[float], order: 
         (share * one["classify.bias"] for one, share in zip(states, shares, strict=True)), torch.zeros(len(classify))
     )
     return found
+
+
+def _gru_names(network: FusionNetwork, layer: int) -> tuple[str, str]:
+    """What a GRU layer's tensors are called, forwards and backwards, with a place for their kind."""
+    if isinstance(network, Crnn):
+        return f"gru.{{}}_l{layer}", f"gru.{{}}_l{layer}_reverse"
+    return f"gru.forwards.{layer}.{{}}_l0", f"gru.backwards.{layer}.{{}}_l0"
 
 
 def _beside(weights: Sequence[Tensor], rows: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]) -> Tensor:

@@ -1,9 +1,9 @@
 """The stream form of the fusion CRNN: every layer computes a cell once, and carries its state to the next cells.
 
-It differs from the window form (`crnn.py`) in four places. The gain follows a running peak (`stream_inputs.py`). The
-convolutions look `ahead_cells` ahead, not six cells (`stream_convolutions.py`). A forward GRU of two layers carries its
-state for as long as the stream lasts. A backward GRU runs from the newest cell back to the cells that are decided, over
-what the forward GRU made of them, so that a cell's right context is what was heard when it was decided (`Context`).
+It has the layers of the window form (`crnn.py`), and differs in three things. The gain follows a running peak
+(`stream_inputs.py`). The convolutions look `ahead_cells` ahead, not six cells (`stream_convolutions.py`). The GRU
+layers carry their forward states for as long as the stream lasts. Backwards they run from the newest cell to those that
+are decided, so that a cell's right context is what was heard when it was decided (`context_gru.py`).
 
 `StreamCrnn.forward` computes whole clips, and `StreamCrnn.step` the same values (to 1e-5) piece by piece.
 """
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from streamer.networks.context_gru import LAYERS, Context, ContextGru, spans
 from streamer.networks.crnn import MELS, Dropout, Posteriors, checked_shapes, default_widths, linear_pooling
 from streamer.networks.dropout import Rows
 from streamer.networks.inputs import EmbeddingInput
@@ -24,7 +25,6 @@ from streamer.networks.stream_convolutions import FILTERS, StreamConvolutions
 from streamer.networks.stream_inputs import RELEASE_DB_S, RunningSpectralInput
 
 GRU_SIZE = 128
-_LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,6 @@ class StreamForm:
     release_db_s: float = RELEASE_DB_S  # of the running peak
 
 
-class Context(NamedTuple):
-    """When cells are decided: by the first multiple of `hop_cells` that is `lookahead_cells` or more after a cell."""
-
-    lookahead_cells: int
-    hop_cells: int = 1
-
-
-class Span(NamedTuple):
-    """Cells from `start` to before `stop` that are decided together, when the cells before `edge` are known."""
-
-    start: int
-    stop: int
-    edge: int
-
-
-def spans(cells: int, context: Context | None, ahead_cells: int) -> list[Span]:
-    """How `cells` cells are decided, as `streamer.windows` does it; all by the last cell if there is no `context`."""
-    decided, found = 0, []
-    if context is not None:
-        for stop in range(context.hop_cells, cells, context.hop_cells):
-            if stop - context.lookahead_cells > decided:
-                found.append(Span(decided, stop - context.lookahead_cells, stop - ahead_cells))
-                decided = stop - context.lookahead_cells
-    return [*found, Span(decided, cells, cells)]
-
-
 @dataclass(slots=True)
 class StreamState:
     """What the network remembers of B streams. Of cells with unknown convolutions it has all other inputs."""
@@ -69,8 +43,10 @@ class StreamState:
     past: list[Tensor]  # of each convolution: (B, 0 to 2, mels, channels)
     waiting: Tensor  # (B, p, sum of widths): embeddings of cells whose convolutions are not known yet
     waiting_valid: Tensor  # (B, p, modalities) bool
-    hidden: Tensor  # (B, layers, GRU size): the forward GRU's
-    context: Tensor  # (B, m, fused + GRU size): the backward GRU's inputs of the cells that are not decided
+    hidden: (
+        Tensor  # (B, layers, GRU size): the first after the newest known cell, the second after the last decided one
+    )
+    context: Tensor  # (B, m, fused + 2 GRU sizes) of undecided cells: the GRU's inputs, both layers' forward outputs
     covered: Tensor  # (B, m) bool: of the same cells
 
     def tensors(self) -> list[Tensor]:
@@ -117,8 +93,7 @@ class StreamCrnn(nn.Module):
             {name: EmbeddingInput(shapes[name][0], widths[name], dropout.embeddings) for name in vectors}
         )
         fused = (filters[-1] if self.spectral else 0) + sum(widths[name] for name in vectors)
-        self.gru = nn.GRU(fused, gru_size, num_layers=_LAYERS, batch_first=True)
-        self.backward_gru = nn.GRU(fused + gru_size, gru_size, batch_first=True)
+        self.gru = ContextGru(fused, gru_size)
         self.dropout = nn.Dropout(dropout.classifier)
         self.classify = nn.Linear(2 * gru_size, classes)
 
@@ -158,9 +133,7 @@ class StreamCrnn(nn.Module):
         fused, covered = self._encode(features, valid, state, last=True)
         if before is not None:
             state.hidden = self._other_hidden(fused, before)
-        forward, _ = self.gru(fused, state.hidden.transpose(0, 1).contiguous())
-        backward = self._backward(torch.cat([fused, forward], dim=2))
-        logits = self._classified(forward, backward)
+        logits = self._classified(self.gru(fused, state.hidden, spans(fused.shape[1], self.context, self.ahead_cells)))
         posteriors = torch.sigmoid(logits) * covered[:, :, None]
         return Posteriors(logits, posteriors, linear_pooling(posteriors))
 
@@ -175,8 +148,8 @@ class StreamCrnn(nn.Module):
             past=[] if self.convolutions is None else self.convolutions.begin(clips, MELS, like),
             waiting=like.new_zeros((clips, 0, widths)),
             waiting_valid=like.new_zeros((clips, 0, len(self.modalities)), dtype=torch.bool),
-            hidden=like.new_zeros((clips, _LAYERS, size)),
-            context=like.new_zeros((clips, 0, self.backward_gru.input_size)),
+            hidden=like.new_zeros((clips, LAYERS, size)),
+            context=like.new_zeros((clips, 0, self.gru.input_size + LAYERS * size)),
             covered=like.new_zeros((clips, 0), dtype=torch.bool),
         )
 
@@ -188,35 +161,45 @@ class StreamCrnn(nn.Module):
         Returns:
             The posteriors of the m cells in the new state's `context`, (B, m, classes): of new cells, those whose
             convolutions are known, and of earlier ones again, with all that is known now as right context. The owner of
-            the state removes from `context` and `covered` the cells that it decides. Then the backward GRU's state at
-            the first of these cells, (B, 1, GRU size), with which `again` goes on; and the new state.
+            the state removes from `context` and `covered` the cells that it decides, and puts what the second layer
+            made of the last of them into `hidden`. Then the backward states at the first of these cells, (B, layers,
+            GRU size), with which `again` goes on; and the new state.
 
         """
-        new = StreamState.of(state.tensors())
+        new, size = StreamState.of(state.tensors()), self.gru.hidden_size
         fused, covered = self._encode(features, valid, new, last=last)
+        inputs, ahead = state.context[:, :, : self.gru.input_size], state.context[:, :, -2 * size : -size]
+        first, second = state.hidden[:, :1], state.hidden[:, 1:]
         if fused.shape[1]:
-            forward, hidden = self.gru(fused, state.hidden.transpose(0, 1).contiguous())
-            new.hidden = hidden.transpose(0, 1)
-            new.context = torch.cat([state.context, torch.cat([fused, forward], dim=2)], dim=1)
-            new.covered = torch.cat([state.covered, covered], dim=1)
-        behind = new.context.new_zeros((len(new.context), 1, self.backward_gru.hidden_size))
-        posteriors, behind = self.again(new.context, new.covered, behind)
-        return posteriors, behind, new
+            newest, first = self.gru.onward(0, fused, state.hidden)
+            inputs, ahead = torch.cat([inputs, fused], dim=1), torch.cat([ahead, newest], dim=1)
+        new.hidden, new.covered = torch.cat([first, second], dim=1), torch.cat([state.covered, covered], dim=1)
+        behind = torch.zeros_like(new.hidden)
+        if not inputs.shape[1]:
+            return inputs[:, :, : self.classify.out_features], behind, new
+        back, further, behind = self.gru.backward_passes(inputs, ahead, behind)
+        onward, _ = self.gru.onward(1, torch.cat([ahead, back], dim=2), new.hidden)
+        new.context = torch.cat([inputs, ahead, onward], dim=2)
+        logits = self._classified(torch.cat([onward, further], dim=2))
+        return torch.sigmoid(logits) * new.covered[:, :, None], behind, new
 
-    def again(self, context: Tensor, covered: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
-        """The posteriors of consecutive cells, and the backward GRU's state at the first one.
+    def again(self, context: Tensor, covered: Tensor, behind: Tensor) -> Tensor:
+        """The posteriors (B, m, classes) of m >= 0 consecutive cells that are decided, with what is known by now.
+
+        Backwards they are computed again. What the second layer made of them forwards stays as they were decided.
 
         Args:
-            context: the backward GRU's inputs of the cells, (B, m, fused + GRU size), m >= 0.
+            context: of the cells, as it was in the state, (B, m, fused + 2 GRU sizes).
             covered: whether any modality has them, (B, m).
-            behind: the backward GRU's state at the cell after the last one, (B, 1, GRU size).
+            behind: the backward states at the cell after the last one, (B, layers, GRU size).
 
         """
         if not context.shape[1]:
-            return context[:, :, : self.classify.out_features], behind
-        backward, behind = self.backward_gru(context.flip(1), behind.transpose(0, 1).contiguous())
-        logits = self._classified(context[:, :, -self.gru.hidden_size :], backward.flip(1))
-        return torch.sigmoid(logits) * covered[:, :, None], behind.transpose(0, 1)
+            return context[:, :, : self.classify.out_features]
+        size = self.gru.hidden_size
+        inputs, ahead, onward = context[:, :, : -2 * size], context[:, :, -2 * size : -size], context[:, :, -size:]
+        _, further, _ = self.gru.backward_passes(inputs, ahead, behind)
+        return torch.sigmoid(self._classified(torch.cat([onward, further], dim=2))) * covered[:, :, None]
 
     def _encode(
         self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor], state: StreamState, *, last: bool
@@ -256,25 +239,8 @@ class StreamCrnn(nn.Module):
             return torch.zeros(clips, dtype=torch.float64)
         return self.spectral_input.first(clips)
 
-    def _backward(self, inputs: Tensor) -> Tensor:
-        """The backward GRU's outputs of whole clips, (B, T, size), decided as `context` says."""
-        found: dict[int, Tensor] = {}
-        together: dict[tuple[int, int], list[Span]] = {}
-        for span in spans(inputs.shape[1], self.context, self.ahead_cells):
-            together.setdefault((span.stop - span.start, span.edge - span.start), []).append(span)
-        for (count, _), group in together.items():  # spans of the same length make one batch
-            pieces = torch.stack([inputs[:, span.start : span.edge] for span in group], dim=1)
-            outputs = self._from(pieces.flatten(0, 1))[:, :count].reshape(*pieces.shape[:2], count, -1)
-            found.update({span.start: outputs[:, index] for index, span in enumerate(group)})
-        return torch.cat([found[start] for start in sorted(found)], dim=1)
-
-    def _from(self, inputs: Tensor) -> Tensor:
-        """The backward GRU's outputs from the last cell back to the first, (B, m, size)."""
-        outputs, _ = self.backward_gru(inputs.flip(1))
-        return outputs.flip(1)  # type: ignore[no-any-return]
-
-    def _classified(self, forward: Tensor, backward: Tensor) -> Tensor:
-        return self.classify(self.dropout(torch.cat([forward, backward], dim=2))).float()  # type: ignore[no-any-return]
+    def _classified(self, heard: Tensor) -> Tensor:
+        return self.classify(self.dropout(heard)).float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _others(self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> _Others:
@@ -292,9 +258,7 @@ class StreamCrnn(nn.Module):
 
     @torch.no_grad()
     def _other_hidden(self, fused: Tensor, others: _Others) -> Tensor:
-        _, hidden = self.gru(fused)
-        carried: Tensor = hidden.roll(1, dims=1) * others.chosen[None, :, None]
-        return carried.transpose(0, 1)
+        return self.gru.last_states(fused).roll(1, dims=0) * others.chosen[:, None, None]
 
 
 class _Others(NamedTuple):
@@ -310,9 +274,9 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int]:
 
     """
     try:
-        size = tensors["backward_gru.weight_hh_l0"].shape[1]
+        size = tensors["gru.backwards.1.weight_hh_l0"].shape[1]
     except (KeyError, IndexError):
-        raise ValueError("there is no backward GRU") from None
+        raise ValueError("there is no second backward GRU layer") from None
     names = [f"convolutions.layers.{number}.convolution.weight" for number in range(len(FILTERS))]
     filters = tuple(tensors[name].shape[0] for name in names if name in tensors)
     return filters or FILTERS, size

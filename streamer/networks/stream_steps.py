@@ -48,7 +48,7 @@ class PositionalAgain(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor]:
         """`tensors`: context, covered, behind."""
         context, covered, behind = tensors
-        return self.network.again(context, covered, behind)
+        return (self.network.again(context, covered, behind),)

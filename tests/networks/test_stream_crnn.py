@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from streamer.networks.context_gru import Context, Span, spans
 from streamer.networks.crnn import Dropout
-from streamer.networks.stream_crnn import Context, Span, StreamCrnn, StreamForm, sizes_of, spans
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm, StreamState, sizes_of
 from streamer.networks.stream_inputs import RunningSpectralInput
 
 SHAPES: dict[str, tuple[int, ...]] = {"spectral": (4, 128), "vggish": (128,), "vgg16": (40,)}
@@ -61,14 +62,21 @@ def cells_of(
     return features, valid
 
 
+def decide(state: StreamState, count: int) -> None:
+    """The first `count` cells that are not decided become so."""
+    if count:
+        state.hidden[:, 1] = state.context[:, count - 1, -state.hidden.shape[2] :]
+    state.context, state.covered = state.context[:, count:], state.covered[:, count:]
+
+
 def streamed(
-    made: StreamCrnn, features: dict[str, Tensor], valid: dict[str, Tensor], cuts: list[int], keep: int = 10_000
+    made: StreamCrnn, features: dict[str, Tensor], valid: dict[str, Tensor], cuts: list[int], lookahead: int = 10_000
 ) -> tuple[list[Tensor], list[tuple[int, int]]]:
     """The posteriors that each step gives, and the cells that they are of."""
     cells = next(iter(valid.values())).shape[1]
     edges = [0, *sorted({min(cut, cells) for cut in cuts}), cells]
     state = made.begin(features)
-    given, of, known = [], [], 0
+    given, of, known, decided = [], [], 0, 0
     for start, stop in pairwise(edges):
         piece = {name: values[:, start:stop] for name, values in features.items()}
         flags = {name: values[:, start:stop] for name, values in valid.items()}
@@ -77,7 +85,9 @@ def streamed(
         known += state.context.shape[1] - before
         given.append(posteriors)
         of.append((known - posteriors.shape[1], known))
-        state.context, state.covered = state.context[:, -keep:], state.covered[:, -keep:]
+        count = max(stop - lookahead - decided, 0)
+        decide(state, count)
+        decided += count
     return given, of
 
 
@@ -112,7 +122,7 @@ def test_cells_that_are_decided_on_the_way_have_the_scores_of_their_context(
     finally:
         made.context = None
     stops = list(range(hop, cells, hop))
-    given, of = streamed(made, features, valid, stops)
+    given, of = streamed(made, features, valid, stops, context.lookahead_cells)
     decided = 0
     for index, (posteriors, (start, stop)) in enumerate(zip(given, of, strict=True)):
         end = cells if index == len(given) - 1 else max(stops[index] - context.lookahead_cells, decided)
@@ -215,10 +225,10 @@ def test_after_a_day_the_last_hour_is_that_of_a_fresh_start() -> None:
         if number == 23 * hour // 906:
             fresh = made.begin(features)
         posteriors, _, state = made.step(features, valid, state, last=False)
-        state.context, state.covered = state.context[:, :0], state.covered[:, :0]
+        decide(state, 906)
         if fresh is not None:
             again, _, fresh = made.step(features, valid, fresh, last=False)
-            fresh.context, fresh.covered = fresh.context[:, :0], fresh.covered[:, :0]
+            decide(fresh, 906)
             late = slice(453, None) if number == 23 * hour // 906 else slice(None)
             worst = max(worst, float((posteriors - again)[:, late].abs().max()))
     assert worst <= TOLERANCE
@@ -269,5 +279,5 @@ def test_a_lookahead_shorter_than_the_convolutions_is_refused() -> None:
 
 def test_sizes_are_read_from_the_tensors() -> None:
     assert sizes_of(network(("spectral", "vggish")).state_dict()) == (SMALL, 24)
-    with pytest.raises(ValueError, match="no backward GRU"):
+    with pytest.raises(ValueError, match="no second backward GRU layer"):
         sizes_of({})

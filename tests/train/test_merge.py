@@ -13,9 +13,10 @@ import torch
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.events import ClassDecoding, Decoding
+from streamer.networks.context_gru import Context
 from streamer.networks.crnn import Crnn
 from streamer.networks.forms import FusionNetwork
-from streamer.networks.stream_crnn import Context, StreamCrnn, StreamForm
+from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.provenance import Phase, Provenance, Source
 from train import cli
 from train.merge import Member, merged

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from streamer.networks.context_gru import Context
 from streamer.networks.crnn import Crnn, default_widths
 from streamer.networks.forms import FusionNetwork
-from streamer.networks.stream_crnn import Context, StreamCrnn
+from streamer.networks.stream_crnn import StreamCrnn
 from train.config import FitConfig
 
 

@@ -1,7 +1,6 @@
-"""How a network of the stream form begins with what one of the window form has learnt.
+"""How a network of the stream form begins with what one of the window form has learnt: all its weights.
 
-The convolutions and the first forward GRU layer have the same shapes, and compute nearly the same values: what costs
-most to learn is there from the start. Layers without a counterpart begin at random, as in any other run.
+The two forms have the same layers. What differs is the gain, and how far layers look ahead.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from streamer.networks.context_gru import LAYERS
 from streamer.networks.stream_convolutions import POOLING
 
 _MODULES_PER_LAYER = 5
@@ -17,7 +17,7 @@ _MODULES_PER_LAYER = 5
 
 
 def stream_of_window(window: Mapping[str, Tensor], random: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a stream form with the weights of a window form where they have a counterpart.
+    """The state of a stream form with the weights of a window form.
 
     Args:
         window: the state of a `Crnn`.
@@ -27,30 +27,17 @@ def stream_of_window(window: Mapping[str, Tensor], random: Mapping[str, Tensor])
         ValueError: the shapes of the two do not match, as with other filters, GRU sizes or classes.
 
     """
-    found = dict(random)
+    parts = {"spectral_input.": "spectral_input.", "embeddings.": "embeddings.", "classify.": "classify."}
     for layer in range(len(POOLING)):
         for part, number in (("convolution", 0), ("norm", 1)):
-            old, new = f"convolutions.{_MODULES_PER_LAYER * layer + number}.", f"convolutions.layers.{layer}.{part}."
-            found |= {new + name.removeprefix(old): value for name, value in window.items() if name.startswith(old)}
-    found |= {
-        name: value
-        for name, value in window.items()
-        if name.startswith(("spectral_input.", "embeddings.", "classify."))
-    }
-    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
-        found[f"gru.{name}"] = window[f"gru.{name}"]
-        found[f"backward_gru.{name}"] = window[f"gru.{name}_reverse"]
-    for name in ("weight_hh_l1", "bias_ih_l1", "bias_hh_l1"):
-        found[f"gru.{name}"] = window[f"gru.{name}"]
-    size = window["gru.weight_hh_l1"].shape[1]
-    # The window form's second layer also hears the first one backwards, which the stream form has not got.
-    found["gru.weight_ih_l1"] = window["gru.weight_ih_l1"][:, :size]
-    # The backward GRU also gets the forward GRU's outputs: at first it hardly listens to them.
-    fused = window["gru.weight_ih_l0_reverse"]
-    mixed = random["backward_gru.weight_ih_l0"].clone()
-    if len(mixed) == len(fused) and mixed.shape[1] > fused.shape[1]:
-        mixed[:, : fused.shape[1]] = fused
-        found["backward_gru.weight_ih_l0"] = mixed
+            parts[f"convolutions.{_MODULES_PER_LAYER * layer + number}."] = f"convolutions.layers.{layer}.{part}."
+    found = dict(random)
+    for old, new in parts.items():
+        found |= {new + name.removeprefix(old): value for name, value in window.items() if name.startswith(old)}
+    for layer in range(LAYERS):
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            found[f"gru.forwards.{layer}.{kind}_l0"] = window[f"gru.{kind}_l{layer}"]
+            found[f"gru.backwards.{layer}.{kind}_l0"] = window[f"gru.{kind}_l{layer}_reverse"]
     wrong = [name for name, value in found.items() if name not in random or value.shape != random[name].shape]
     if wrong:
         raise ValueError(f"{wrong[0]} has no counterpart of its shape")

@@ -1,0 +1,112 @@
+"""Two bidirectional GRU layers over a stream: they carry their state forwards, and backwards hear what is known.
+
+They have the weights of the window form's two layers, and compute the same if all cells are known. In a stream, a cell
+is decided when `Context` says so. The backward passes then run from the newest cell back to the first undecided one.
+What the second layer carries forwards comes from cells as they were decided, so that it never has to be computed again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LAYERS = 2
+
+
+class Context(NamedTuple):
+    """When cells are decided: by the first multiple of `hop_cells` that is `lookahead_cells` or more after a cell."""
+
+    lookahead_cells: int
+    hop_cells: int = 1
+
+
+class Span(NamedTuple):
+    """Cells from `start` to before `stop` that are decided together, when the cells before `edge` are known."""
+
+    start: int
+    stop: int
+    edge: int
+
+
+def spans(cells: int, context: Context | None, ahead_cells: int) -> list[Span]:
+    """How `cells` cells are decided, as `streamer.windows` does it; all by the last cell if there is no `context`."""
+    decided, found = 0, []
+    if context is not None:
+        for stop in range(context.hop_cells, cells, context.hop_cells):
+            if stop - context.lookahead_cells > decided:
+                found.append(Span(decided, stop - context.lookahead_cells, stop - ahead_cells))
+                decided = stop - context.lookahead_cells
+    return [*found, Span(decided, cells, cells)]
+
+
+class ContextGru(nn.Module):
+    """The two layers; `inputs` values a cell, `size` in each direction."""
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = inputs, size
+        self.forwards = nn.ModuleList(nn.GRU(count, size, batch_first=True) for count in (inputs, 2 * size))
+        self.backwards = nn.ModuleList(nn.GRU(count, size, batch_first=True) for count in (inputs, 2 * size))
+
+    def forward(self, inputs: Tensor, hidden: Tensor, decided: list[Span]) -> Tensor:
+        """The outputs of whole clips, (B, T, 2 size), whose cells are `decided` so.
+
+        Args:
+            inputs: (B, T, inputs).
+            hidden: the forward states before the first cell, (B, layers, size).
+            decided: all T cells, in order.
+
+        """
+        ahead, _ = self.onward(0, inputs, hidden)
+        first: dict[int, Tensor] = {}  # by a span's first cell
+        second: dict[int, Tensor] = {}
+        together: dict[tuple[int, int], list[Span]] = {}
+        for span in decided:
+            together.setdefault((span.stop - span.start, span.edge - span.start), []).append(span)
+        for (count, _), group in together.items():  # spans of the same length make one batch
+            heard = torch.stack([inputs[:, span.start : span.edge] for span in group], dim=1).flatten(0, 1)
+            passed = torch.stack([ahead[:, span.start : span.edge] for span in group], dim=1).flatten(0, 1)
+            back, _ = self._back(0, heard)
+            further, _ = self._back(1, torch.cat([passed, back], dim=2))
+            for found, outputs in ((first, back), (second, further)):
+                parts = outputs[:, :count].reshape(len(inputs), len(group), count, -1)
+                found.update({span.start: parts[:, index] for index, span in enumerate(group)})
+        back, further = (torch.cat([found[span.start] for span in decided], dim=1) for found in (first, second))
+        onward, _ = self.onward(1, torch.cat([ahead, back], dim=2), hidden)
+        return torch.cat([onward, further], dim=2)
+
+    def onward(self, layer: int, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's forward outputs (B, T, size), and its state after the last cell (B, 1, size)."""
+        outputs, after = self.forwards[layer](inputs, hidden[:, layer][None].contiguous())
+        return outputs, after.transpose(0, 1)
+
+    def backward_passes(self, inputs: Tensor, ahead: Tensor, behind: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Both layers' outputs from the last of n cells back to the first, and their states there.
+
+        Args:
+            inputs: (B, n, inputs).
+            ahead: the first layer's forward outputs of the same cells, (B, n, size).
+            behind: the backward states at the cell after the last one, (B, layers, size); None if it is not known.
+
+        Returns:
+            The outputs of the first layer and of the second, (B, n, size) each, and the states (B, layers, size).
+
+        """
+        first, one = self._back(0, inputs, behind)
+        second, two = self._back(1, torch.cat([ahead, first], dim=2), behind)
+        return first, second, torch.cat([one, two], dim=1)
+
+    def last_states(self, inputs: Tensor) -> Tensor:
+        """The forward states after whole clips, (B, layers, size), whose cells all hear the whole clip."""
+        none = inputs.new_zeros((len(inputs), LAYERS, self.hidden_size))
+        ahead, one = self.onward(0, inputs, none)
+        back, _ = self._back(0, inputs)
+        _, two = self.onward(1, torch.cat([ahead, back], dim=2), none)
+        return torch.cat([one, two], dim=1)
+
+    def _back(self, layer: int, inputs: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        hidden = None if behind is None else behind[:, layer][None].contiguous()
+        outputs, after = self.backwards[layer](inputs.flip(1), hidden)
+        return outputs.flip(1), after.transpose(0, 1)
