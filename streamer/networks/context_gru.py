@@ -7,6 +7,8 @@ What the second layer carries forwards comes from cells as they were decided, so
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,26 +52,31 @@ class ContextGru(nn.Module):
         self.forwards = nn.ModuleList(nn.GRU(count, size, batch_first=True) for count in (inputs, 2 * size))
         self.backwards = nn.ModuleList(nn.GRU(count, size, batch_first=True) for count in (inputs, 2 * size))
 
-    def forward(self, inputs: Tensor, hidden: Tensor, decided: list[Span]) -> Tensor:
+    def forward(self, inputs: Tensor, hidden: Tensor, decided: Sequence[Span], tails: Tensor) -> Tensor:
         """The outputs of whole clips, (B, T, 2 size), whose cells are `decided` so.
 
         Args:
             inputs: (B, T, inputs).
             hidden: the forward states before the first cell, (B, layers, size).
             decided: all T cells, in order.
+            tails: what is heard of the cells behind the edge of each span but the last, (B, spans - 1, p, inputs).
 
         """
         ahead, _ = self.onward(0, inputs, hidden)
         first: dict[int, Tensor] = {}  # by a span's first cell
         second: dict[int, Tensor] = {}
-        together: dict[tuple[int, int], list[Span]] = {}
-        for span in decided:
-            together.setdefault((span.stop - span.start, span.edge - span.start), []).append(span)
-        for (count, _), group in together.items():  # spans of the same length make one batch
+        together: defaultdict[tuple[int, int, bool], list[int]] = defaultdict(list)
+        for index, span in enumerate(decided):
+            together[span.stop - span.start, span.edge - span.start, index < len(decided) - 1].append(index)
+        for (count, _, with_tail), indices in together.items():  # spans of the same length make one batch
+            group = [decided[index] for index in indices]
             heard = torch.stack([inputs[:, span.start : span.edge] for span in group], dim=1).flatten(0, 1)
             passed = torch.stack([ahead[:, span.start : span.edge] for span in group], dim=1).flatten(0, 1)
-            back, _ = self._back(0, heard)
-            further, _ = self._back(1, torch.cat([passed, back], dim=2))
+            if with_tail and tails.shape[2]:
+                tail = tails[:, indices].flatten(0, 1)
+                beyond, _ = self.onward(0, tail, passed[:, -1:])
+                heard, passed = torch.cat([heard, tail], dim=1), torch.cat([passed, beyond], dim=1)
+            back, further, _ = self.backward_passes(heard, passed)
             for found, outputs in ((first, back), (second, further)):
                 parts = outputs[:, :count].reshape(len(inputs), len(group), count, -1)
                 found.update({span.start: parts[:, index] for index, span in enumerate(group)})
@@ -82,7 +89,9 @@ class ContextGru(nn.Module):
         outputs, after = self.forwards[layer](inputs, hidden[:, layer][None].contiguous())
         return outputs, after.transpose(0, 1)
 
-    def backward_passes(self, inputs: Tensor, ahead: Tensor, behind: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def backward_passes(
+        self, inputs: Tensor, ahead: Tensor, behind: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Both layers' outputs from the last of n cells back to the first, and their states there.
 
         Args:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from streamer.networks.dropout import ByteDropout
@@ -52,10 +53,7 @@ class StreamConvolution(nn.Module):
             last: no more steps will come.
 
         """
-        parts = [past.permute(0, 3, 1, 2), steps]  # channels-last in memory, as the convolution wants it
-        if last and self.ahead:
-            parts.append(steps.new_zeros((*steps.shape[:2], 1, steps.shape[3])))
-        known = torch.cat(parts, dim=2)
+        known = self._known(steps, past, last=last)
         kept = known[:, :, max(known.shape[2] - (_TAPS - 1), 0) :].permute(0, 2, 3, 1).contiguous()
         if known.shape[2] < _TAPS:
             time, mel = self.pool.kernel_size  # type: ignore[misc]
@@ -63,6 +61,19 @@ class StreamConvolution(nn.Module):
             shape = (len(known), self.convolution.out_channels, 0, known.shape[3] // mel)
             return known.new_zeros(shape), kept
         return self.pool(self.dropout(self.norm(self.convolution(known)).relu_())), kept
+
+    def tail(self, steps: Tensor, past: Tensor) -> Tensor:
+        """The outputs if no more steps come. In training too, it uses the norm's running statistics and no dropout."""
+        outputs = self.convolution(self._known(steps, past, last=True))
+        if isinstance(norm := self.norm, nn.BatchNorm2d):
+            outputs = batch_norm(outputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return self.pool(outputs.relu_())  # type: ignore[no-any-return]
+
+    def _known(self, steps: Tensor, past: Tensor, *, last: bool) -> Tensor:
+        parts = [past.permute(0, 3, 1, 2), steps]  # channels-last in memory, as the convolution wants it
+        if last and self.ahead:
+            parts.append(steps.new_zeros((*steps.shape[:2], 1, steps.shape[3])))
+        return torch.cat(parts, dim=2)
 
 
 class StreamConvolutions(nn.Module):
@@ -100,3 +111,36 @@ class StreamConvolutions(nn.Module):
             frames, after = layer(frames, before, last=last)
             kept.append(after)
         return frames.squeeze(3), kept
+
+    def tail(self, past: Sequence[Tensor]) -> Tensor:
+        """What the waiting cells would be if no more came, (B, filters, cells); `past`: of the layers on cells."""
+        first = past[0]
+        cells = first.new_zeros((len(first), first.shape[3], 0, first.shape[2]))
+        for layer, before in zip(self._on_cells(), past, strict=True):
+            cells = layer.tail(cells, before)
+        return cells.squeeze(3)
+
+    def whole(self, frames: Tensor, stops: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Whole clips, (B, filters, T), and the tails at `stops`, (B, stops, filters, ahead_cells).
+
+        A stop is a number of cells that are known; it is more than `ahead_cells`.
+        """
+        inputs: list[Tensor] = []
+        for layer, before in zip(self.layers, self.begin(len(frames), frames.shape[3], frames), strict=True):
+            inputs.append(frames)
+            frames, _ = layer(frames, before, last=True)
+        outputs = frames.squeeze(3)
+        if not stops or not self.ahead_cells:
+            return outputs, outputs.new_zeros((len(outputs), len(stops), outputs.shape[1], self.ahead_cells))
+        past = []
+        for number, steps in enumerate(inputs[FRAME_LAYERS:]):
+            late = min(number, self.ahead_cells)  # these inputs are behind by as many cells
+            padded = pad(steps, (0, 0, _TAPS - 1, 0))
+            known = [padded[:, :, stop - late : stop - late + _TAPS - 1] for stop in stops]
+            past.append(torch.stack(known, dim=1).flatten(0, 1).permute(0, 2, 3, 1))
+        return outputs, self.tail(past).reshape(len(outputs), len(stops), -1, self.ahead_cells)
+
+    def _on_cells(self) -> Iterator[StreamConvolution]:
+        for layer in self.layers[FRAME_LAYERS:]:
+            assert isinstance(layer, StreamConvolution)
+            yield layer

@@ -21,7 +21,7 @@ from streamer.networks.context_gru import LAYERS, Context, ContextGru, spans
 from streamer.networks.crnn import MELS, Dropout, Posteriors, checked_shapes, default_widths, linear_pooling
 from streamer.networks.dropout import Rows
 from streamer.networks.inputs import EmbeddingInput
-from streamer.networks.stream_convolutions import FILTERS, StreamConvolutions
+from streamer.networks.stream_convolutions import FILTERS, FRAME_LAYERS, StreamConvolutions
 from streamer.networks.stream_inputs import RELEASE_DB_S, RunningSpectralInput
 
 GRU_SIZE = 128
@@ -130,10 +130,11 @@ class StreamCrnn(nn.Module):
         before = self._others(features, valid) if self.training and self.carried else None
         if before is not None:
             state.peak = before.peak
-        fused, covered = self._encode(features, valid, state, last=True)
+        decided = spans(next(iter(valid.values())).shape[1], self.context, self.ahead_cells)
+        fused, tails, covered = self._whole(features, valid, state.peak, [span.edge for span in decided[:-1]])
         if before is not None:
             state.hidden = self._other_hidden(fused, before)
-        logits = self._classified(self.gru(fused, state.hidden, spans(fused.shape[1], self.context, self.ahead_cells)))
+        logits = self._classified(self.gru(fused, state.hidden, decided, tails))
         posteriors = torch.sigmoid(logits) * covered[:, :, None]
         return Posteriors(logits, posteriors, linear_pooling(posteriors))
 
@@ -175,9 +176,16 @@ class StreamCrnn(nn.Module):
             inputs, ahead = torch.cat([inputs, fused], dim=1), torch.cat([ahead, newest], dim=1)
         new.hidden, new.covered = torch.cat([first, second], dim=1), torch.cat([state.covered, covered], dim=1)
         behind = torch.zeros_like(new.hidden)
-        if not inputs.shape[1]:
+        cells = inputs.shape[1]
+        if not cells:
             return inputs[:, :, : self.classify.out_features], behind, new
-        back, further, behind = self.gru.backward_passes(inputs, ahead, behind)
+        heard, passed = inputs, ahead
+        if not last and new.waiting.shape[1]:
+            tail = self._tail(new)
+            beyond, _ = self.gru.onward(0, tail, new.hidden)
+            heard, passed = torch.cat([inputs, tail], dim=1), torch.cat([ahead, beyond], dim=1)
+        back, further, behind = self.gru.backward_passes(heard, passed, behind)
+        back, further = back[:, :cells], further[:, :cells]
         onward, _ = self.gru.onward(1, torch.cat([ahead, back], dim=2), new.hidden)
         new.context = torch.cat([inputs, ahead, onward], dim=2)
         logits = self._classified(torch.cat([onward, further], dim=2))
@@ -201,6 +209,28 @@ class StreamCrnn(nn.Module):
         _, further, _ = self.gru.backward_passes(inputs, ahead, behind)
         return torch.sigmoid(self._classified(torch.cat([onward, further], dim=2))) * covered[:, :, None]
 
+    def _whole(
+        self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor], peak: Tensor, edges: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the GRU gets of whole clips.
+
+        Returns:
+            All cells (B, T, fused); what the cells from each edge on would be if none came after them, (B, edges,
+            ahead_cells, fused); and whether any modality has a cell, (B, T).
+
+        """
+        flags = torch.stack([valid[name] for name in self.modalities], dim=2)
+        vectors = self._vectors(features, valid)
+        waiting = torch.tensor(edges, dtype=torch.long)[:, None] + torch.arange(self.ahead_cells)
+        fused, tails = vectors, vectors[:, waiting]
+        if self.convolutions is not None:
+            frames, _ = self._frames(features, valid, peak)
+            with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.reduced_precision):
+                sound, ends = self.convolutions.whole(frames, [edge + self.ahead_cells for edge in edges])
+            fused = torch.cat([sound.float().transpose(1, 2) * flags[:, :, :1], fused], dim=2)
+            tails = torch.cat([ends.float().transpose(2, 3) * flags[:, waiting, :1], tails], dim=3)
+        return fused, tails, flags.any(dim=2)
+
     def _encode(
         self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor], state: StreamState, *, last: bool
     ) -> tuple[Tensor, Tensor]:
@@ -210,29 +240,41 @@ class StreamCrnn(nn.Module):
         """
         flags = torch.stack([valid[name] for name in self.modalities], dim=2)
         flags = torch.cat([state.waiting_valid, flags], dim=1)
-        vectors = state.waiting
-        if self.embeddings:
-            new = [module(features[name], valid[name]) for name, module in self.embeddings.items()]
-            vectors = torch.cat([vectors, torch.cat(new, dim=2)], dim=1)
-        else:
-            vectors = vectors.new_zeros((*flags.shape[:2], 0))
+        vectors = torch.cat([state.waiting, self._vectors(features, valid)], dim=1)
         known, parts = flags.shape[1], [vectors]
         if self.convolutions is not None:
-            assert self.spectral is not None
-            assert self.spectral_input is not None
-            magnitudes, there = features[self.spectral], valid[self.spectral]
-            peaks = self.spectral_input.peaks(magnitudes, there, state.peak)
-            if peaks.shape[1]:
-                state.peak = peaks[:, -1]
-            frames = self.spectral_input.standard(magnitudes, there, peaks)[:, None]  # (B, 1, 4 T, 128)
-            if self.channels_last:
-                frames = frames.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.reduced_precision):
-                sound, state.past = self.convolutions(frames, state.past, last=last)
+            frames, state.peak = self._frames(features, valid, state.peak)
+            sound, state.past = self.convolutions(frames, state.past, last=last)
             known = sound.shape[2]
-            parts = [sound.float().transpose(1, 2) * flags[:, :known, :1], vectors[:, :known]]
+            parts = [sound.transpose(1, 2) * flags[:, :known, :1], vectors[:, :known]]
         state.waiting, state.waiting_valid = vectors[:, known:], flags[:, known:]
         return torch.cat(parts, dim=2)[:, :known], flags[:, :known].any(dim=2)
+
+    def _vectors(self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Tensor:
+        """The projections of all embeddings, (B, T, sum of widths)."""
+        made = [module(features[name], valid[name]) for name, module in self.embeddings.items()]
+        flags = valid[self.modalities[0]]
+        return torch.cat(made, dim=2) if made else torch.zeros(*flags.shape, 0, device=flags.device)
+
+    def _frames(
+        self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor], peak: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Spectral frames as the convolutions get them, (B, 1, 4 T, 128), and the running peak after them, (B,)."""
+        assert self.spectral is not None
+        assert self.spectral_input is not None
+        magnitudes, there = features[self.spectral], valid[self.spectral]
+        peaks = self.spectral_input.peaks(magnitudes, there, peak)
+        frames = self.spectral_input.standard(magnitudes, there, peaks)[:, None]
+        if self.channels_last:
+            frames = frames.contiguous(memory_format=torch.channels_last)
+        return frames, peaks[:, -1] if peaks.shape[1] else peak
+
+    def _tail(self, state: StreamState) -> Tensor:
+        """What the GRU would get of the waiting cells if no more came, (B, p, fused)."""
+        if self.convolutions is None:
+            return state.waiting
+        sound = self.convolutions.tail(state.past[FRAME_LAYERS:])
+        return torch.cat([sound.transpose(1, 2) * state.waiting_valid[:, :, :1], state.waiting], dim=2)
 
     def _first_peak(self, clips: int) -> Tensor:
         if self.spectral_input is None:
