@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, zip_longest
 
 import numpy as np
@@ -62,6 +62,14 @@ class Decoding:
             raise ValueError(f"{len(self.classes)} classes but decoding for {len(self.per_class)}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must be one or more different names")
+
+    def filtered_by_at_most(self, cells: int | None) -> Decoding:
+        """The same with each median filter no longer than `cells`, which is odd; None: without a limit."""
+        if cells is None:
+            return self
+        return Decoding(
+            self.classes, tuple(replace(one, median_cells=min(one.median_cells, cells)) for one in self.per_class)
+        )
 
 
 @dataclass(slots=True)

@@ -117,11 +117,12 @@ class StreamPipeline:
         longest = _cells(self._settings.max_event_s)
         rates_hz = want_of(self._factories[name] for name in self._present).rates_hz
         self._powers = CellPowers(max(rates_hz, default=SAMPLE_RATE_HZ), longest + self._window_cells)
-        self._history = ScoreHistory(self._decoding)
+        decoding = self._decoding.filtered_by_at_most(self._settings.longest_filter_cells)
+        self._history = ScoreHistory(decoding)
         self._tracker = EventTracker(
             self._stream,
             self._epoch,
-            self._decoding,
+            decoding,
             max_event_cells=longest,
             new_id=self._new_id,
         )
@@ -168,6 +169,8 @@ class StreamPipeline:
 
     def retune(self, settings: StreamSettings) -> None:
         """Change the settings, from the next window on; the epoch goes on, and each cell is still decided once.
+
+        Filters change with the next epoch.
 
         Raises:
             ValueError: a window is shorter than a hop plus the lookahead.

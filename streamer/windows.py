@@ -24,16 +24,17 @@ class StreamSettings:
     lookahead_cells: int = 30  # right context of every decided cell: 2 s
     skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
     max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
+    longest_filter_cells: int | None = None  # longer median filters are shortened to this; None: the model's are used
 
 
 Preset: TypeAlias = Literal["fast", "balanced", "accurate"]
 DEFAULT_PRESET: Preset = "balanced"
 PRESETS: Mapping[Preset, StreamSettings] = {
-    "fast": StreamSettings(8, 8),
+    "fast": StreamSettings(4, 5, longest_filter_cells=7),
     "balanced": StreamSettings(),
     "accurate": StreamSettings(8, 60),
 }
-"""Hops and lookaheads that were measured, by name: README.md has their figures."""
+"""Hops, lookaheads and filters that were measured, by name: README.md has their figures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,11 +133,10 @@ def test_scores_of_the_other_models_in_the_readme_are_their_bundles() -> None:
 
 
 def at_preset(bundle: Bundle, name: Preset) -> dict[str, Any]:
-    """What was measured with a preset's hop and lookahead."""
-    wanted = (PRESETS[name].hop_cells, PRESETS[name].lookahead_cells)
-    (found,) = (
-        one for one in bundle.scores["evaluation"]["curve"] if (one["hop_cells"], one["lookahead_cells"]) == wanted
-    )
+    """What was measured with a preset."""
+    fields = ("hop_cells", "lookahead_cells", "longest_filter_cells")
+    wanted = {field: getattr(PRESETS[name], field) for field in fields}
+    (found,) = (one for one in bundle.scores["evaluation"]["curve"] if {key: one[key] for key in fields} == wanted)
     return dict(found)
 
 

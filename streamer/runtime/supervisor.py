@@ -237,7 +237,8 @@ class Supervisor:
             self.metrics.add(one.source.name)
             self.board.add(_first_view(one))
             added[one.source.name] = self._maker.new(one, model, plan.settings, plan.backoff)
-        adopt = staying if model is not self.model else {}
+        filters = plan.settings.longest_filter_cells != self.plan.settings.longest_filter_cells
+        adopt = staying if filters or model is not self.model else {}
         same_media = model.want == self.model.want  # the readers already deliver what the new model needs
         carried_out = threading.Event()
         self._worker.ask(

@@ -1,5 +1,7 @@
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from streamer.config.loading import load_config, with_changes
 from streamer.config.schema import DaemonConfig, StreamConfig
 from streamer.config.sources import split_source, with_sources
 from streamer.errors import ConfigError
+from streamer.windows import PRESETS, StreamSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "daemon"
 ENVIRON = {"CAMERA_PASSWORD": "hunter2"}
@@ -108,6 +111,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("publisher: a/b\n", "config FILE:1: publisher: names are 1 to 64 letters"),
         ("streams: [door]\n", "config FILE:1: streams"),
         ("windows:\n  hop_cells: 0\n", "config FILE:2: windows.hop_cells: input should be greater than or equal to 1"),
+        ("windows: {longest_filter_cells: 4}\n", "windows.longest_filter_cells: must be odd, not 4"),
         ("windows: 8\n", "config FILE:1: windows must contain fields"),
         ("- a\n- b\n", "config FILE: must be fields with values (`streams:` ...), not a list"),
         ("streams:\n  door: [\n", "config FILE:3: not valid YAML"),
@@ -184,6 +188,16 @@ def test_a_name_that_is_taken_or_empty_is_refused() -> None:
         with_sources(DaemonConfig(), ["a=x.mp4", "a=y.mp4"], {})
     with pytest.raises(ConfigError, match="names no source"):
         with_sources(DaemonConfig(), ["a="], {})
+
+
+def test_a_preset_sets_what_is_not_set(tmp_path: Path) -> None:
+    def settings(**fields: Any) -> StreamSettings:
+        return DaemonConfig.model_validate({"windows": fields}).windows.settings
+
+    assert settings() == PRESETS["balanced"]
+    assert settings(preset="fast") == PRESETS["fast"]
+    assert settings(preset="fast", longest_filter_cells=13) == replace(PRESETS["fast"], longest_filter_cells=13)
+    assert settings(preset="fast", hop_cells=2) == replace(PRESETS["fast"], hop_cells=2)
 
 
 def test_changes_are_checked() -> None:

@@ -120,19 +120,20 @@ def interval(value: float) -> dict[str, float]:
 
 
 def evaluation_of(folder: Path, about: Bundle, changes: dict[str, object] | None = None) -> Path:
-    """The file of figures of `earwitness-train evaluate --report`, with two points of the curve."""
+    """The file of figures of `earwitness-train evaluate --report`, with three points of the curve."""
     f1 = {f"{kind}_f1_{mean}": interval(0.5) for kind in ("clip", "segment", "event") for mean in ("micro", "macro")}
     alarms = {"false_alarms_per_hour": {"value": 7.0, "low": 2.5, "high": 12.0}}
     way = {**f1, **alarms, "classes": {label: {**alarms, "event": {"true": 2}} for label in about.classes}}
     late = {"n": 5, "p50": interval(1.25), "p95": interval(1.5)}
     points = [
         {
-            "hop_cells": 8,
+            "hop_cells": hop,
             "lookahead_cells": cells,
-            "event_f1_macro": interval(0.4 + cells / 1000),
+            "longest_filter_cells": longest,
+            "event_f1_macro": interval(0.4 + cells / 1000 - (longest or 0) / 1000),
             "onset_latency_s": late,
         }
-        for cells in (8, 30)
+        for hop, cells, longest in ((4, 5, None), (4, 5, 7), (8, 30, None))
     ]
     report = {
         "model": about.name,
@@ -158,8 +159,8 @@ def test_an_evaluation_gives_the_card_intervals_presets_and_false_alarms(tmp_pat
     text = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     assert text == card(made)
     assert "| event F1, macro | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |" in text
-    assert "| fast | 8, 8 | 40.8 [35.8, 45.8] | 1.25 s, 1.50 s |" in text
-    assert "| accurate | 8, 60 | not measured | |" in text
+    assert "| fast | 4, 5, 7 | 39.8 [34.8, 44.8] | 1.25 s, 1.50 s |" in text
+    assert "| accurate | 8, 60, any | not measured | |" in text
     assert f"| {bundle.classes[0]} | 7.0 [2.5, 12.0] |" in text
     assert "over 3 groups of recordings" in text
 

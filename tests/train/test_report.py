@@ -17,6 +17,7 @@ from streamer.bundle import Bundle
 from streamer.models import bundle_path
 from streamer.replay.counts import read_counts
 from streamer.replay.truth import read_truth
+from streamer.windows import PRESETS
 from tests.train.reports import IMAGE, SCRIPT, Prepared, evaluated, prepare
 from train import cli
 from train.data.dataset import Corpus
@@ -121,7 +122,8 @@ def test_figures_are_those_of_the_counts_and_of_evaluate(report: Path, capsys: p
 def test_the_curve_has_every_pair_and_the_daemons_own_settings(report: Path) -> None:
     figures = json.loads((report / "evaluation.json").read_text())
     pairs = {(one["hop_cells"], one["lookahead_cells"]) for one in figures["curve"]}
-    assert pairs == {(8, 30), (8, 0), (8, 15), (16, 0), (16, 15)}
+    presets = {(one.hop_cells, one.lookahead_cells) for one in PRESETS.values()}
+    assert pairs == {*presets, (8, 0), (8, 15), (16, 0), (16, 15)}
     (daemon,) = (one for one in figures["curve"] if (one["hop_cells"], one["lookahead_cells"]) == (8, 30))
     assert daemon["event_f1_macro"] == figures["streaming"]["event_f1_macro"]
     medians = {

@@ -11,7 +11,7 @@ from streamer.errors import EarwitnessError
 from streamer.events import Decoding
 from streamer.replay.scoring import KINDS, ClipCounts, ClipPrediction, Kind, Report, count
 from streamer.replay.truth import Truth
-from streamer.windows import Coverage, StreamSettings
+from streamer.windows import PRESETS, Coverage, StreamSettings
 from train.data.dataset import PartData
 from train.evaluation import stored
 from train.evaluation.alarms import FalseAlarms, Latencies, alarms_per_hour, false_alarms, latencies, latency_quantiles
@@ -43,9 +43,9 @@ class Plan:
     workers: int = 1
 
     def points(self) -> list[StreamSettings]:
-        """All pairs of hop and lookahead, and the daemon's defaults."""
+        """The daemon's defaults, and for a curve all presets, and all pairs of hop and lookahead."""
         pairs = [StreamSettings(hop, lookahead) for hop in self.hops for lookahead in self.lookaheads]
-        return list(dict.fromkeys([StreamSettings(), *(pairs if self.curve else ())]))
+        return list(dict.fromkeys([StreamSettings(), *((*PRESETS.values(), *pairs) if self.curve else ())]))
 
 
 @dataclass(frozen=True, slots=True)
