@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -260,6 +261,21 @@ def test_gradients_reach_every_parameter_in_a_short_context() -> None:
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0 or name.endswith("convolution.bias"), name  # batch norm removes a bias
+
+
+def test_cells_that_wait_are_heard_but_leave_no_trace_in_batch_norm() -> None:
+    made = network(("spectral",), 5).train()
+    features, valid = cells_of(("spectral",), 2, 40, 4, invalid=0.0)
+    statistics = {}
+    for context in (None, Context(8, 8)):
+        other = deepcopy(made)
+        other.carried, other.context = 0.0, context
+        assert other.convolutions is not None
+        with torch.no_grad():
+            statistics[context] = (other(features, valid).cells, other.convolutions.state_dict())
+    one, other_one = statistics.values()
+    assert not torch.equal(one[0], other_one[0])
+    assert all(torch.equal(value, other_one[1][name]) for name, value in one[1].items())
 
 
 def test_dropout_is_not_drawn_in_evaluation() -> None:
