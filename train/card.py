@@ -66,7 +66,7 @@ def _counted(figures: Any) -> bool:
 def purpose(bundle: Bundle) -> str:
     """What the model is for and how it was made, in a line."""
     form = "" if bundle.stream is None else _STREAM_FORM
-    members = _members(bundle.provenance.more.get("merged", []))
+    members = _averaged(bundle.provenance.more.get("averaged", [])) + _members(bundle.provenance.more.get("merged", []))
     return (
         f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
         f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "
@@ -80,6 +80,17 @@ def _weights(bundle: Bundle) -> str:
     needed = {spec.get("weights_sha256") for spec in bundle.feature_specs.values()}
     commands = [f"`{one.command}`" for one in KNOWN.values() if one.sha256 in needed]
     return f" It needs pretrained weights, which are fetched once: {', '.join(commands)}." if commands else ""
+
+
+def _averaged(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Which networks `earwitness-train merge --average` made the model of."""
+    if not parts:
+        return ""
+    named = ", ".join(one["name"] for one in parts)
+    return (
+        f" Its weights are the mean of those of {len(parts)} networks that were trained on from the same one, in "
+        f"different ways: {named}; the steps are those of the first."
+    )
 
 
 def _members(parts: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`earwitness-train merge`: one network that computes the weighted mean of two networks' logits.
+"""`earwitness-train merge`: one network with the weighted mean of several networks' logits, or of their weights.
 
 A branch that learns beside a stronger one learns to be ignored where the stronger one knows the training recordings by
 heart. Branches that were trained apart do not: so each is trained alone, on modalities of its own, and then they become
@@ -51,6 +51,7 @@ def merged(members: Sequence[Member], name: str) -> Bundle:
     """
     first, others = members[0].bundle, [one.bundle for one in members[1:]]
     _check(members)
+    _check_apart([one.bundle for one in members])
     specs = {key: spec for one in members for key, spec in one.bundle.feature_specs.items()}
     networks = [one.bundle.network() for one in members]
     tensors = _tensors(networks, [one.share for one in members], specs)
@@ -58,26 +59,61 @@ def merged(members: Sequence[Member], name: str) -> Bundle:
     for other in others:
         _check_split(first, other)
         provenance = _joined(provenance, other.provenance)
-    parts = [{"name": one.bundle.name, "share": one.share, "sha256": one.bundle.fingerprint()} for one in members]
-    return replace(
+    whole = replace(
         first,
         name=name,
         feature_specs={key: specs[key] for key in in_order(list(specs))},
         tensors=tensors,
-        provenance=msgspec.structs.replace(provenance, more={**provenance.more, "merged": parts}),
+        provenance=provenance,
         scores={},
     )
+    return _of_parts(whole, members, "merged")
+
+
+def averaged(members: Sequence[Member], name: str) -> Bundle:
+    """A bundle with the weighted mean of its members' weights, and the first member's thresholds and provenance.
+
+    Models that were trained on from the same one, in different ways, are close enough for that, and their mean does
+    better on other recordings than each of them (Wortsman et al., "Model soups", 2022). Of others the mean is noise.
+
+    Raises:
+        EarwitnessError: the members differ in their network, their classes, their features or their split of
+            recordings, or were not written by `earwitness-train export`; or their shares are not positive with a sum
+            of 1.
+
+    """
+    first, others = members[0].bundle, [one.bundle for one in members[1:]]
+    _check(members)
+    for other in others:
+        _check_split(first, other)
+        shapes = [{key: tensor.shape for key, tensor in one.tensors.items()} for one in (first, other)]
+        if shapes[0] != shapes[1] or first.stream != other.stream or first.feature_specs != other.feature_specs:
+            raise EarwitnessError(f"{other.name} has another network or other features than {first.name}")
+    tensors = {
+        key: sum((one.share * one.bundle.tensors[key].double() for one in members), torch.zeros(())).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for key, value in first.tensors.items()
+    }
+    return _of_parts(replace(first, name=name, tensors=tensors, scores={}), members, "averaged")
+
+
+def _of_parts(made: Bundle, members: Sequence[Member], how: str) -> Bundle:
+    """The same bundle, which records what it was made of."""
+    parts = [{"name": one.bundle.name, "share": one.share, "sha256": one.bundle.fingerprint()} for one in members]
+    more = {**made.provenance.more, how: parts}
+    return replace(made, provenance=msgspec.structs.replace(made.provenance, more=more))
 
 
 def _check(members: Sequence[Member]) -> None:
+    """Check what all members need, however they are joined."""
     first = members[0].bundle
     shares = [one.share for one in members]
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise EarwitnessError(
             f"shares are {', '.join(f'{one:g}' for one in shares)}: they must be positive and sum to 1"
         )
-    seen: set[str] = set()
-    for number, one in enumerate(members):
+    for one in members:
         bundle = one.bundle
         known_of(bundle)
         if (bundle.stream is None) != (first.stream is None):
@@ -85,9 +121,15 @@ def _check(members: Sequence[Member]) -> None:
             raise EarwitnessError(f"{bundle.name} has the {its} form, {first.name} the {other} form: train both in one")
         if bundle.classes != first.classes:
             raise EarwitnessError(f"{bundle.name} has other classes than {first.name}")
+
+
+def _check_apart(bundles: Sequence[Bundle]) -> None:
+    """Check that the bundles' networks can lie side by side in one."""
+    seen: set[str] = set()
+    for number, bundle in enumerate(bundles):
         if twice := seen.intersection(bundle.modalities):
             raise EarwitnessError(
-                f"{bundle.name} also has {', '.join(sorted(twice))}: members need different modalities"
+                f"{bundle.name} also has {', '.join(sorted(twice))}: members need different modalities, or --average"
             )
         if number and any(key.startswith("convolutions.") for key in bundle.tensors):
             raise EarwitnessError(f"{bundle.name} has convolutions: name it first")

@@ -19,7 +19,7 @@ from streamer.networks.forms import FusionNetwork
 from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.provenance import Phase, Provenance, Source
 from train import cli
-from train.merge import Member, merged
+from train.merge import Member, averaged, merged
 
 SHAPES: dict[str, tuple[int, ...]] = {"spectral": (4, 128), "vggish": (7,), "vgg16": (5,), "mn04": (6,)}
 CLASSES = ("Cat", "Dog", "Speech")
@@ -87,6 +87,37 @@ def test_logits_are_the_weighted_mean(sets: tuple[tuple[str, ...], ...], window:
         assert isinstance(network, StreamCrnn)
         network.context = Context(8, 4)  # it is a stream form like any other
         assert network(features, valid).logits.isfinite().all()
+
+
+def test_weights_are_averaged() -> None:
+    one, other = bundle(("spectral", "mn04"), 1), bundle(("spectral", "mn04"), 2)
+    whole = averaged([Member(one, 0.75), Member(other, 0.25)], "mean")
+    for name, tensor in whole.tensors.items():
+        if tensor.is_floating_point():
+            expected = 0.75 * one.tensors[name] + 0.25 * other.tensors[name]
+            assert (tensor - expected).abs().max() < 1e-6, name
+    assert whole.network().state_dict().keys() == one.tensors.keys()
+    assert (whole.decoding, whole.provenance.steps, whole.scores) == (one.decoding, 100, {})
+    assert [(part["name"], part["share"]) for part in whole.provenance.more["averaged"]] == [
+        ("member-1", 0.75),
+        ("member-2", 0.25),
+    ]
+    again = averaged([Member(whole, 0.5), Member(other, 0.5)], "of a mean")
+    assert [part["name"] for part in again.provenance.more["averaged"]] == ["mean", "member-2"]
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (bundle(("spectral",), 2, size=13), "member-2 has another network or other features than member-1"),
+        (bundle(("mn04",), 2), "member-2 has another network"),
+        (bundle(("spectral",), 2, window=True), "member-2 has the window form"),
+        (bundle(("spectral",), 2, classes=("Cat", "Dog", "Owl")), "member-2 has other classes"),
+    ],
+)
+def test_weights_of_different_networks_are_not_averaged(other: Bundle, says: str) -> None:
+    with pytest.raises(EarwitnessError, match=says):
+        averaged([Member(bundle(("spectral",), 1), 0.5), Member(other, 0.5)], "no")
 
 
 def test_it_records_what_both_were_trained_on() -> None:

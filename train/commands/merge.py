@@ -16,7 +16,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = new_command(
         subparsers,
         "merge",
-        "make one model of several of different modalities, whose scores it averages",
+        "make one model of several: of different modalities, whose scores it averages, or of the same network",
         "earwitness-train merge audio spectral mn04-alone --shares 0.7 0.3",
     )
     parser.add_argument("out", type=Path, help="folder of the bundle to write")
@@ -30,13 +30,18 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--shares", type=float, nargs="+", metavar="SHARE", help="of each bundle's logits; default: equal ones"
     )
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="average the weights, of models that were trained on from the same one in different ways",
+    )
     parser.add_argument("--name", default="earwitness")
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
-    from train.merge import Member, merged
+    from train.merge import Member, averaged, merged
 
     shares = args.shares or [1 / len(args.bundles)] * len(args.bundles)
     if len(args.bundles) < 2:
@@ -44,5 +49,5 @@ def main(args: argparse.Namespace) -> int:
     if len(shares) != len(args.bundles):
         raise EarwitnessError(f"--shares: there are {len(shares)} for {len(args.bundles)} bundles")
     members = [Member(Bundle.load(path), share) for path, share in zip(args.bundles, shares, strict=True)]
-    merged(members, args.name).save(args.out)
+    (averaged if args.average else merged)(members, args.name).save(args.out)
     return 0
