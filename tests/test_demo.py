@@ -41,7 +41,7 @@ def test_the_table_says_how_long_after_its_true_onset_each_event_was_said() -> N
     assert rows[-1] == ["heard", "3", "of", "4", "events,", "1", "false", "alarms"]
 
 
-@pytest.mark.parametrize(("model", "preset"), [(None, None), ("light", "fast"), ("models/mine", None)])
+@pytest.mark.parametrize(("model", "preset"), [(None, None), ("spectral", "fast"), ("models/mine", None)])
 def test_the_daemon_runs_with_the_model_and_the_preset_that_were_asked_for(model: str, preset: str) -> None:
     made = DaemonConfig.model_validate(settings(Path("demo.mp4"), "tcp://127.0.0.1:5556", model, preset))
     assert made.model == bundle_path(model).absolute()

@@ -32,7 +32,6 @@ CITED = {
     "README.md": [("three of these figures", "4.3.2")],
     "configs/train/paper.yaml": [("widths", "3")],
     "streamer/bundles/spectral/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
-    "streamer/bundles/light/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
     "streamer/bundles/audio/MODEL_CARD.md": [("three figures", "4.3.2"), ("clip micro", "4.3.2")],
     "streamer/types.py": [("hop 366", "4.2")],
     "streamer/features/spectral.py": [("Slaney mel bins", "4.2")],

@@ -66,7 +66,8 @@ def _counted(figures: Any) -> bool:
 def purpose(bundle: Bundle) -> str:
     """What the model is for and how it was made, in a line."""
     form = "" if bundle.stream is None else _STREAM_FORM
-    members = _averaged(bundle.provenance.more.get("averaged", [])) + _members(bundle.provenance.more.get("merged", []))
+    more = bundle.provenance.more
+    members = _members(more.get("merged", [])) or _averaged(more.get("averaged", []))
     return (
         f"Detects {len(bundle.classes)} kinds of sound in a home: {', '.join(bundle.classes)}. "
         f"Modalities: {', '.join(bundle.modalities)}. It is the fusion CRNN of Boes & Van hamme (2021), trained by "

@@ -56,7 +56,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run the daemon on the shipped recording and compare its events with the truth",
         description="Runs the daemon on the demo recording at its own speed, prints what a subscriber in another "
         "process receives, and compares it with the recording's truth.",
-        epilog="example: earwitness demo --model light --preset fast",
+        epilog="example: earwitness demo --model spectral --preset fast",
     )
     parser.add_argument(
         "--model",

@@ -44,36 +44,51 @@ class StreamConvolution(nn.Module):
         """Steps of silence before the first one, and if it looks ahead after the last one too."""
         return 1 if self.ahead else _TAPS - 1
 
-    def forward(self, steps: Tensor, past: Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
-        """The outputs that are now known, and what the next call needs as `past`.
+    def forward(self, steps: Tensor, past: Tensor) -> Tensor:
+        """The outputs of the last steps of a stream, or of whole clips.
 
         Args:
             steps: (B, channels, T, mels), T >= 0.
-            past: the last inputs of the call before, (B, 0 to 2, mels, channels); at first `padding` zeros.
-            last: no more steps will come.
+            past: the last inputs before them, (B, 0 to 2, mels, channels); at first `padding` zeros.
 
         """
-        known = self._known(steps, past, last=last)
-        kept = known[:, :, max(known.shape[2] - (_TAPS - 1), 0) :].permute(0, 2, 3, 1).contiguous()
-        if known.shape[2] < _TAPS:
-            time, mel = self.pool.kernel_size  # type: ignore[misc]
-            assert time == 1 or not steps.shape[2]
-            shape = (len(known), self.convolution.out_channels, 0, known.shape[3] // mel)
-            return known.new_zeros(shape), kept
-        return self.pool(self.dropout(self.norm(self.convolution(known)).relu_())), kept
+        return self._outputs(self._known(steps, past))
 
     def tail(self, steps: Tensor, past: Tensor) -> Tensor:
-        """The outputs if no more steps come. In training too, it uses the norm's running statistics and no dropout."""
-        outputs = self.convolution(self._known(steps, past, last=True))
+        """The same, but in training too with the norm's running statistics and without dropout."""
+        outputs = self.convolution(self._known(steps, past))
         if isinstance(norm := self.norm, nn.BatchNorm2d):
             outputs = batch_norm(outputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         return self.pool(outputs.relu_())  # type: ignore[no-any-return]
 
-    def _known(self, steps: Tensor, past: Tensor, *, last: bool) -> Tensor:
+    def step(self, steps: Tensor, tail: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs that are known after `steps`, those that would follow `tail` if no more came, and the new past.
+
+        Args:
+            steps: as in `forward`.
+            tail: what the steps behind them would be if no more came, (B, channels, 0 or more, mels).
+            past: as in `forward`.
+
+        """
+        certain = past.shape[1] + steps.shape[2]
+        known = self._known(torch.cat([steps, tail], dim=2), past)
+        kept = known[:, :, max(certain - (_TAPS - 1), 0) : certain].permute(0, 2, 3, 1).contiguous()
+        outputs = self._outputs(known)
+        count = max(certain - (_TAPS - 1), 0) // self.pool.kernel_size[0]  # type: ignore[index]
+        return outputs[:, :, :count], outputs[:, :, count:], kept
+
+    def _known(self, steps: Tensor, past: Tensor) -> Tensor:
+        """Its inputs, with silence behind them if it looks ahead."""
         parts = [past.permute(0, 3, 1, 2), steps]  # channels-last in memory, as the convolution wants it
-        if last and self.ahead:
+        if self.ahead:
             parts.append(steps.new_zeros((*steps.shape[:2], 1, steps.shape[3])))
         return torch.cat(parts, dim=2)
+
+    def _outputs(self, known: Tensor) -> Tensor:
+        if known.shape[2] < _TAPS:
+            _, mel = self.pool.kernel_size  # type: ignore[misc]
+            return known.new_zeros((len(known), self.convolution.out_channels, 0, known.shape[3] // mel))
+        return self.pool(self.dropout(self.norm(self.convolution(known)).relu_()))  # type: ignore[no-any-return]
 
 
 class StreamConvolutions(nn.Module):
@@ -104,16 +119,26 @@ class StreamConvolutions(nn.Module):
             mels //= 2
         return past
 
-    def forward(self, frames: Tensor, past: Sequence[Tensor], *, last: bool) -> tuple[Tensor, list[Tensor]]:
-        """The outputs of the cells that are now known (B, filters, cells), and the past for the next call."""
-        kept = []
+    def forward(self, frames: Tensor, past: Sequence[Tensor]) -> Tensor:
+        """The last cells of a stream, (B, filters, cells)."""
         for layer, before in zip(self.layers, past, strict=True):
-            frames, after = layer(frames, before, last=last)
+            frames = layer(frames, before)
+        return frames.squeeze(3)
+
+    def step(self, frames: Tensor, past: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The cells that are now known, and what those that wait would be if no more came; and the new past.
+
+        Both are (B, filters, cells); no more than `ahead_cells` wait.
+        """
+        kept, tail = [], frames[:, :, :0]
+        for layer, before in zip(self.layers, past, strict=True):
+            assert isinstance(layer, StreamConvolution)
+            frames, tail, after = layer.step(frames, tail, before)
             kept.append(after)
-        return frames.squeeze(3), kept
+        return frames.squeeze(3), tail.squeeze(3), kept
 
     def tail(self, past: Sequence[Tensor]) -> Tensor:
-        """What the waiting cells would be if no more came, (B, filters, cells); `past`: of the layers on cells."""
+        """What `step` gives of waiting cells, in training too; `past`: of the layers on cells."""
         first = past[0]
         cells = first.new_zeros((len(first), first.shape[3], 0, first.shape[2]))
         for layer, before in zip(self._on_cells(), past, strict=True):
@@ -128,7 +153,7 @@ class StreamConvolutions(nn.Module):
         inputs: list[Tensor] = []
         for layer, before in zip(self.layers, self.begin(len(frames), frames.shape[3], frames), strict=True):
             inputs.append(frames)
-            frames, _ = layer(frames, before, last=True)
+            frames = layer(frames, before)
         outputs = frames.squeeze(3)
         if not stops or not self.ahead_cells:
             return outputs, outputs.new_zeros((len(outputs), len(stops), outputs.shape[1], self.ahead_cells))

@@ -21,7 +21,7 @@ from streamer.networks.context_gru import LAYERS, Context, ContextGru, spans
 from streamer.networks.crnn import MELS, Dropout, Posteriors, checked_shapes, default_widths, linear_pooling
 from streamer.networks.dropout import Rows
 from streamer.networks.inputs import EmbeddingInput
-from streamer.networks.stream_convolutions import FILTERS, FRAME_LAYERS, StreamConvolutions
+from streamer.networks.stream_convolutions import FILTERS, StreamConvolutions
 from streamer.networks.stream_inputs import RELEASE_DB_S, RunningSpectralInput
 
 GRU_SIZE = 128
@@ -168,24 +168,18 @@ class StreamCrnn(nn.Module):
 
         """
         new, size = StreamState.of(state.tensors()), self.gru.hidden_size
-        fused, covered = self._encode(features, valid, new, last=last)
-        inputs, ahead = state.context[:, :, : self.gru.input_size], state.context[:, :, -2 * size : -size]
-        first, second = state.hidden[:, :1], state.hidden[:, 1:]
-        if fused.shape[1]:
-            newest, first = self.gru.onward(0, fused, state.hidden)
-            inputs, ahead = torch.cat([inputs, fused], dim=1), torch.cat([ahead, newest], dim=1)
-        new.hidden, new.covered = torch.cat([first, second], dim=1), torch.cat([state.covered, covered], dim=1)
-        behind = torch.zeros_like(new.hidden)
-        cells = inputs.shape[1]
+        fused, known, covered = self._encode(features, valid, new, last=last)
+        ahead = self.gru.onward(0, fused, state.hidden)[0] if fused.shape[1] else state.context[:, :0, -size:]
+        if known:
+            new.hidden = torch.cat([ahead[:, known - 1 : known], state.hidden[:, 1:]], dim=1)
+        inputs = torch.cat([state.context[:, :, : self.gru.input_size], fused], dim=1)
+        ahead = torch.cat([state.context[:, :, -2 * size : -size], ahead], dim=1)
+        new.covered = torch.cat([state.covered, covered], dim=1)
+        cells = new.covered.shape[1]
         if not cells:
-            return inputs[:, :, : self.classify.out_features], behind, new
-        heard, passed = inputs, ahead
-        if not last and new.waiting.shape[1]:
-            tail = self._tail(new)
-            beyond, _ = self.gru.onward(0, tail, new.hidden)
-            heard, passed = torch.cat([inputs, tail], dim=1), torch.cat([ahead, beyond], dim=1)
-        back, further, behind = self.gru.backward_passes(heard, passed, behind)
-        back, further = back[:, :cells], further[:, :cells]
+            return inputs[:, :0, : self.classify.out_features], torch.zeros_like(new.hidden), new
+        back, further, behind = self.gru.backward_passes(inputs, ahead)
+        inputs, ahead, back, further = (one[:, :cells] for one in (inputs, ahead, back, further))
         onward, _ = self.gru.onward(1, torch.cat([ahead, back], dim=2), new.hidden)
         new.context = torch.cat([inputs, ahead, onward], dim=2)
         logits = self._classified(torch.cat([onward, further], dim=2))
@@ -233,22 +227,29 @@ class StreamCrnn(nn.Module):
 
     def _encode(
         self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor], state: StreamState, *, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """What the GRU gets of the cells that are now known, (B, n, fused), and whether any modality has them (B, n).
+    ) -> tuple[Tensor, int, Tensor]:
+        """What the GRU gets of new cells; updates `state`'s parts before the GRU.
 
-        Updates `state`'s parts before the GRU.
+        Returns:
+            Those that are now known, and behind them what the waiting ones would be if no more came, (B, n, fused); how
+            many are known; and whether any modality has these, (B, known).
+
         """
         flags = torch.stack([valid[name] for name in self.modalities], dim=2)
         flags = torch.cat([state.waiting_valid, flags], dim=1)
         vectors = torch.cat([state.waiting, self._vectors(features, valid)], dim=1)
-        known, parts = flags.shape[1], [vectors]
+        known, fused = flags.shape[1], vectors
         if self.convolutions is not None:
             frames, state.peak = self._frames(features, valid, state.peak)
-            sound, state.past = self.convolutions(frames, state.past, last=last)
-            known = sound.shape[2]
-            parts = [sound.transpose(1, 2) * flags[:, :known, :1], vectors[:, :known]]
+            if last:
+                sound = self.convolutions(frames, state.past)
+            else:
+                sound, tail, state.past = self.convolutions.step(frames, state.past)
+                known = sound.shape[2]
+                sound = torch.cat([sound, tail], dim=2)
+            fused = torch.cat([sound.transpose(1, 2) * flags[:, :, :1], vectors], dim=2)
         state.waiting, state.waiting_valid = vectors[:, known:], flags[:, known:]
-        return torch.cat(parts, dim=2)[:, :known], flags[:, :known].any(dim=2)
+        return fused, known, flags[:, :known].any(dim=2)
 
     def _vectors(self, features: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Tensor:
         """The projections of all embeddings, (B, T, sum of widths)."""
@@ -268,13 +269,6 @@ class StreamCrnn(nn.Module):
         if self.channels_last:
             frames = frames.contiguous(memory_format=torch.channels_last)
         return frames, peaks[:, -1] if peaks.shape[1] else peak
-
-    def _tail(self, state: StreamState) -> Tensor:
-        """What the GRU would get of the waiting cells if no more came, (B, p, fused)."""
-        if self.convolutions is None:
-            return state.waiting
-        sound = self.convolutions.tail(state.past[FRAME_LAYERS:])
-        return torch.cat([sound.transpose(1, 2) * state.waiting_valid[:, :, :1], state.waiting], dim=2)
 
     def _first_peak(self, clips: int) -> Tensor:
         if self.spectral_input is None:
