@@ -52,7 +52,6 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     (EXAMPLE, r"about (\d+) rows per second", (f"{1 / CELL_S:.0f}",)),
     # Windows
     (README, r"every ([\d.]+) s  ", (f"{HOP_S:.2f}",)),
-    (README, r"│ (\d+) s windows", (f"{WINDOW_S:.0f}",)),
     (README, r"(\d+) s of lookahead", (f"{LOOKAHEAD_S:.0f}",)),
     (README, r"needs (\d+) s of sound after", (f"{LOOKAHEAD_S:.0f}",)),
     (README, r"An onset is published about (\d+) s after", (PUBLISHED_S,)),
@@ -70,11 +69,7 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     ),
     (EXAMPLE, r"one window to the next, (\d+) are ([\d.]+) s", (f"{WINDOWS.hop_cells}", f"{HOP_S:.2f}")),
     (EXAMPLE, r"its score is final, (\d+) are (\d+) s", (f"{WINDOWS.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
-    (
-        ARCHITECTURE,
-        r"the newest (\d+) cells every (\d+) → Window",
-        (f"{BUNDLE.window_cells}", f"{WINDOWS.hop_cells}"),
-    ),
+    (ARCHITECTURE, r"the new cells, every (\d+) → Window", (f"{WINDOWS.hop_cells}",)),
     (ARCHITECTURE, r"\*\*(\d+) cells of lookahead, not", (f"{WINDOWS.lookahead_cells}",)),
     (DECISIONS, r"before (\d+) s of context behind it", (f"{LOOKAHEAD_S:.0f}",)),
     (DECISIONS, r"masked after `skew_cells`\*\* \((\d+);", (f"{CONFIG.windows.skew_cells}",)),

@@ -126,13 +126,16 @@ def _preset(name: str, settings: StreamSettings, curve: list[Mapping[str, Any]])
     where = f"| {name} | {wanted[0]}, {wanted[1]}, {wanted[2] or 'any'} |"
     if point is None:
         return f"{where} not measured | |"
-    late = point["onset_latency_s"]
-    return f"{where} {_percent(point['event_f1_macro'])} | {late['p50']['value']:.2f} s, {late['p95']['value']:.2f} s |"
+    late = [point["onset_latency_s"][quantile]["value"] for quantile in ("p50", "p95")]
+    told = "no onset was found" if None in late else f"{late[0]:.2f} s, {late[1]:.2f} s"
+    return f"{where} {_percent(point['event_f1_macro'])} | {told} |"
 
 
-def _percent(one: Mapping[str, float]) -> str:
-    return f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+def _percent(one: Mapping[str, float | None]) -> str:
+    return _plain({bound: None if value is None else 100 * value for bound, value in one.items()})
 
 
-def _plain(one: Mapping[str, float]) -> str:
-    return f"{one['value']:.1f} [{one['low']:.1f}, {one['high']:.1f}]"
+def _plain(one: Mapping[str, float | None]) -> str:
+    """With its interval, if it is known: what never happened has none."""
+    interval = "" if one["low"] is None else f" [{one['low']:.1f}, {one['high']:.1f}]"
+    return f"{one['value']:.1f}{interval}"

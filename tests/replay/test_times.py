@@ -170,6 +170,7 @@ def live(replayer: Replayer, url: str, options: MediaOptions) -> Live:
         replayer.bundle.window_cells,
         StreamSettings(),
         lambda: "id",
+        carried=replayer.bundle.carried,
     )
     items: list[MediaItem] = []
     # All of it first, as a reader's thread does: arrival times must not wait for the model.

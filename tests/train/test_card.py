@@ -165,6 +165,25 @@ def test_an_evaluation_gives_the_card_intervals_presets_and_false_alarms(tmp_pat
     assert "over 3 groups of recordings" in text
 
 
+def test_what_never_happened_has_no_interval_in_the_card(tmp_path: Path) -> None:
+    """As where a class raised no false alarm, or was never found: all that is resampled is 0."""
+    bundle = seeded_bundle()
+    bundle.save(tmp_path / "model")
+    report = evaluation_of(tmp_path / "report", bundle)
+    figures = json.loads((report / "evaluation.json").read_text())
+    none = {"value": 0.0, "low": None, "high": None}
+    figures["streaming"]["classes"][bundle.classes[0]]["false_alarms_per_hour"] = none
+    figures["streaming"]["event_f1_macro"] = none
+    late = {"n": 0, "p50": {"value": None, "low": None, "high": None}, "p95": none | {"value": None}}
+    figures["curve"][1] |= {"event_f1_macro": none, "onset_latency_s": late}
+    (report / "evaluation.json").write_text(json.dumps(figures))
+    assert cli.main(["card", str(tmp_path / "model"), str(report)]) == 0
+    text = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert f"| {bundle.classes[0]} | 0.0 |" in text
+    assert "| event F1, macro | 50.0 [45.0, 55.0] | 0.0 |" in text
+    assert "| fast | 4, 5, 7 | 0.0 | no onset was found |" in text
+
+
 def test_an_evaluation_of_backgrounds_gives_the_card_false_alarms_alone(tmp_path: Path) -> None:
     bundle = seeded_bundle()
     bundle.save(tmp_path / "model")
