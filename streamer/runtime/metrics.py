@@ -46,7 +46,7 @@ Series = TypeVar("Series", Counter, Gauge, Histogram)
 _AUDIO_LABELS = tuple(field.name for field in fields_of(AudioInput))
 
 LATENCY_BUCKETS_S = (
-    *(0.25, 0.5, 1.0, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0),
+    *(0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0),
     *(3.25, 3.5, 3.75, 4.0, 4.25, 4.5, 5.0, 6.0, 7.5, 10.0),
 )
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
