@@ -186,7 +186,8 @@ def test_the_stream_form_is_trained_resumed_exported_and_replayed(
     parts = fit(data, tmp_path / "parts", **STREAM)
     assert all(torch.equal(whole[name], parts[name]) for name in whole), "contexts are drawn as in one run"
     manifest = (tmp_path / "whole" / "manifest.tsv").read_text()
-    assert "GRU\t2 layers, 16 per direction, forward" in manifest
+    assert "GRU\t2 layers, 16 per direction, bidirectional" in manifest
+    assert "backwards\tover what was heard when a cell is decided" in manifest
     paths = [str(path) for path in data]
     assert cli.main(["export", *paths, str(tmp_path / "whole"), str(tmp_path / "bundle")]) == 0
     bundle = Bundle.load(tmp_path / "bundle")

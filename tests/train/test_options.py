@@ -12,12 +12,12 @@ from train import cli
 @pytest.mark.parametrize(
     "command",
     [
-        ["evaluate", "nowhere", "features", "--model", "light"],
-        ["tune", "nowhere", "features", "--model", "light", "--out", "out"],
-        ["fit", "nowhere", "features", "out", "--from", "light"],
-        ["export", "nowhere", "features", "run", "out", "--decoding", "light"],
-        ["card", "light", "nowhere"],
-        ["merge", "out", "light", "nowhere"],
+        ["evaluate", "nowhere", "features", "--model", "audio"],
+        ["tune", "nowhere", "features", "--model", "audio", "--out", "out"],
+        ["fit", "nowhere", "features", "out", "--from", "audio"],
+        ["export", "nowhere", "features", "run", "out", "--decoding", "audio"],
+        ["card", "audio", "nowhere"],
+        ["merge", "out", "audio", "nowhere"],
     ],
     ids=lambda command: command[0],
 )

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from streamer.bundle import Bundle
-from streamer.models import bundle_path
+from streamer.networks.stream_crnn import StreamForm
 from streamer.replay.counts import read_counts
 from streamer.replay.truth import read_truth
 from streamer.windows import PRESETS
+from tests.models import seeded_bundle
 from tests.train.reports import IMAGE, SCRIPT, Prepared, evaluated, prepare
 from train import cli
 from train.data.dataset import Corpus
@@ -216,5 +216,5 @@ def test_groups_are_those_of_the_corpus(report: Path) -> None:
 
 
 def test_a_curve_begins_with_the_shortest_lookahead_that_the_model_can_use() -> None:
-    assert lookaheads_of(Bundle.load(bundle_path("spectral"))) == LOOKAHEADS
-    assert lookaheads_of(Bundle.load(bundle_path("light"))) == (5, *LOOKAHEADS[1:])
+    assert lookaheads_of(seeded_bundle()) == LOOKAHEADS
+    assert lookaheads_of(seeded_bundle(stream=StreamForm(5))) == (5, *LOOKAHEADS[1:])
