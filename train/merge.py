@@ -19,7 +19,7 @@ from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.networks.context_gru import LAYERS
 from streamer.networks.crnn import Crnn
-from streamer.networks.forms import FusionNetwork
+from streamer.networks.forms import Form, FusionNetwork, gru_tensors
 from streamer.provenance import Provenance, Source
 from train.data.cache import in_order
 from train.provenance import known_of, pin_of_provenance
@@ -165,8 +165,9 @@ def _tensors(networks: Sequence[FusionNetwork], shares: Sequence[float], order: 
     backward = _ranges(sizes, sum(sizes))
     states = [one.state_dict() for one in networks]
     inputs = (places, [[*ahead, *back] for ahead, back in zip(hidden, backward, strict=True)])  # of each layer
+    form: Form = "window" if isinstance(networks[0], Crnn) else "stream"
     for layer in range(LAYERS):
-        for names in _gru_names(networks[0], layer):
+        for names in gru_tensors(form, layer):
             for kind, where in (("ih", inputs[layer]), ("hh", hidden)):
                 weight, bias = names.format(f"weight_{kind}"), names.format(f"bias_{kind}")
                 found[weight] = _beside([one[weight] for one in states], hidden, where)
@@ -179,13 +180,6 @@ def _tensors(networks: Sequence[FusionNetwork], shares: Sequence[float], order: 
         (share * one["classify.bias"] for one, share in zip(states, shares, strict=True)), torch.zeros(len(classify))
     )
     return found
-
-
-def _gru_names(network: FusionNetwork, layer: int) -> tuple[str, str]:
-    """What a GRU layer's tensors are called, forwards and backwards, with a place for their kind."""
-    if isinstance(network, Crnn):
-        return f"gru.{{}}_l{layer}", f"gru.{{}}_l{layer}_reverse"
-    return f"gru.forwards.{layer}.{{}}_l0", f"gru.backwards.{layer}.{{}}_l0"
 
 
 def _beside(weights: Sequence[Tensor], rows: Sequence[Sequence[int]], columns: Sequence[Sequence[int]]) -> Tensor:

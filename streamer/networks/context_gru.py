@@ -62,7 +62,7 @@ class ContextGru(nn.Module):
             tails: what is heard of the cells behind the edge of each span but the last, (B, spans - 1, p, inputs).
 
         """
-        ahead, _ = self.onward(0, inputs, hidden)
+        ahead = self.onward(0, inputs, hidden)
         first: dict[int, Tensor] = {}  # by a span's first cell
         second: dict[int, Tensor] = {}
         together: defaultdict[tuple[int, int, bool], list[int]] = defaultdict(list)
@@ -74,48 +74,43 @@ class ContextGru(nn.Module):
             passed = torch.stack([ahead[:, span.start : span.edge] for span in group], dim=1).flatten(0, 1)
             if with_tail and tails.shape[2]:
                 tail = tails[:, indices].flatten(0, 1)
-                beyond, _ = self.onward(0, tail, passed[:, -1:])
+                beyond = self.onward(0, tail, passed[:, -1:])
                 heard, passed = torch.cat([heard, tail], dim=1), torch.cat([passed, beyond], dim=1)
-            back, further, _ = self.backward_passes(heard, passed)
+            back, further = self.backward_passes(heard, passed)
             for found, outputs in ((first, back), (second, further)):
                 parts = outputs[:, :count].reshape(len(inputs), len(group), count, -1)
                 found.update({span.start: parts[:, index] for index, span in enumerate(group)})
         back, further = (torch.cat([found[span.start] for span in decided], dim=1) for found in (first, second))
-        onward, _ = self.onward(1, torch.cat([ahead, back], dim=2), hidden)
+        onward = self.onward(1, torch.cat([ahead, back], dim=2), hidden)
         return torch.cat([onward, further], dim=2)
 
-    def onward(self, layer: int, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's forward outputs (B, T, size), and its state after the last cell (B, 1, size)."""
-        outputs, after = self.forwards[layer](inputs, hidden[:, layer][None].contiguous())
-        return outputs, after.transpose(0, 1)
+    def onward(self, layer: int, inputs: Tensor, hidden: Tensor) -> Tensor:
+        """A layer's forward outputs (B, T, size), each of which is also its state after the cell."""
+        outputs: Tensor = self.forwards[layer](inputs, hidden[:, layer][None].contiguous())[0]
+        return outputs
 
-    def backward_passes(
-        self, inputs: Tensor, ahead: Tensor, behind: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Both layers' outputs from the last of n cells back to the first, and their states there.
+    def backward_passes(self, inputs: Tensor, ahead: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both layers' outputs from the last of n cells back to the first, (B, n, size) each.
+
+        They are also the states at each cell.
 
         Args:
             inputs: (B, n, inputs).
             ahead: the first layer's forward outputs of the same cells, (B, n, size).
             behind: the backward states at the cell after the last one, (B, layers, size); None if it is not known.
 
-        Returns:
-            The outputs of the first layer and of the second, (B, n, size) each, and the states (B, layers, size).
-
         """
-        first, one = self._back(0, inputs, behind)
-        second, two = self._back(1, torch.cat([ahead, first], dim=2), behind)
-        return first, second, torch.cat([one, two], dim=1)
+        first = self._back(0, inputs, behind)
+        return first, self._back(1, torch.cat([ahead, first], dim=2), behind)
 
     def last_states(self, inputs: Tensor) -> Tensor:
         """The forward states after whole clips, (B, layers, size), whose cells all hear the whole clip."""
         none = inputs.new_zeros((len(inputs), LAYERS, self.hidden_size))
-        ahead, one = self.onward(0, inputs, none)
-        back, _ = self._back(0, inputs)
-        _, two = self.onward(1, torch.cat([ahead, back], dim=2), none)
-        return torch.cat([one, two], dim=1)
+        ahead = self.onward(0, inputs, none)
+        onward = self.onward(1, torch.cat([ahead, self._back(0, inputs)], dim=2), none)
+        return torch.cat([ahead[:, -1:], onward[:, -1:]], dim=1)
 
-    def _back(self, layer: int, inputs: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _back(self, layer: int, inputs: Tensor, behind: Tensor | None = None) -> Tensor:
         hidden = None if behind is None else behind[:, layer][None].contiguous()
-        outputs, after = self.backwards[layer](inputs.flip(1), hidden)
-        return outputs.flip(1), after.transpose(0, 1)
+        outputs: Tensor = self.backwards[layer](inputs.flip(1), hidden)[0]
+        return outputs.flip(1)

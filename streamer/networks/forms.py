@@ -14,6 +14,13 @@ Form: TypeAlias = Literal["window", "stream"]
 FusionNetwork: TypeAlias = Crnn | StreamCrnn
 
 
+def gru_tensors(form: Form, layer: int) -> tuple[str, str]:
+    """What a GRU layer's tensors are called, forwards and backwards, with a place for their kind (`weight_ih`)."""
+    if form == "window":
+        return f"gru.{{}}_l{layer}", f"gru.{{}}_l{layer}_reverse"
+    return f"gru.forwards.{layer}.{{}}_l0", f"gru.backwards.{layer}.{{}}_l0"
+
+
 def network_of(
     tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],

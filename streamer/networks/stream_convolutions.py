@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -137,14 +137,6 @@ class StreamConvolutions(nn.Module):
             kept.append(after)
         return frames.squeeze(3), tail.squeeze(3), kept
 
-    def tail(self, past: Sequence[Tensor]) -> Tensor:
-        """What `step` gives of waiting cells, in training too; `past`: of the layers on cells."""
-        first = past[0]
-        cells = first.new_zeros((len(first), first.shape[3], 0, first.shape[2]))
-        for layer, before in zip(self._on_cells(), past, strict=True):
-            cells = layer.tail(cells, before)
-        return cells.squeeze(3)
-
     def whole(self, frames: Tensor, stops: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Whole clips, (B, filters, T), and the tails at `stops`, (B, stops, filters, ahead_cells).
 
@@ -163,9 +155,13 @@ class StreamConvolutions(nn.Module):
             padded = pad(steps, (0, 0, _TAPS - 1, 0))
             known = [padded[:, :, stop - late : stop - late + _TAPS - 1] for stop in stops]
             past.append(torch.stack(known, dim=1).flatten(0, 1).permute(0, 2, 3, 1))
-        return outputs, self.tail(past).reshape(len(outputs), len(stops), -1, self.ahead_cells)
+        return outputs, self._tail(past).reshape(len(outputs), len(stops), -1, self.ahead_cells)
 
-    def _on_cells(self) -> Iterator[StreamConvolution]:
-        for layer in self.layers[FRAME_LAYERS:]:
+    def _tail(self, past: Sequence[Tensor]) -> Tensor:
+        """What `step` gives of waiting cells, in training too; `past`: of the layers on cells."""
+        first = past[0]
+        cells = first.new_zeros((len(first), first.shape[3], 0, first.shape[2]))
+        for layer, before in zip(self.layers[FRAME_LAYERS:], past, strict=True):
             assert isinstance(layer, StreamConvolution)
-            yield layer
+            cells = layer.tail(cells, before)
+        return cells.squeeze(3)

@@ -43,9 +43,7 @@ class StreamState:
     past: list[Tensor]  # of each convolution: (B, 0 to 2, mels, channels)
     waiting: Tensor  # (B, p, sum of widths): embeddings of cells whose convolutions are not known yet
     waiting_valid: Tensor  # (B, p, modalities) bool
-    hidden: (
-        Tensor  # (B, layers, GRU size): the first after the newest known cell, the second after the last decided one
-    )
+    hidden: Tensor  # (B, layers, GRU size): after the newest known cell, and of the second layer the last decided one
     context: Tensor  # (B, m, fused + 2 GRU sizes) of undecided cells: the GRU's inputs, both layers' forward outputs
     covered: Tensor  # (B, m) bool: of the same cells
 
@@ -169,7 +167,7 @@ class StreamCrnn(nn.Module):
         """
         new, size = StreamState.of(state.tensors()), self.gru.hidden_size
         fused, known, covered = self._encode(features, valid, new, last=last)
-        ahead = self.gru.onward(0, fused, state.hidden)[0] if fused.shape[1] else state.context[:, :0, -size:]
+        ahead = self.gru.onward(0, fused, state.hidden) if fused.shape[1] else state.context[:, :0, -size:]
         if known:
             new.hidden = torch.cat([ahead[:, known - 1 : known], state.hidden[:, 1:]], dim=1)
         inputs = torch.cat([state.context[:, :, : self.gru.input_size], fused], dim=1)
@@ -178,11 +176,12 @@ class StreamCrnn(nn.Module):
         cells = new.covered.shape[1]
         if not cells:
             return inputs[:, :0, : self.classify.out_features], torch.zeros_like(new.hidden), new
-        back, further, behind = self.gru.backward_passes(inputs, ahead)
+        back, further = self.gru.backward_passes(inputs, ahead)
         inputs, ahead, back, further = (one[:, :cells] for one in (inputs, ahead, back, further))
-        onward, _ = self.gru.onward(1, torch.cat([ahead, back], dim=2), new.hidden)
+        onward = self.gru.onward(1, torch.cat([ahead, back], dim=2), new.hidden)
         new.context = torch.cat([inputs, ahead, onward], dim=2)
         logits = self._classified(torch.cat([onward, further], dim=2))
+        behind = torch.cat([back[:, :1], further[:, :1]], dim=1)
         return torch.sigmoid(logits) * new.covered[:, :, None], behind, new
 
     def again(self, context: Tensor, covered: Tensor, behind: Tensor) -> Tensor:
@@ -200,7 +199,7 @@ class StreamCrnn(nn.Module):
             return context[:, :, : self.classify.out_features]
         size = self.gru.hidden_size
         inputs, ahead, onward = context[:, :, : -2 * size], context[:, :, -2 * size : -size], context[:, :, -size:]
-        _, further, _ = self.gru.backward_passes(inputs, ahead, behind)
+        _, further = self.gru.backward_passes(inputs, ahead, behind)
         return torch.sigmoid(self._classified(torch.cat([onward, further], dim=2))) * covered[:, :, None]
 
     def _whole(

@@ -16,12 +16,12 @@ import pytest
 from streamer.networks.stream_crnn import StreamForm
 from streamer.replay.counts import read_counts
 from streamer.replay.truth import read_truth
-from streamer.windows import PRESETS
+from streamer.windows import PRESETS, StreamSettings
 from tests.models import seeded_bundle
 from tests.train.reports import IMAGE, SCRIPT, Prepared, evaluated, prepare
 from train import cli
 from train.data.dataset import Corpus
-from train.evaluation.measuring import LOOKAHEADS, lookaheads_of
+from train.evaluation.measuring import LOOKAHEADS, Plan, lookaheads_of
 from train.report.svg import Drawing, Scale, ticks
 
 CURVE = ("--hops", "8", "16", "--lookaheads", "0", "15")
@@ -213,6 +213,13 @@ def test_groups_are_those_of_the_corpus(report: Path) -> None:
     groups = {line.split("\t")[2] for line in (report / "groups.tsv").read_text().splitlines()[1:]}
     known = {name for of in Corpus.read(corpus).summary.groups["test"].values() for name in of}
     assert groups <= known
+
+
+def test_a_preset_that_the_model_can_not_use_is_left_out_of_the_curve() -> None:
+    small = seeded_bundle(window_cells=40)
+    points = Plan(hops=(8,), lookaheads=(15,)).points(small)
+    assert points == [PRESETS["balanced"], PRESETS["fast"], StreamSettings(8, 15)]
+    assert PRESETS["accurate"] in Plan().points(seeded_bundle())
 
 
 def test_a_curve_begins_with_the_shortest_lookahead_that_the_model_can_use() -> None:

@@ -42,7 +42,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--curve",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="measure latency against accuracy for the report, over hops and lookaheads (default: yes)",
+        help="measure latency against accuracy for the report, at presets and over hops and lookaheads (default: yes)",
     )
     parser.add_argument(
         "--hops",

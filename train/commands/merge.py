@@ -25,10 +25,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         type=bundle_path,
         nargs="+",
         metavar="NAME|BUNDLE",
-        help="models of one form; the first one gives the thresholds, and alone may have spectral input",
+        help="models of one form; the first one gives the thresholds; without --average, only it may be spectral",
     )
     parser.add_argument(
-        "--shares", type=float, nargs="+", metavar="SHARE", help="of each bundle's logits; default: equal ones"
+        "--shares",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        help="of each bundle's logits or weights; default: equal ones",
     )
     parser.add_argument(
         "--average",

@@ -42,10 +42,11 @@ class Plan:
     draws: int = DRAWS
     workers: int = 1
 
-    def points(self) -> list[StreamSettings]:
-        """The daemon's defaults, and for a curve all presets, and all pairs of hop and lookahead."""
+    def points(self, bundle: Bundle) -> list[StreamSettings]:
+        """The daemon's defaults; for a curve pairs of hop and lookahead, and the presets that the model can use."""
         pairs = [StreamSettings(hop, lookahead) for hop in self.hops for lookahead in self.lookaheads]
-        return list(dict.fromkeys([StreamSettings(), *((*PRESETS.values(), *pairs) if self.curve else ())]))
+        presets = [one for one in PRESETS.values() if not bundle.misfit(one)]
+        return list(dict.fromkeys([StreamSettings(), *((*presets, *pairs) if self.curve else ())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def measure(folder: Path, part: PartData, groups: ClipGroups, plan: Plan, *, pro
         raise EarwitnessError(f"the part {part.part} has no onsets and offsets, which an evaluation needs")
     settings = StreamSettings()
     offline = stored.posteriors(bundle.network(), part, progress=progress)
-    points = streamed(folder, part, plan.points(), plan.workers)
+    points = streamed(folder, part, plan.points(bundle), plan.workers)
     clips = points[settings]
     late = latencies(truth, clips, bundle.classes)
     seconds = {one.name: one.duration_s for one in offline}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from streamer.networks.context_gru import LAYERS
+from streamer.networks.forms import gru_tensors
 from streamer.networks.stream_convolutions import POOLING
 
 _MODULES_PER_LAYER = 5
@@ -35,9 +36,9 @@ def stream_of_window(window: Mapping[str, Tensor], random: Mapping[str, Tensor])
     for old, new in parts.items():
         found |= {new + name.removeprefix(old): value for name, value in window.items() if name.startswith(old)}
     for layer in range(LAYERS):
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            found[f"gru.forwards.{layer}.{kind}_l0"] = window[f"gru.{kind}_l{layer}"]
-            found[f"gru.backwards.{layer}.{kind}_l0"] = window[f"gru.{kind}_l{layer}_reverse"]
+        for old, new in zip(gru_tensors("window", layer), gru_tensors("stream", layer), strict=True):
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                found[new.format(kind)] = window[old.format(kind)]
     wrong = [name for name, value in found.items() if name not in random or value.shape != random[name].shape]
     if wrong:
         raise ValueError(f"{wrong[0]} has no counterpart of its shape")
