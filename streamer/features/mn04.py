@@ -40,6 +40,10 @@ _LOG_OFFSET = 1e-5
 _MEAN, _STD = -4.5, 5.0  # of the log-mel frames, as EfficientAT rounds them
 _LATER = ("every_cells", "alignment")
 """Fields that the specs of older versions do not have."""
+SILENCE = (math.log(_LOG_OFFSET) - _MEAN) / _STD
+"""The value of a mel bin without any power in log-mel frames."""
+PER_DB = math.log(10) / 10 / _STD
+"""How much a log-mel value rises with one more dB."""
 _KEPT = 4
 """Batches whose results are kept for the other modality: more than one push of a chunk of audio makes."""
 
@@ -125,6 +129,32 @@ class Mn04ScoresSpec(Patches):
             raise ValueError("classes is empty")
 
 
+class LogMel:
+    """The front end: audio at 32 kHz to standardised log-mel frames, one in 10 ms."""
+
+    def __init__(self) -> None:
+        self._taper = torch.hann_window(WINDOW, periodic=False)
+        filters, _ = kaldi.get_mel_banks(MELS, FFT, float(RATE_HZ), 0.0, _HIGHEST_HZ, 100.0, -500.0, 1.0)
+        self._filters = torch.nn.functional.pad(filters, (0, 1))  # (128, 513): Kaldi leaves out the bin at Nyquist
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """(B, n) samples, n > 513, to (B, 128, frames): a frame for each 320 samples begun after the first one."""
+        emphasised = samples[:, 1:] - _PREEMPHASIS * samples[:, :-1]
+        spectrum = torch.stft(emphasised, FFT, HOP, WINDOW, self._taper, center=True, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square()  # (B, 513, frames)
+        return log_of(self._filters @ power)
+
+
+def log_of(power: Tensor) -> Tensor:
+    """The log-mel values of powers of mel bins, of any shape."""
+    return (torch.log(power + _LOG_OFFSET) - _MEAN) / _STD
+
+
+def power_of(log_mel: Tensor) -> Tensor:
+    """The powers of mel bins behind log-mel values, and the 1e-5 that was added to them."""
+    return torch.exp(_STD * log_mel + _MEAN)
+
+
 class Mn04:
     """The front end and the network, with the newest results, so that two modalities cost one run of it.
 
@@ -134,17 +164,9 @@ class Mn04:
     def __init__(self, network: Network) -> None:
         """`network`: (B, 128, 96) log-mel frames to (B, 384) values and (B, 527) log-odds."""
         self._network = network
-        self._taper = torch.hann_window(WINDOW, periodic=False)
-        filters, _ = kaldi.get_mel_banks(MELS, FFT, float(RATE_HZ), 0.0, _HIGHEST_HZ, 100.0, -500.0, 1.0)
-        self._filters = torch.nn.functional.pad(filters, (0, 1))  # (128, 513): Kaldi leaves out the bin at Nyquist
+        self.log_mel = LogMel()
+        """(B, 30720) samples to (B, 128, 96) log-mel frames."""
         self._kept: list[tuple[Floats, tuple[Floats, Floats]]] = []  # (patches, their results), the newest last
-
-    def log_mel(self, patches: Tensor) -> Tensor:
-        """(B, 30720) samples to (B, 128, 96) standardised log-mel frames."""
-        emphasised = patches[:, 1:] - _PREEMPHASIS * patches[:, :-1]
-        spectrum = torch.stft(emphasised, FFT, HOP, WINDOW, self._taper, center=True, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()  # (B, 513, 96)
-        return (torch.log(self._filters @ power + _LOG_OFFSET) - _MEAN) / _STD
 
     def __call__(self, patches: Floats) -> tuple[Floats, Floats]:
         """(B, 30720) samples to (B, 384) values and (B, 527) log-odds. The caller leaves `patches` as they are."""

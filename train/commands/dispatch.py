@@ -13,7 +13,7 @@ from streamer.networks.backends import use_threads
 from streamer.starting import not_loaded
 
 COMMANDS = (
-    *("corpus", "features", "data", "fit", "bench", "evaluate", "compare"),
+    *("corpus", "features", "data", "teach", "guide", "fit", "bench", "evaluate", "compare"),
     *("experiment", "tune", "export", "merge", "card"),
 )
 """In the order of `--help`: that of use."""

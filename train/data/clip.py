@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from streamer.errors import EarwitnessError, SourceError
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.features.extraction import Extraction, StageTimer
 from streamer.media.source import open_media
-from streamer.types import SAMPLE_RATE_HZ, Bools, Chunk, Discontinuity, Floats, Picture, Want
+from streamer.types import SAMPLE_RATE_HZ, Bools, Cells, Chunk, Discontinuity, Floats, Picture, Want
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +38,10 @@ def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory], timer: Sta
     """
     want = want_of(factories.values()) | Want(frozenset({SAMPLE_RATE_HZ}))
     extraction = Extraction(factories, timer)
-    blocks: dict[str, list[Any]] = {name: [] for name in factories}
-    try:
-        opened = open_media(str(path), want)
-    except SourceError as error:
-        if error.reason not in ("no_audio", "no_video"):
-            raise
-        nothing = {name: np.zeros((0, *factory.shape), np.float32) for name, factory in factories.items()}
-        return ClipCells(nothing, {name: np.zeros(0, np.bool_) for name in factories}, 0, 0)
-    with opened as media:
-        for item in media:
-            if isinstance(item, Discontinuity):
-                raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")
-            if isinstance(item, (Chunk, Picture)):
-                for name, cells in extraction.push(item):
-                    blocks[name].append(cells)
+    blocks: dict[str, list[Cells]] = {name: [] for name in factories}
+    for item in clip_media(path, want):
+        for name, cells in extraction.push(item):
+            blocks[name].append(cells)
     count = extraction.cells
     for name, cells in extraction.flush(count).items():
         blocks[name].append(cells)
@@ -63,3 +51,25 @@ def clip_cells(path: Path, factories: Mapping[str, ExtractorFactory], timer: Sta
         count,
         extraction.picture_cells,
     )
+
+
+def clip_media(path: Path, want: Want) -> Iterator[Chunk | Picture]:
+    """What is wanted of a clip's media, in the order of time; nothing if it has none of that.
+
+    Raises:
+        SourceError: the clip can't be read.
+        EarwitnessError: its timestamps jump, so it is not one continuous clip.
+
+    """
+    try:
+        opened = open_media(str(path), want)
+    except SourceError as error:
+        if error.reason not in ("no_audio", "no_video"):
+            raise
+        return
+    with opened as media:
+        for item in media:
+            if isinstance(item, Discontinuity):
+                raise EarwitnessError(f"{path}: its timestamps jump ({item.reason}): cut it there, or leave it out")
+            if isinstance(item, (Chunk, Picture)):
+                yield item

@@ -43,6 +43,16 @@ class PartData:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotated:
+    """The clips of one part that are annotated (all of them, in an unlabelled part), without features."""
+
+    media: Mapping[Path, str]  # clip -> its media's SHA-256
+    rows: Mapping[Path, str]  # clip -> its name in the truth, or its file name if there is no truth
+    truth: Truth | None
+    table: Path | None  # the truth's file
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """A folder written by `earwitness-train corpus` or with the same layout, or the files of DCASE 2018 or DESED."""
 
@@ -87,6 +97,24 @@ class Corpus:
             TruthError: the annotations can't be read, have the wrong kind for the part, or have an unknown class.
 
         """
+        known = self.annotated(part, features)
+        stored = cache.read(features, known.media, modalities)
+        sha256 = _sha256(part, known.media, known.table, stored)
+        data = PartData(part, tuple(known.rows), tuple(known.rows.values()), known.truth, stored, sha256)
+        _check_cells(data, modalities)
+        _warn_of_late_events(data)
+        return data
+
+    def annotated(self, part: Part, features: Path) -> Annotated:
+        """The annotated clips of a part; `features` is the folder that remembers their hashes.
+
+        Clips without annotations and annotations without a clip are left out, with a warning that counts them.
+
+        Raises:
+            EarwitnessError: there are no clips, or none of them is annotated.
+            TruthError: the annotations can't be read, have the wrong kind for the part, or have an unknown class.
+
+        """
         folder = self.folder if self.partial else self.folder / "audio" / part
         path, truth = self._truth(part)
         clips = dcase.media_in(folder) if self.partial else _clips_in(folder)
@@ -98,11 +126,7 @@ class Corpus:
         if self.partial:
             media = _readable(media, features, self.folder)
             rows = {clip: rows[clip] for clip in media}
-        stored = cache.read(features, media, modalities)
-        data = PartData(part, tuple(rows), tuple(rows.values()), truth, stored, _sha256(part, media, path, stored))
-        _check_cells(data, modalities)
-        _warn_of_late_events(data)
-        return data
+        return Annotated(media, rows, truth, path)
 
     def sources(self) -> tuple[Source, ...]:
         """Where the training clips come from. Raises `EarwitnessError` if that is not recorded."""

@@ -1,0 +1,1 @@
+"""A teacher: mn04 fine-tuned whole on a corpus, with scores in time, from which smaller models learn."""
