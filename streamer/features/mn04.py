@@ -151,8 +151,8 @@ def log_of(power: Tensor) -> Tensor:
 
 
 def power_of(log_mel: Tensor) -> Tensor:
-    """The powers of mel bins behind log-mel values, and the 1e-5 that was added to them."""
-    return torch.exp(_STD * log_mel + _MEAN)
+    """The inverse of `log_of`; not below zero, where log-mel values were rounded."""
+    return (torch.exp(_STD * log_mel + _MEAN) - _LOG_OFFSET).clamp_min(0)
 
 
 class Mn04:

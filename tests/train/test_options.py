@@ -18,6 +18,7 @@ from train import cli
         ["export", "nowhere", "features", "run", "out", "--decoding", "audio"],
         ["card", "audio", "nowhere"],
         ["merge", "out", "audio", "nowhere"],
+        ["guide", "nowhere", "features", "run", "--beside", "audio"],
     ],
     ids=lambda command: command[0],
 )

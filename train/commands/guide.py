@@ -40,8 +40,9 @@ def main(args: argparse.Namespace) -> int:
     from train.teacher import guide
     from train.teacher.record import Teacher
 
+    corpus = Corpus.read(args.corpus)
     teachers = [Teacher.load(run) for run in args.runs]
     bundles = [Bundle.load(path) for path in args.beside]
-    computed = guide.add(Corpus.read(args.corpus), args.features, teachers, bundles)
+    computed = guide.add(corpus, args.features, teachers, bundles)
     _log.info("%s: computed %d clips", args.features / guide.NAME, computed)
     return 0

@@ -10,6 +10,9 @@ from streamer.features.mn04 import PER_DB, SILENCE, log_of, power_of
 from train.teacher.config import TeachConfig
 from train.teacher.frames import frames_in
 
+_FAINTEST = 1e-3
+"""The lowest peak power of a sound: what is below is digital silence, whose rounding must not be amplified."""
+
 
 def augmented(log_mel: Tensor, targets: Tensor, config: TeachConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A batch with every augmentation that `config` enables.
@@ -44,7 +47,7 @@ def _mixed(log_mel: Tensor, targets: Tensor, config: TeachConfig, rng: np.random
     gains_db = torch.from_numpy(rng.uniform(-config.gain_db, config.gain_db, clips).astype(np.float32))
     powers = power_of(log_mel)
     peaks = powers.amax(dim=(1, 2))
-    gains = chosen * 10 ** (gains_db / 10) * peaks / peaks[partners]
+    gains = chosen * 10 ** (gains_db / 10) * peaks / peaks[partners].clamp_min(_FAINTEST)
     mixed = powers + powers[partners] * gains[:, None, None]
     return log_of(mixed), torch.maximum(targets, targets[partners] * chosen[:, None, None])
 

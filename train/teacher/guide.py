@@ -62,15 +62,15 @@ def add(corpus: Corpus, features: Path, teachers: Sequence[Teacher], bundles: Se
             validates on; features are missing or others; the store is of other teachers; or a clip can't be read.
 
     """
-    for known_one in (*(one.known for one in teachers), *(known_of(one) for one in bundles)):
-        check_split(known_one, corpus.summary)
+    for trained in (*(one.known for one in teachers), *(known_of(one) for one in bundles)):
+        check_split(trained, corpus.summary)
     spec = {
         "classes": list(corpus.classes),
         "teachers": [one.record.tensors_sha256 for one in teachers],
         "bundles": [one.fingerprint() for one in bundles],
     }
     key = Key(FEATURES_VERSION, spec, (len(corpus.classes),), pictures_alone=False, number="float16")
-    teachers_of = _Teachers.of(teachers, corpus.classes)
+    ensemble = _Teachers.of(teachers, corpus.classes)
     columns = [_columns(one.name, one.classes, corpus.classes) for one in bundles]
     with only_writer(features):
         there = known(features / NAME, key)
@@ -80,11 +80,14 @@ def add(corpus: Corpus, features: Path, teachers: Sequence[Teacher], bundles: Se
             return 0
         models = [_Model.read(one, of, features, clips) for one, of in zip(bundles, columns, strict=True)]
         paths, hashes = list(clips), list(clips.values())
-        with Writer(features / NAME, key) as writer, tqdm(total=len(clips), desc="guide", mininterval=5) as bar:
+        with (
+            Writer(features / NAME, key) as writer,
+            tqdm(total=len(clips), desc="guide", unit="clip", mininterval=5) as bar,
+        ):
             for first in range(0, len(clips), _BATCH):
                 rows = range(first, min(first + _BATCH, len(clips)))
                 made: dict[int, list[LogOdds]] = {row: [] for row in rows}
-                for row, one in teachers_of.log_odds(paths, rows):
+                for row, one in ensemble.log_odds(paths, rows):
                     made[row].append(one)
                 for model in models:
                     for row, one in model.log_odds(rows):

@@ -76,8 +76,8 @@ class Learner:
         }
         save(out / CHECKPOINT, state)
 
-    def load(self, out: Path, record: Record) -> bool:
-        """Restore `checkpoint.pt`; False if there is none.
+    def load(self, out: Path, record: Record) -> Record | None:
+        """Restore `checkpoint.pt`, and return the record that the run began with; None if there is none.
 
         Raises:
             EarwitnessError: it is damaged, or is of a run with another record.
@@ -85,9 +85,10 @@ class Learner:
         """
         path = out / CHECKPOINT
         if not path.exists():
-            return False
+            return None
         with reading(path) as state:
-            msgspec.json.decode(state["record"], type=Record).check_same(record, out)
+            begun = msgspec.json.decode(state["record"], type=Record)
+            begun.check_same(record, out)
             self.network.load_state_dict(state["network"])
             self.mean.load_state_dict(state["mean"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -95,4 +96,4 @@ class Learner:
             torch.set_rng_state(state["torch_rng"])
             self.step = int(state["step"])
         _log.info("%s: resuming at step %d", out, self.step)
-        return True
+        return begun

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,15 +77,18 @@ def teach(
         data = corpus.annotated("train", frames)
         log_mel = stored_frames(frames, data.media)
         assert data.truth is not None  # the part `train` always has annotations
+        if not log_mel.cells:
+            raise EarwitnessError(
+                f"{corpus.folder}: no clip of the part train has sound: there is nothing to learn from"
+            )
         active = targets.strong(data.truth, list(data.rows.values()), corpus.classes, log_mel.cells)
         now = Record.of(corpus.summary, config, _sha256(data), found.sha256)
         learner = Learner.new(TeacherNetwork(trunk, len(corpus.classes), config.dropout), config)
-        resumed = learner.load(out, now)
-        if resumed and learner.step >= config.steps:
+        begun = learner.load(out, now) or msgspec.structs.replace(now, environment=environment(0))
+        if learner.step >= config.steps:
             _log.info("%s: already has its %d steps", out, config.steps)
-        now = msgspec.structs.replace(now, environment=environment(learner.step))
-        _train(out, learner, log_mel, active, config, now, progress)
-        record.write(out, learner.mean, now)
+        _train(out, learner, log_mel, active, config, begun, progress)
+        record.write(out, learner.mean, begun)
         _log.info("%s: the teacher is in %s and %s", out, record.TENSORS, record.JSON)
 
 
@@ -96,7 +98,7 @@ def _train(
     log_mel: Frames,
     active: Floats,
     config: TeachConfig,
-    now: Record,
+    begun: Record,
     progress: Callable[[int], None] | None,
 ) -> None:
     rng, cells = learner.rng, active.shape[1]
@@ -108,7 +110,13 @@ def _train(
         clips = log_mel.batch(rows.tolist(), frames_in(cells))
         clips, labels = augmented(clips, torch.from_numpy(active[rows]), config, rng)
 
-        of_cells, of_clips = costs(learner.network(clips, cells), labels)
+        log_odds = learner.network(clips, cells)
+        if not log_odds.isfinite().all():
+            raise EarwitnessError(
+                f"{out}: the network's outputs are not finite after step {learner.step}: lower learning_rate and "
+                "trunk_learning_rate, and start again"
+            )
+        of_cells, of_clips = costs(log_odds, labels)
         learner.optimiser.zero_grad()
         (of_cells + config.clip_cost * of_clips).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(learner.network.parameters(), config.clip_gradient)
@@ -117,8 +125,6 @@ def _train(
         learner.update_mean(config.ema)
 
         said += of_cells.item(), of_clips.item(), 1
-        if not math.isfinite(said[0]):
-            raise EarwitnessError(f"{out}: the cost is not finite at step {learner.step}: lower learning_rate")
         if learner.step % _SAY_EVERY == 0 or learner.step == config.steps:
             each_s = (time.monotonic() - started) / said[2]
             means = said / said[2]
@@ -128,7 +134,7 @@ def _train(
             )  # fmt: skip
             started, said = time.monotonic(), np.zeros(3)
         if learner.step % config.checkpoint_every == 0 or learner.step == config.steps:
-            learner.save(out, now)
+            learner.save(out, begun)
         if progress is not None:
             progress(learner.step)
 

@@ -35,7 +35,7 @@ def test_frames_of_a_clip_are_those_of_a_patch_where_its_edges_do_not_show() -> 
 
 def test_powers_and_log_mel_values_are_each_others_inverse() -> None:
     powers = torch.tensor([0.0, 1e-3, 1.0, 50.0])
-    assert torch.allclose(power_of(log_of(powers)), powers + 1e-5, rtol=1e-5)
+    assert torch.allclose(power_of(log_of(powers)), powers, rtol=1e-4, atol=1e-9)
     assert log_of(torch.zeros(1)).item() == pytest.approx(SILENCE)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from streamer.errors import EarwitnessError
@@ -24,7 +26,7 @@ from train.teacher.config import TeachConfig
 from train.teacher.frames import frames_in, stored_frames
 from train.teacher.learner import Learner
 from train.teacher.network import DEPTHS, TeacherNetwork
-from train.teacher.record import JSON, TENSORS, Record, Teacher, write
+from train.teacher.record import JSON, TENSORS, Teacher, write
 from train.teacher.training import costs, teach
 
 ROOT = Path(__file__).parents[3]
@@ -240,9 +242,26 @@ def test_the_configuration_that_was_used_has_the_defaults() -> None:
     assert config.load(ROOT / "configs" / "train" / "teacher.yaml", TeachConfig) == TeachConfig(seed=1)
 
 
-def test_a_record_that_differs_only_in_its_machine_is_the_same(source: Corpus) -> None:
-    first = Record.of(source.summary, small(), "a", "b")
-    later = Record(
-        **{**{name: getattr(first, name) for name in first.__struct_fields__}, "environment": environment(3)}
-    )
-    first.check_same(later, Path("run"))
+def test_outputs_that_are_not_finite_end_the_run_in_one_line(
+    source: Corpus, folder: Path, weights: WeightsStore, tmp_path: Path
+) -> None:
+    with pytest.raises(EarwitnessError, match=r"not finite after step \d: lower learning_rate"):
+        teach(source, tmp_path / "run", small(learning_rate=1e30, steps=9), weights, folder / "frames")
+
+
+def test_clips_without_sound_are_nothing_to_learn_from(source: Corpus, weights: WeightsStore, tmp_path: Path) -> None:
+    shutil.copytree(source.folder, tmp_path / "corpus")
+    for number, clip in enumerate(sorted((tmp_path / "corpus" / "audio" / "train").iterdir())):
+        soundfile.write(clip, np.zeros(100 + number), 22_050)
+    with pytest.raises(EarwitnessError, match="no clip of the part train has sound"):
+        teach(Corpus.read(tmp_path / "corpus"), tmp_path / "run", small(), weights)
+
+
+def test_what_a_run_began_with_is_recorded(source: Corpus, folder: Path, weights: WeightsStore, tmp_path: Path) -> None:
+    teach(source, tmp_path / "run", small(steps=1), weights, folder / "frames")
+    before = (tmp_path / "run" / JSON).read_bytes()
+    teach(source, tmp_path / "run", small(steps=1), weights, folder / "frames")  # done already
+    assert (tmp_path / "run" / JSON).read_bytes() == before
+    found = Teacher.load(tmp_path / "run").record.environment
+    assert found is not None
+    assert found.like(environment(0))
