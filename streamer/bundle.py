@@ -18,8 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import BundleError
-from streamer.events import ClassDecoding, Decoding
 from streamer.features import EXTRACTORS
 from streamer.features.base import ExtractorFactory
 from streamer.models import shipped

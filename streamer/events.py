@@ -1,75 +1,29 @@
 """Posteriors of cells become events: a streaming median filter, then a threshold pair per class.
 
-An event is raised by final posteriors. Its onset is read from the newest ones, which a run of the network gives again
-for cells that were decided earlier, with more context.
+An event is raised by final posteriors, or early, by several high ones in a row of cells that are not decided yet. Its
+onset is read from the newest posteriors, which a run of the network gives again for cells with more context.
 
 This is the only event decoder. Offline evaluation pushes all posteriors of a clip at once, the daemon
-a few cells at a time, and the results are bit-identical.
+a few cells at a time. Without `NewestScores` the results are bit-identical.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.decoding import Decoding, Group, grouped
 from streamer.filtering import held, median, triggered
-from streamer.types import CELL, CellScores, EndReason, Floats, NewestScores, Offset, Onset
+from streamer.onsets import BACKDATE_CELLS, EARLY_CELLS, NOT_EARLY, beginning, sure_runs
+from streamer.types import CELL, Bools, CellScores, EndReason, Floats, NewestScores, Offset, Onset
 
 _TICKS = float(2**32)
 """Posteriors are summed as integer multiples of 1 / this: a float sum would depend on how the cells are chunked."""
-
-BACKDATE_CELLS = 8
-"""An onset is at most this much (0.53 s) before the cell that raised the event. (With lookaheads of 4, 8 and 15 cells
-any limit from 8 to 60 gives the same event F1 within 0.3 points on 150 clips; a low one keeps onsets from lying far in
-the past.)"""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassDecoding:
-    """How one class's posteriors (0 to 1) become events. Raises `ValueError` if a number is out of range."""
-
-    onset_threshold: float  # an event begins at the first filtered posterior that reaches it
-    offset_threshold: float  # an event ends before the first one below it; at most `onset_threshold`
-    median_cells: int  # length of the median filter, odd; 1: none
-    tag_threshold: float = 0.5  # a clip has the class if its clip posterior reaches it
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.offset_threshold <= self.onset_threshold <= 1.0:
-            raise ValueError(
-                f"thresholds must be 0 < offset_threshold <= onset_threshold <= 1, "
-                f"not {self.offset_threshold} and {self.onset_threshold}"
-            )
-        if not 0.0 < self.tag_threshold <= 1.0:
-            raise ValueError(f"tag_threshold must be above 0 and at most 1, not {self.tag_threshold}")
-        if self.median_cells < 1 or self.median_cells % 2 == 0:
-            raise ValueError(f"median_cells must be odd and at least 1, not {self.median_cells}")
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """The decoding of every class, in the order of the network's outputs. Raises `ValueError` if they don't match."""
-
-    classes: tuple[str, ...]
-    per_class: tuple[ClassDecoding, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.classes) != len(self.per_class):
-            raise ValueError(f"{len(self.classes)} classes but decoding for {len(self.per_class)}")
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must be one or more different names")
-
-    def filtered_by_at_most(self, cells: int | None) -> Decoding:
-        """The same with each median filter no longer than `cells`, which is odd; None: without a limit."""
-        if cells is None:
-            return self
-        return Decoding(
-            self.classes, tuple(replace(one, median_cells=min(one.median_cells, cells)) for one in self.per_class)
-        )
 
 
 @dataclass(slots=True)
@@ -78,19 +32,10 @@ class _Open:
 
     onset: Onset
     cell: int  # of the onset
-    ticks: int  # the class's running sum of posteriors in front of `cell`, by the newest ones
-    peak: float  # over the cells from `cell` up to `seen`
+    until: int  # active up to this cell, whatever the final posteriors are: what was told is true
+    ticks: int  # sum of the posteriors from `cell` up to `seen`: the newest ones up to the trigger, then final ones
+    peak: float  # the highest of them
     seen: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Classes with the same median filter length: they are always decided up to the same cell."""
-
-    median: int
-    columns: NDArray[np.intp]
-    onset: NDArray[np.float64]
-    offset: NDArray[np.float64]
 
 
 # The changes at a cell, in their order: an event ends before the next one begins.
@@ -108,18 +53,34 @@ class EventTracker:
     An event is raised at the first cell whose final filtered posterior reaches the onset threshold. Its onset is the
     beginning of the run of active cells there in the newest posteriors: at that cell or up to `BACKDATE_CELLS` before
     it, never before the end of the class's last event. Once told, an onset does not change.
+
+    Before that it is raised early, if the newest posteriors of `EARLY_CELLS` undecided cells in a row reach the early
+    threshold. They are not filtered: a filter would have to wait. What they say stands, so these cells are active also
+    if the final posteriors deny it later.
     """
 
     def __init__(
-        self, stream: str, epoch: int, decoding: Decoding, *, max_event_cells: int, new_id: Callable[[], str]
+        self,
+        stream: str,
+        epoch: int,
+        decoding: Decoding,
+        *,
+        max_event_cells: int,
+        new_id: Callable[[], str],
+        early_threshold: float = NOT_EARLY,
     ) -> None:
-        """`new_id` returns the `event_id` of a new event. Raises `ValueError` if `max_event_cells` is below 1."""
+        """`new_id` returns the `event_id` of a new event; for the other arguments see `limit` and `raise_early`.
+
+        Raises `ValueError` if `max_event_cells` is below 1.
+        """
         self._stream = stream
         self._epoch = epoch
         self._classes = decoding.classes
         self.limit(max_event_cells)
+        self.raise_early(early_threshold)
         self._new_id = new_id
-        self._groups = _grouped(decoding)
+        self._per_class = decoding.per_class
+        self._groups = grouped(decoding)
         self._decided = [0] * len(self._groups)  # number of decided cells, by group
         self._margin = max(group.median for group in self._groups) // 2
         width = len(decoding.classes)
@@ -146,6 +107,13 @@ class EventTracker:
             raise ValueError(f"max_event_cells must be at least 1, not {max_event_cells}")
         self._max_event_cells = max_event_cells
 
+    def raise_early(self, threshold: float) -> None:
+        """Change what undecided cells must reach (0 to 1) to raise an event; never less than a class's onset threshold.
+
+        `NOT_EARLY`: events are raised by final posteriors alone.
+        """
+        self._early_threshold = threshold
+
     @property
     def open_events(self) -> tuple[Onset, ...]:
         """The events that have begun and not ended, earliest first."""
@@ -154,8 +122,8 @@ class EventTracker:
     def push(self, scores: CellScores) -> list[Onset | Offset]:
         """Process the next cells' posteriors and return the onsets and offsets that are now certain, in their order.
 
-        A class is decided up to half its median filter before the newest cell. Raises `ValueError`
-        if the cells are not the epoch's next ones.
+        A class is decided up to half its median filter before the newest cell. Onsets that are early come last. Raises
+        `ValueError` if the cells are not the epoch's next ones.
         """
         if self._flushed or scores.epoch != self._epoch or scores.start != self._next:
             raise ValueError(
@@ -168,7 +136,7 @@ class EventTracker:
         self._last = rows[-1]
         self._append(rows)
         self._next += len(rows)
-        return self._decide(ended=False)
+        return [*self._decide(ended=False), *self._early()]
 
     def flush(self, reason: EndReason) -> list[Onset | Offset]:
         """End the epoch: decide the last cells, then close all open events with `reason`."""
@@ -211,22 +179,23 @@ class EventTracker:
                     self._see(column, decided)
         return out
 
-    def _changes(self, group: _Group, start: int, filtered: Floats) -> list[_Change]:
+    def _changes(self, group: Group, start: int, filtered: Floats) -> list[_Change]:
         """The begins and ends of the group's events in the filtered posteriors (n, columns) from cell `start` on."""
         was = np.array([column in self._open for column in group.columns.tolist()])
-        active = triggered(filtered, group.onset, group.offset, was)
+        active = self._active(group, start, filtered, was)
         changes: list[_Change] = []
         for member in np.flatnonzero(active.any(axis=0) | was).tolist():
             column = int(group.columns[member])
             before = np.concatenate((was[member : member + 1], active[:-1, member]))
             edges: list[int] = (np.flatnonzero(active[:, member] != before) + start).tolist()
             if was[member]:
-                edges.insert(0, self._open[column].cell)
+                edges.insert(0, start)
             not_before = self._ended[column]
-            for begin, end in zip_longest(edges[::2], edges[1::2]):
-                began = begin
-                if begin >= start:  # else it began in an earlier block
-                    began = self._began(group, member, begin, not_before)
+            for index, (begin, end) in enumerate(zip_longest(edges[::2], edges[1::2])):
+                if was[member] and index == 0:  # it was raised before
+                    began = self._open[column].cell
+                else:
+                    began = self._began(column, group.median, begin, not_before)
                     changes.append((begin, _ONSET, column, float(filtered[begin - start, member]), began))
                 until = start + len(filtered) if end is None else end
                 # Not before `start`: the limit may have been lowered while the event was open.
@@ -238,33 +207,58 @@ class EventTracker:
                     not_before = end
         return changes
 
-    def _began(self, group: _Group, member: int, trigger: int, not_before: int) -> int:
-        """The cell at which an event that is raised at the cell `trigger` began, by the newest posteriors.
+    def _active(self, group: Group, start: int, filtered: Floats, was: Bools) -> Bools:
+        """Which of the cells from `start` on are active, like `filtered` (n, columns): by it, and by what was told."""
+        active = triggered(filtered, group.onset, group.offset, was)
+        for member in np.flatnonzero(was).tolist():
+            told = self._open[int(group.columns[member])].until - start
+            if told > 0:
+                one = slice(member, member + 1)
+                active[:told, member] = True
+                active[told:, one] = triggered(
+                    filtered[told:, one], group.onset[one], group.offset[one], np.ones(1, np.bool_)
+                )
+        return active
 
-        `trigger` itself if they do not have the event there. Never so early that the event is already too long.
+    def _early(self) -> list[Onset]:
+        """Open the events that undecided cells are sure of."""
+        newest, found = self._newest, []
+        if newest is None or self._early_threshold >= NOT_EARLY:
+            return []
+        rows = self._newest_held()
+        for group, decided in zip(self._groups, self._decided, strict=True):
+            sure = sure_runs(rows[:, group.columns], np.maximum(group.onset, self._early_threshold))
+            for member in np.flatnonzero(sure.any(axis=0)).tolist():
+                column = int(group.columns[member])
+                first = max(decided, self._ended[column], newest.start)
+                runs = np.flatnonzero(sure[first - newest.start :, member])
+                if column in self._open or not len(runs):
+                    continue
+                begin = first + int(runs[0])
+                trigger = begin + EARLY_CELLS - 1
+                began = self._began(column, 1, begin, first)
+                score = float(rows[begin - newest.start : trigger + 1 - newest.start, column].min())
+                onset = self._onset(column, began, trigger, score, early=True)
+                self._open[column] = _Open(onset, began, trigger + 1, 0, 0.0, began)
+                found.append(onset)
+        return found
+
+    def _began(self, column: int, length: int, trigger: int, not_before: int) -> int:
+        """The cell at which an event that is raised at the cell `trigger` began: see `onsets.beginning`.
+
+        Never so early that the event is already too long.
         """
-        newest, half = self._newest, group.median // 2
-        if newest is None or not newest.start <= trigger < newest.stop:
+        if self._newest is None:
             return trigger
-        # The filter is zero-padded at the ends of the epoch only.
-        first = newest.start + half if newest.start else 0
-        first = max(first, not_before, trigger - min(BACKDATE_CELLS, self._max_event_cells - 1))
-        if first >= trigger:
-            return trigger
-        column = int(group.columns[member])
-        rows = np.pad(self._newest_held()[:, column], half)[
-            first - newest.start : trigger + 1 - newest.start + 2 * half
-        ]
-        active = triggered(
-            median(rows[:, None], group.median),
-            group.onset[member : member + 1],
-            group.offset[member : member + 1],
-            np.zeros(1, np.bool_),
-        )[:, 0]
-        if not active[-1]:
-            return trigger
-        quiet = np.flatnonzero(~active)
-        return first + (int(quiet[-1]) + 1 if len(quiet) else 0)
+        of_class = self._per_class[column]
+        return beginning(
+            self._newest,
+            column,
+            (of_class.onset_threshold, of_class.offset_threshold),
+            length,
+            trigger,
+            max(not_before, trigger - min(BACKDATE_CELLS, self._max_event_cells - 1)),
+        )
 
     def _newest_held(self) -> Floats:
         assert self._newest is not None
@@ -272,40 +266,53 @@ class EventTracker:
 
     def _begin(self, column: int, cell: int, score: float, began: int) -> Onset:
         """Open an event that was raised at `cell`, and began at `began`."""
-        onset = Onset(
-            self._new_id(), self._stream, self._epoch, self._classes[column], began * CELL, cell * CELL, score
-        )
-        ticks, peak = int(self._ticks[cell - self._base, column]), 0.0
+        onset = self._onset(column, began, cell, score, early=False)
+        ticks, peak = 0, 0.0
         if began < cell:
             assert self._newest is not None
             rows = self._newest_held()[began - self._newest.start : cell - self._newest.start, column]
-            ticks -= int(np.rint(rows * _TICKS).astype(np.int64).sum())
-            peak = float(rows.max())
-        self._open[column] = _Open(onset, began, ticks, peak, cell)
+            ticks, peak = int(np.rint(rows * _TICKS).astype(np.int64).sum()), float(rows.max())
+        self._open[column] = _Open(onset, began, cell, ticks, peak, cell)
         return onset
 
+    def _onset(self, column: int, began: int, trigger: int, score: float, *, early: bool) -> Onset:
+        return Onset(
+            self._new_id(),
+            self._stream,
+            self._epoch,
+            self._classes[column],
+            began * CELL,
+            trigger * CELL,
+            score,
+            early=early,
+        )
+
     def _see(self, column: int, cell: int) -> None:
-        """Update an open event's peak with the cells before `cell`."""
+        """Update what is known of an open event by the final posteriors of the cells before `cell`."""
         event = self._open[column]
         if cell > event.seen:
             rows = self._raw[event.seen - self._base : cell - self._base, column]
             event.peak = max(event.peak, float(rows.max()))
+            event.ticks += int(self._ticks[cell - self._base, column] - self._ticks[event.seen - self._base, column])
             event.seen = cell
 
     def _close(self, column: int, cell: int, reason: EndReason) -> Offset:
         self._see(column, cell)
         event = self._open.pop(column)
-        self._ended[column] = cell
-        ticks = int(self._ticks[cell - self._base, column]) - event.ticks
+        # An epoch may end before the cells are decided that raised an event early.
+        end = cell if reason == "max_duration" else max(cell, event.until)
+        self._ended[column] = end
+        heard = cell > event.cell
         return Offset(
             event_id=event.onset.event_id,
             stream=self._stream,
             epoch=self._epoch,
             label=event.onset.label,
             onset=event.onset.onset,
-            offset=cell * CELL,
-            confidence=min(ticks / _TICKS / (cell - event.cell), event.peak),  # ticks are rounded
-            peak=event.peak,
+            offset=end * CELL,
+            # Ticks are rounded.
+            confidence=min(event.ticks / _TICKS / (cell - event.cell), event.peak) if heard else event.onset.score,
+            peak=event.peak if heard else event.onset.score,
             end_reason=reason,
         )
 
@@ -316,28 +323,21 @@ def decode_clip(stream: str, scores: Floats, decoding: Decoding) -> list[Offset]
     return decode_epoch(
         [CellScores(stream, 0, 0, scores, covered, np.zeros(len(decoding.classes), np.float32), 0, len(scores))],
         decoding,
+        NOT_EARLY,
     )
 
 
-def decode_epoch(runs: Sequence[CellScores], decoding: Decoding) -> list[Offset]:
+def decode_epoch(runs: Sequence[CellScores], decoding: Decoding, early_threshold: float) -> list[Offset]:
     """The events of one epoch, from the scores of all its runs, in order; their duration is not limited."""
     stream, epoch = runs[0].stream, runs[0].epoch
     ids = count()
-    tracker = EventTracker(stream, epoch, decoding, max_event_cells=sys.maxsize, new_id=lambda: f"{stream}-{next(ids)}")
+    tracker = EventTracker(
+        stream,
+        epoch,
+        decoding,
+        max_event_cells=sys.maxsize,
+        new_id=lambda: f"{stream}-{next(ids)}",
+        early_threshold=early_threshold,
+    )
     events = [event for one in runs for event in tracker.push(one)]
     return [event for event in [*events, *tracker.flush("silence")] if isinstance(event, Offset)]
-
-
-def _grouped(decoding: Decoding) -> tuple[_Group, ...]:
-    groups = []
-    for length in sorted({one.median_cells for one in decoding.per_class}):
-        columns = [index for index, one in enumerate(decoding.per_class) if one.median_cells == length]
-        groups.append(
-            _Group(
-                median=length,
-                columns=np.array(columns, np.intp),
-                onset=np.array([decoding.per_class[column].onset_threshold for column in columns]),
-                offset=np.array([decoding.per_class[column].offset_threshold for column in columns]),
-            )
-        )
-    return tuple(groups)

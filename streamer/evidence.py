@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamer.events import Decoding
+from streamer.decoding import Decoding
 from streamer.types import Bools, CellScores, Floats, NewestScores
 
 OUTSIDE_CELLS = 45
@@ -23,8 +23,8 @@ class Evidence:
     start: int  # index of the first cell in the epoch
     scores: Floats  # (n, classes)
     covered: Bools  # (n,)
-    newest: NewestScores | None = None  # those from which the onset was read; None: it is the cell of the trigger
-    trigger: int = 0  # the cell that raised the event; the onset was read from `newest` for the cells before it
+    newest: NewestScores | None = None  # those that dated the onset, and raised it if it is early; None: neither
+    newest_until: int = 0  # they did so for the cells before this one
 
 
 class ScoreHistory:
@@ -43,15 +43,17 @@ class ScoreHistory:
         while len(self._scores) > 1 and self._scores[1].start <= scores.start - 2 * INSIDE_CELLS:
             del self._scores[0]
 
-    def of_onset(self, cell: int, trigger: int) -> Evidence:
+    def of_onset(self, cell: int, trigger: int, *, early: bool) -> Evidence:
         """From 3 s before the onset at `cell` to the newest cell, at most 10 s after it; just raised at `trigger`."""
         evidence = self._between(cell - OUTSIDE_CELLS, cell + INSIDE_CELLS)
-        newest = self._newest
-        if newest is None or cell == trigger:
+        newest, until = self._newest, trigger + early  # the scores of an early trigger are not final
+        if newest is None or cell == until:
             return evidence
         start = max(cell - OUTSIDE_CELLS, newest.start)
         part = slice(start - newest.start, trigger + self._margin + 1 - newest.start)
-        return replace(evidence, newest=NewestScores(start, newest.scores[part], newest.covered[part]), trigger=trigger)
+        return replace(
+            evidence, newest=NewestScores(start, newest.scores[part], newest.covered[part]), newest_until=until
+        )
 
     def of_offset(self, cell: int) -> Evidence:
         """From 10 s before the offset at `cell` to the newest cell, at most 3 s after it."""

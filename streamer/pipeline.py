@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from streamer.decoding import Decoding
 from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.event_level import CellPowers, EventLevel
-from streamer.events import Decoding, EventTracker
+from streamer.events import EventTracker
 from streamer.evidence import Evidence, ScoreHistory
 from streamer.features.base import ExtractorFactory, want_of
 from streamer.features.extraction import Extraction, StageTimer
+from streamer.onsets import NOT_EARLY
 from streamer.timeline import Timeline, samples
 from streamer.types import (
     CELL,
@@ -52,7 +54,9 @@ _UNLIMITED = 2**40
 """More cells than any recording has."""
 
 
-WHOLE_CLIP = StreamSettings(_UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLIMITED, max_event_s=float("inf"))
+WHOLE_CLIP = StreamSettings(
+    _UNLIMITED // 2, lookahead_cells=0, skew_cells=_UNLIMITED, max_event_s=float("inf"), early_threshold=NOT_EARLY
+)
 """Settings for offline evaluation: with `WHOLE_CLIP_WINDOW`, an epoch of any length is one window."""
 WHOLE_CLIP_WINDOW = _UNLIMITED
 
@@ -125,6 +129,7 @@ class StreamPipeline:
             decoding,
             max_event_cells=longest,
             new_id=self._new_id,
+            early_threshold=self._settings.early_threshold,
         )
 
     @property
@@ -180,6 +185,7 @@ class StreamPipeline:
             hop_cells=settings.hop_cells, lookahead_cells=settings.lookahead_cells, skew_cells=settings.skew_cells
         )
         self._tracker.limit(_cells(settings.max_event_s))
+        self._tracker.raise_early(settings.early_threshold)
         self._settings = settings
 
     def source_has(self, *, audio: bool, pictures: bool) -> None:
@@ -267,7 +273,10 @@ class StreamPipeline:
         return out
 
     def _timed(self, events: Sequence[Onset | Offset], decided: int) -> list[TimedOutput]:
-        """`events` with what belongs to them; the level of one that has not ended is measured up to `decided`."""
+        """`events` with what belongs to them; the level of one that has not ended is measured up to `decided`.
+
+        An early one is heard up to its trigger.
+        """
         ends = {event.event_id: event.offset // CELL for event in events if isinstance(event, Offset)}
         out = []
         for event in events:
@@ -276,7 +285,8 @@ class StreamPipeline:
             if isinstance(event, Offset):
                 evidence = history.of_offset(stop)
             else:
-                evidence = history.of_onset(onset, event.trigger // CELL)
+                stop = max(stop, event.trigger // CELL + 1)
+                evidence = history.of_onset(onset, event.trigger // CELL, early=event.early)
             out.append(TimedOutput(event, self._timeline, self._powers.level(onset, stop), evidence))
         return out
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from streamer.events import BACKDATE_CELLS, Decoding
+from streamer.decoding import Decoding
 from streamer.networks.backends import Array, Network, TorchNetwork
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.stream_crnn import StreamCrnn
 from streamer.networks.stream_steps import PositionalAgain, PositionalStreamCrnn
+from streamer.onsets import BACKDATE_CELLS
 from streamer.types import Bools, Carried, CellScores, Floats, NewestScores, Window
 
 MAX_BATCH = 64

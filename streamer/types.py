@@ -207,15 +207,16 @@ class CellScores:
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """An event has certainly begun. It was raised at `trigger`, by final scores; newer ones say where it began."""
+    """An event has begun. It was raised at `trigger`, by final scores or early; the newest ones say where it began."""
 
     event_id: str
     stream: str
     epoch: int
     label: str
     onset: int  # master-clock sample
-    trigger: int  # master-clock sample of the cell that reached the onset threshold; not before `onset`
-    score: float  # filtered posterior of that cell
+    trigger: int  # master-clock sample of the cell that raised it; not before `onset`
+    score: float  # filtered posterior of that cell; if early: the lowest posterior of the cells that raised it
+    early: bool = False  # raised by cells that were not decided yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,20 +21,21 @@ class StreamSettings:
     """How a stream is cut into windows. Cells are 66.24 ms."""
 
     hop_cells: int = 8  # between windows: 0.53 s
-    lookahead_cells: int = 30  # right context of every decided cell: 2 s
+    lookahead_cells: int = 15  # right context of every decided cell: 1 s
     skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
     max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
     longest_filter_cells: int | None = None  # longer median filters are shortened to this; None: the model's are used
+    early_threshold: float = 0.7  # cells that are not decided yet raise an event from this posterior on; 1: never
 
 
 Preset: TypeAlias = Literal["fast", "balanced", "accurate"]
 DEFAULT_PRESET: Preset = "balanced"
 PRESETS: Mapping[Preset, StreamSettings] = {
-    "fast": StreamSettings(4, 5, longest_filter_cells=7),
+    "fast": StreamSettings(4, 8),
     "balanced": StreamSettings(),
-    "accurate": StreamSettings(8, 60),
+    "accurate": StreamSettings(8, 30),
 }
-"""Hops, lookaheads and filters that were measured, by name: README.md has their figures."""
+"""Hops and lookaheads that were measured, by name: README.md has their figures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamer.bundle import Bundle
-from streamer.events import ClassDecoding, Decoding
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.features.base import ExtractorFactory
 from streamer.features.spectral import Spectral
 from streamer.networks.crnn import Crnn

@@ -19,7 +19,7 @@ import yaml
 
 from streamer import cli as earwitness
 from streamer.bundle import Bundle
-from streamer.events import ClassDecoding
+from streamer.decoding import ClassDecoding
 from streamer.features import EXTRACTORS
 from streamer.types import CELL, SAMPLE_RATE_HZ, Cells, Chunk, Floats, Picture, Want
 from tests.train.test_corpus import make_recordings, settings

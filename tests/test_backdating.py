@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.events import BACKDATE_CELLS, ClassDecoding, Decoding, EventTracker
+from streamer.decoding import ClassDecoding, Decoding
+from streamer.events import EventTracker
 from streamer.evidence import ScoreHistory
 from streamer.filtering import filtered
+from streamer.onsets import BACKDATE_CELLS
 from streamer.types import CELL, CellScores, Floats, NewestScores, Offset, Onset
 
 WINDOW_CELLS = 60
@@ -169,9 +171,9 @@ def test_the_evidence_has_what_the_onset_was_read_from(seed: int, hop: int, look
         for event in tracker.push(piece):
             if not isinstance(event, Onset) or event.onset == event.trigger:
                 continue
-            evidence = history.of_onset(event.onset // CELL, event.trigger // CELL)
+            evidence = history.of_onset(event.onset // CELL, event.trigger // CELL, early=False)
             assert evidence.newest is not None
-            assert evidence.trigger == event.trigger // CELL
+            assert evidence.newest_until == event.trigger // CELL
             place = DECODING.classes.index(event.label)
             each = DECODING.per_class[place]
             again = evidence.newest

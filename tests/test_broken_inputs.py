@@ -147,7 +147,9 @@ def contradicting_the_bundle(folder: Path) -> Case:
 
 
 def too_short_a_window(folder: Path) -> Case:
-    config = _file(folder, "c.yaml", b"windows: {hop_cells: 128}\nmetrics: off\npublish: {zmq: off}")
+    config = _file(
+        folder, "c.yaml", b"windows: {hop_cells: 128, lookahead_cells: 30}\nmetrics: off\npublish: {zmq: off}"
+    )
     return ["run", _clip(folder), "--config", config], "reduce one of them"
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from streamer.bundle import Bundle
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import BundleError, EarwitnessError
-from streamer.events import ClassDecoding, Decoding
 from streamer.models import bundle_path
 from streamer.networks.stream_crnn import StreamCrnn, StreamForm
 from streamer.networks.weights import WeightsStore

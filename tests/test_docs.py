@@ -54,13 +54,11 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     (README, r"every ([\d.]+) s  ", (f"{HOP_S:.2f}",)),
     (README, r"(\d+) s of lookahead", (f"{LOOKAHEAD_S:.0f}",)),
     (README, r"needs (\d+) s of sound after", (f"{LOOKAHEAD_S:.0f}",)),
-    (README, r"An onset is published about (\d+) s after", (PUBLISHED_S,)),
+    (README, r"An onset is published about 1 s after it happened, some after (\d+) s", (PUBLISHED_S,)),
     (MESSAGES, r"one per window \(every ([\d.]+) s by default\)", (f"{HOP_S:.2f}",)),
-    (
-        MESSAGES,
-        r"(\d+) s after the onset, with the default windows \(([\d.]+) s of lookahead, and a window every ([\d.]+) s",
-        (PUBLISHED_S, f"{LOOKAHEAD_S:.1f}", f"{HOP_S:.2f}"),
-    ),
+    (MESSAGES, r"if the model is sure at once, else up to (\d+) s after it", (PUBLISHED_S,)),
+    (MESSAGES, r"A cell's score is final once (\d+) s more was heard", (f"{LOOKAHEAD_S:.0f}",)),
+    (MESSAGES, r"have scores of ([\d.]+) or more before that", (f"{WINDOWS.early_threshold}",)),
     (MESSAGES, r"latest window \(the last (\d+) s", (f"{WINDOW_S:.0f}",)),
     (
         MESSAGES,
@@ -70,7 +68,8 @@ FIGURES: list[tuple[str, str, tuple[str, ...]]] = [
     (EXAMPLE, r"one window to the next, (\d+) are ([\d.]+) s", (f"{WINDOWS.hop_cells}", f"{HOP_S:.2f}")),
     (EXAMPLE, r"its score is final, (\d+) are (\d+) s", (f"{WINDOWS.lookahead_cells}", f"{LOOKAHEAD_S:.0f}")),
     (ARCHITECTURE, r"the new cells, every (\d+) → Window", (f"{WINDOWS.hop_cells}",)),
-    (ARCHITECTURE, r"\*\*(\d+) cells of lookahead, not", (f"{WINDOWS.lookahead_cells}",)),
+    (ARCHITECTURE, r"the others after (\d+) cells:\*\*", (f"{WINDOWS.lookahead_cells}",)),
+    (ARCHITECTURE, r"so five of them in a row at ([\d.]+) raise", (f"{WINDOWS.early_threshold}",)),
     (DECISIONS, r"before (\d+) s of context behind it", (f"{LOOKAHEAD_S:.0f}",)),
     (DECISIONS, r"masked after `skew_cells`\*\* \((\d+);", (f"{CONFIG.windows.skew_cells}",)),
     # Time limits and addresses

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
-from streamer.events import ClassDecoding, Decoding, EventTracker, decode_clip
+from streamer.decoding import ClassDecoding, Decoding
+from streamer.events import EventTracker, decode_clip
 from streamer.types import CELL, Bools, CellScores, EndReason, Floats, Offset, Onset
 
 

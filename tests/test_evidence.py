@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.events import ClassDecoding, Decoding, EventTracker
+from streamer.decoding import ClassDecoding, Decoding
+from streamer.events import EventTracker
 from streamer.evidence import INSIDE_CELLS, OUTSIDE_CELLS, Evidence, ScoreHistory
 from streamer.filtering import filtered
 from streamer.types import CELL, CellScores, Floats, Offset, Onset
@@ -33,7 +34,7 @@ def decoded(scores: Floats, cuts: list[int]) -> list[tuple[Onset | Offset, Evide
             if isinstance(event, Offset):
                 found.append((event, history.of_offset(cell // CELL)))
             else:
-                found.append((event, history.of_onset(cell // CELL, event.trigger // CELL)))
+                found.append((event, history.of_onset(cell // CELL, event.trigger // CELL, early=False)))
     return found
 
 

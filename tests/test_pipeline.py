@@ -15,6 +15,7 @@ from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SourceError
 from streamer.events import decode_clip
+from streamer.onsets import NOT_EARLY
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, TimedOutput, run
 from streamer.types import (
     CELL,
@@ -223,7 +224,8 @@ def test_events_are_decoded_with_filters_no_longer_than_the_limit() -> None:
     assert decoding.filtered_by_at_most(None) is decoding
     first = {}
     for limit in (None, 1):
-        outputs = scored(every(AUDIO, 1000), pipeline_of(stream_settings=replace(SETTINGS, longest_filter_cells=limit)))
+        settings = replace(SETTINGS, longest_filter_cells=limit, early_threshold=NOT_EARLY)
+        outputs = scored(every(AUDIO, 1000), pipeline_of(stream_settings=settings))
         events = decode_clip(
             "door",
             np.concatenate([one.scores for one in outputs if isinstance(one, CellScores)]),

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.bundle import Bundle
+from streamer.decoding import Decoding
 from streamer.detect import Detector
-from streamer.events import BACKDATE_CELLS, Decoding, decode_clip
+from streamer.events import decode_clip
 from streamer.networks.context_gru import Context, spans
 from streamer.networks.crnn import linear_pooling
 from streamer.networks.stream_crnn import StreamCrnn, StreamForm
+from streamer.onsets import BACKDATE_CELLS
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, StreamPipeline, run
 from streamer.replay.replayer import Replayer
 from streamer.replay.truth import labelled
@@ -276,12 +278,14 @@ def test_sound_in_any_chunks_has_the_same_scores(step: int, length: int) -> None
 def test_replay_knows_both_modes(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.wav", audio="pcm", rate_hz=SAMPLE_RATE_HZ, samples=bursts(14.0, seed=3))
     whole = Replayer(SPECTRAL, factories(), Detector(SPECTRAL), "clip").replay(str(tmp_path / "clip.wav"))
-    stream = Replayer(SPECTRAL, factories(), Detector(SPECTRAL), "stream").replay(str(tmp_path / "clip.wav"))
+    settings = StreamSettings(lookahead_cells=30)
+    replayer = Replayer(SPECTRAL, factories(), Detector(SPECTRAL), "stream", settings=settings)
+    stream = replayer.replay(str(tmp_path / "clip.wav"))
     assert len(whole.runs) == 1
     assert whole.scores.shape == stream.scores.shape
     assert whole.events == labelled(decode_clip("clip", whole.scores, SPECTRAL.decoding))
     assert len(whole.events) > 3
-    last = slice(-StreamSettings().lookahead_cells, None)
+    last = slice(-settings.lookahead_cells, None)
     assert np.abs(whole.scores[last] - stream.scores[last]).max() <= TOLERANCE, "the last cells hear all there is"
     assert whole.coverage == stream.coverage
 

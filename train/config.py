@@ -150,8 +150,11 @@ class FitConfig(BaseModel):
         description="models, by name or folder, whose mean posteriors are further targets, of all clips; they may use "
         "other modalities, which `features` must then compute too",
     )
-    distil_frames: float = Field(1.0, ge=0, description="weight of the cost against the bundles' cell posteriors")
-    distil_clips: float = Field(1.0, ge=0, description="weight of the cost against the bundles' clip posteriors")
+    distil_stored: bool = Field(
+        False, description="the posteriors that `earwitness-train guide` stored are these targets, instead of models'"
+    )
+    distil_frames: float = Field(1.0, ge=0, description="weight of the cost against these cell posteriors")
+    distil_clips: float = Field(1.0, ge=0, description="weight of the cost against these clip posteriors")
     pseudo_frames: float = Field(
         0.0, ge=0, description="weight of the cell-level cost of unlabelled clips whose labels come from mn04_scores"
     )
@@ -227,6 +230,8 @@ class FitConfig(BaseModel):
             raise ValueError("pseudo_low must be below pseudo_high")
         if (self.pseudo_frames or self.pseudo_clips) and not self.batch.get("unlabeled", 0):
             raise ValueError("pseudo_frames and pseudo_clips need unlabeled clips in `batch`")
+        if self.distil_stored and self.distil_from:
+            raise ValueError("distil_stored, distil_from: choose one of them")
         if self.form == "window":
             for field in STREAM_ONLY:
                 if getattr(self, field) != FitConfig.model_fields[field].default:

@@ -16,7 +16,8 @@ FIGURES = "evaluation.json"
 NAME, BACKGROUNDS = "evaluation", "backgrounds"
 """Of these figures among a bundle's scores; the second if none of the classes sounds in the clips."""
 _F1 = tuple(f"{kind}_f1_{mean}" for kind in ("clip", "segment", "event") for mean in ("micro", "macro"))
-_POINT = ("hop_cells", "lookahead_cells", "longest_filter_cells", "event_f1_macro", "onset_latency_s")
+_SETTINGS = ("hop_cells", "lookahead_cells", "longest_filter_cells", "early_threshold")
+_POINT = (*_SETTINGS, "event_f1_macro", "onset_latency_s")
 
 
 def evaluated(folder: Path, bundle: Bundle) -> tuple[str, dict[str, Any]]:
@@ -98,7 +99,7 @@ def _with_events(figures: Mapping[str, Any]) -> list[str]:
             for name in _F1
         ),
         "",
-        "| preset | hop, lookahead, longest filter (cells) | event F1, macro | from onset to decision: median, 95 % |",
+        "| preset | hop, lookahead (cells) | event F1, macro | from onset to decision: median, 95 % |",
         "|---|---:|---:|---:|",
         *(_preset(name, one, figures["curve"]) for name, one in PRESETS.items()),
         "",
@@ -121,9 +122,9 @@ def _rounded(value: Any) -> Any:
 
 
 def _preset(name: str, settings: StreamSettings, curve: list[Mapping[str, Any]]) -> str:
-    wanted = (settings.hop_cells, settings.lookahead_cells, settings.longest_filter_cells)
-    point = next((one for one in curve if tuple(map(one.get, _POINT[:3])) == wanted), None)
-    where = f"| {name} | {wanted[0]}, {wanted[1]}, {wanted[2] or 'any'} |"
+    wanted = tuple(getattr(settings, field) for field in _SETTINGS)
+    point = next((one for one in curve if tuple(map(one.get, _SETTINGS)) == wanted), None)
+    where = f"| {name} | {settings.hop_cells}, {settings.lookahead_cells} |"
     if point is None:
         return f"{where} not measured | |"
     late = [point["onset_latency_s"][quantile]["value"] for quantile in ("p50", "p95")]

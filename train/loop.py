@@ -31,7 +31,7 @@ from train.data.dataset import Corpus, PartData
 from train.data.loader import Labelled, Loader
 from train.kept import Kept
 from train.learning.augment import unused
-from train.learning.distillation import Guides, modalities_of
+from train.learning.distillation import Guides, StoredGuide, modalities_of
 from train.learning.distributed import joined
 from train.learning.mean_teacher import learning_rate
 from train.learning.pseudo_labels import Labeller
@@ -89,6 +89,7 @@ def fit(
         heard = {*config.modalities, *(name for one in (guides.bundles if guides else ()) for name in one.modalities)}
         for name in unused(heard, config):
             _log.warning("%s has no effect here: it needs%s spectral cells", name, " only" if name == "mixup" else "")
+        guide = StoredGuide.of_run(corpus.classes, stored) if config.distil_stored else guides
         labeller = Labeller.of_run(config, corpus.classes, stored)
         student = new_student(stored, labelled.target, len(corpus.classes), config)
         learner = new_learner(student, config, group.device)
@@ -110,7 +111,7 @@ def fit(
         )  # fmt: skip
         runner = prepared(learner, config, group, loader.rows)
         with loader:
-            _train(out, learner, runner, loader, guides, judged, corpus, config, progress)
+            _train(out, learner, runner, loader, guide, judged, corpus, config, progress)
 
 
 def _take_up(
@@ -172,7 +173,7 @@ def _train(
     learner: Learner,
     runner: Runner,
     loader: Loader,
-    guides: Guides | None,
+    guide: Guides | StoredGuide | None,
     judged: PartData,
     corpus: Corpus,
     config: FitConfig,
@@ -184,7 +185,7 @@ def _train(
     started = time.monotonic()
     bar = tqdm(total=config.steps, initial=learner.step, desc="fit", unit="step", mininterval=5, disable=not leads)
     while learner.step < config.steps:
-        learned = learn(learner, runner, next(loader), guides, config)
+        learned = learn(learner, runner, next(loader), guide, config)
         step = learner.step
 
         bar.update(1)

@@ -36,7 +36,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
         *("seed", "weight_decay", "clip_gradient", "bias_priors", "anneal_steps", "ema_warmup", "consistency_ramp"),
         *("clip_cost", "mixup", "filter_db", "shift", "mask_mels", "mask_cells", "crop"),
         *("modality_dropout", "holes", "hole_cells", "onset_weight", "offset_weight", "edge_cells"),
-        *("distil_from", "distil_frames", "distil_clips"),
+        *("distil_from", "distil_stored", "distil_frames", "distil_clips"),
         *("pseudo_frames", "pseudo_clips", "pseudo_low", "pseudo_high"),
         *("device", "reduced_precision", "channels_last", "compile"),
         *("validate_every", "product_every", "keep_best", "checkpoint_every", "threads"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamer.commands.options import add_store_options, store_path
 from streamer.escapes import printable
+from streamer.onsets import EARLY_CELLS
 from streamer.sinks.store.explanation import Explanation, explanation
 from streamer.timeline import samples, seconds
 from streamer.types import CELL
@@ -60,6 +61,7 @@ def _json(found: Explanation) -> str:
         "event_id": (found.offset or found.onset).event_id,  # type: ignore[union-attr]
         "class": label,
         "trigger_s": None if found.onset is None else found.onset.trigger_s,
+        "early": None if found.onset is None else found.onset.early,
         "model": found.model,
         "onset_threshold": decoding.onset_threshold,
         "offset_threshold": decoding.offset_threshold,
@@ -91,10 +93,16 @@ def _summary(found: Explanation, label: str, column: int) -> list[str]:
         onset_s, trigger_s = event.onset_s, found.onset.trigger_s
         backdated = trigger_s is not None and trigger_s > onset_s
         raised = f"raised at {trigger_s:.2f} s" if backdated else f"began at {onset_s:.2f} s"
-        lines.append(
-            f"{raised}: its filtered score reached the onset threshold "
-            f"{decoding.onset_threshold:.2f} ({found.onset.score:.2f})"
-        )
+        if found.onset.early:
+            lines.append(
+                f"{raised}, early: {EARLY_CELLS} scores in a row were at least {found.onset.score:.2f}, "
+                "though not final yet"
+            )
+        else:
+            lines.append(
+                f"{raised}: its filtered score reached the onset threshold "
+                f"{decoding.onset_threshold:.2f} ({found.onset.score:.2f})"
+            )
         if backdated:
             lines.append(f"began at {onset_s:.2f} s, as the model judged once it had heard what followed")
     if found.offset is None:

@@ -193,7 +193,7 @@ class WindowsConfig(_Section):
         default=None,
         ge=0,
         le=75,
-        description="Cells that must follow a cell before its score is final, 30 are 2 s; null: the preset's.",
+        description="Cells that must follow a cell before its score is final, 15 are 1 s; null: the preset's.",
     )
     longest_filter_cells: int | None = Field(
         default=None,
@@ -201,6 +201,13 @@ class WindowsConfig(_Section):
         le=151,
         description="The model's median filters are shortened to this odd number of cells, because an event is told "
         "half a filter late; null: the preset's.",
+    )
+    early_threshold: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="An event is published early, before its scores are final, if five scores in a row reach this; "
+        "lower: sooner, with more false alarms; 1: never early; null: the preset's.",
     )
     skew_cells: int = Field(
         default=_WINDOWS.skew_cells,
@@ -223,6 +230,7 @@ class WindowsConfig(_Section):
             self.skew_cells,
             self.max_event_s,
             preset.longest_filter_cells if self.longest_filter_cells is None else self.longest_filter_cells,
+            preset.early_threshold if self.early_threshold is None else self.early_threshold,
         )
 
     @field_validator("longest_filter_cells")

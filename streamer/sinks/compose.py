@@ -29,6 +29,7 @@ def onset_message(onset: Onset, timeline: Timeline, level: EventLevel | None) ->
         clock=timeline.source,
         score=_share(onset.score),
         trigger_s=_media_s(onset.trigger),
+        early=onset.early,
         level_dbfs=_level_dbfs(level),
         over_background_db=_over_background_db(level),
     )

@@ -61,7 +61,7 @@ class _StreamHeader(_Header, kw_only=True, frozen=True):
 
 
 class OnsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="onset"):
-    """A sound has certainly begun. An `offset` with the same `event_id` follows."""
+    """A sound has begun. An `offset` with the same `event_id` follows."""
 
     event_id: Annotated[
         str, Meta(min_length=1, description="The same in the onset and the offset, unique to the event.")
@@ -73,12 +73,13 @@ class OnsetMessage(_StreamHeader, kw_only=True, frozen=True, tag="onset"):
     onset_utc_s: Annotated[float | None, Meta(description="Onset in Unix seconds; null: unknown.")]
     onset_utc: Annotated[str | None, Meta(description="Onset as RFC 3339 text in UTC.")]
     clock: Annotated[ClockSource | None, Meta(description="Source of UTC; null: unknown.")]
-    score: Annotated[Share, Meta(description="Filtered score of the cell that reached the onset threshold.")]
+    score: Annotated[Share, Meta(description="Filtered score of the cell that raised it; if early: the lowest score.")]
     # Fields added within schema 1 have defaults, so that messages of older daemons can be read.
     trigger_s: Annotated[
         float | None,
         Meta(description="Start of that cell in media seconds, never before the onset; null: not said."),
     ] = None
+    early: Annotated[bool | None, Meta(description="Raised by scores that were not final yet; null: not said.")] = None
     level_dbfs: Annotated[
         float | None, Meta(description="Level of the sound so far in dB of full scale; null: no sound.")
     ] = None

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from streamer.onsets import EARLY_CELLS
+from streamer.windows import StreamSettings
 from tests.e2e.daemon import COMMAND, ROOT
 from tests.make_media import make_clip
 from tests.models import bursts
@@ -45,8 +47,12 @@ def published(state: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_filtered_scores_cross_the_thresholds_at_onset_and_offset(state: Path) -> None:
-    offsets = [one for one in published(state, "offset") if one["end_reason"] == "silence" and one["offset_s"] < 18]
-    onsets = {one["event_id"]: one for one in published(state, "onset")}
+    onsets = {one["event_id"]: one for one in published(state, "onset") if not one["early"]}
+    offsets = [
+        one
+        for one in published(state, "offset")
+        if one["event_id"] in onsets and one["end_reason"] == "silence" and one["offset_s"] < 18
+    ]
     assert offsets
     offset = offsets[-1]
     done = explain(state, str(offset["event_id"]), "--json")
@@ -63,8 +69,20 @@ def test_the_filtered_scores_cross_the_thresholds_at_onset_and_offset(state: Pat
     assert found["class"] == offset["class"]
 
 
+def test_an_early_event_is_explained_by_the_scores_of_that_time(state: Path) -> None:
+    onset = next(one for one in published(state, "onset") if one["early"])
+    found = json.loads(explain(state, onset["event_id"], "--json").stdout)
+    assert found["early"]
+    last = found["start_s"].index(onset["trigger_s"])
+    scores = [row[found["classes"].index(onset["class"])] for row in found["scores"]]
+    assert min(scores[last + 1 - EARLY_CELLS : last + 1]) == onset["score"] >= StreamSettings().early_threshold
+    text = explain(state, onset["event_id"]).stdout
+    assert f"early: {EARLY_CELLS} scores in a row were at least {onset['score']:.2f}, though not final yet" in text
+
+
 def test_text_format(state: Path) -> None:
-    offset = published(state, "offset")[-1]
+    early = {one["event_id"] for one in published(state, "onset") if one["early"]}
+    offset = [one for one in published(state, "offset") if one["event_id"] not in early][-1]
     done = explain(state, str(offset["event_id"]))
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()

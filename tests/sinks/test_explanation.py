@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import StoreError, UsageError
-from streamer.events import ClassDecoding, Decoding
 from streamer.evidence import Evidence
 from streamer.sinks.base import Numberer
 from streamer.sinks.store.explanation import explanation, packed, unpacked

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import StoreError
-from streamer.events import ClassDecoding, Decoding
 from streamer.evidence import Evidence
 from streamer.sinks.base import Numberer
 from streamer.sinks.store import tables

@@ -130,10 +130,11 @@ def evaluation_of(folder: Path, about: Bundle, changes: dict[str, object] | None
             "hop_cells": hop,
             "lookahead_cells": cells,
             "longest_filter_cells": longest,
-            "event_f1_macro": interval(0.4 + cells / 1000 - (longest or 0) / 1000),
+            "early_threshold": early,
+            "event_f1_macro": interval(0.4 + cells / 1000 - (early == 1) / 10),
             "onset_latency_s": late,
         }
-        for hop, cells, longest in ((4, 5, None), (4, 5, 7), (8, 30, None))
+        for hop, cells, longest, early in ((4, 8, None, 1), (4, 8, None, 0.7), (8, 15, None, 0.7))
     ]
     report = {
         "model": about.name,
@@ -159,8 +160,8 @@ def test_an_evaluation_gives_the_card_intervals_presets_and_false_alarms(tmp_pat
     text = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     assert text == card(made)
     assert "| event F1, macro | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |" in text
-    assert "| fast | 4, 5, 7 | 39.8 [34.8, 44.8] | 1.25 s, 1.50 s |" in text
-    assert "| accurate | 8, 60, any | not measured | |" in text
+    assert "| fast | 4, 8 | 40.8 [35.8, 45.8] | 1.25 s, 1.50 s |" in text
+    assert "| accurate | 8, 30 | not measured | |" in text
     assert f"| {bundle.classes[0]} | 7.0 [2.5, 12.0] |" in text
     assert "over 3 groups of recordings" in text
 
@@ -181,7 +182,7 @@ def test_what_never_happened_has_no_interval_in_the_card(tmp_path: Path) -> None
     text = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     assert f"| {bundle.classes[0]} | 0.0 |" in text
     assert "| event F1, macro | 50.0 [45.0, 55.0] | 0.0 |" in text
-    assert "| fast | 4, 5, 7 | 0.0 | no onset was found |" in text
+    assert "| fast | 4, 8 | 0.0 | no onset was found |" in text
 
 
 def test_an_evaluation_of_backgrounds_gives_the_card_false_alarms_alone(tmp_path: Path) -> None:

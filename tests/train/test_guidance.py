@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.features import EXTRACTORS
+from streamer.features.base import FEATURES_VERSION
 from streamer.networks.crnn import Posteriors, linear_pooling
 from tests.models import Energy, seeded_bundle
 from tests.train.test_cache import features, make_corpus
 from tests.train.test_resume import FIT, log
 from train import cli, loop
 from train.config import FitConfig
+from train.data import cache
 from train.data.dataset import Corpus
-from train.learning.augment import Batch
-from train.learning.distillation import Guides, modalities_of
+from train.data.store import Key, Writer
+from train.learning.augment import Batch, augment
+from train.learning.distillation import Guides, StoredGuide, modalities_of
 from train.learning.mean_teacher import Guidance, guided_costs, guided_totals
 from train.learning.pseudo_labels import MODALITY, Labeller
 
@@ -102,6 +107,34 @@ def test_sure_scores_label_unlabelled_clips_and_no_others() -> None:
     assert (unknown.cell_weight == 0).all()  # no scores of the first class, none sure of the second
 
 
+def test_stored_posteriors_are_targets_of_the_student_s_classes() -> None:
+    clips = batch()
+    stored = torch.rand(6, 40, 3, generator=torch.Generator().manual_seed(1))
+    clips.features[cache.GUIDE] = stored
+    clips.valid[cache.GUIDE] = torch.ones(6, 40, dtype=torch.bool)
+    clips.valid[cache.GUIDE][0, 30:] = False
+    clips.valid[cache.GUIDE][1] = False
+    found = StoredGuide((2, 0)).of(clips)
+    assert torch.equal(found.cells[2:], stored[2:, :, [2, 0]])
+    assert torch.allclose(found.clips[0], linear_pooling(stored[:1, :30, [2, 0]])[0])
+    assert found.cell_weight.sum(dim=(1, 2)).tolist() == [60, 0, 80, 80, 80, 80]
+    assert found.clip_weight.sum(dim=1).tolist() == [2, 0, 2, 2, 2, 2]
+
+
+def test_stored_posteriors_move_and_mix_with_their_clips() -> None:
+    config = FitConfig.model_validate({**FIT, "mixup": 1.0, "shift": True, "crop": 1.0})
+    clips = batch(4, 0, 60)
+    strong = (torch.rand(4, 60, 2, generator=torch.Generator().manual_seed(2)) > 0.7).float()
+    whole = Batch(
+        {"spectral": clips.features["spectral"], cache.GUIDE: strong.clone()},
+        {"spectral": clips.valid["spectral"], cache.GUIDE: clips.valid["spectral"].clone()},
+        strong.clone(), torch.zeros(0, 2), frozenset([cache.GUIDE]),
+    )  # fmt: skip
+    found = augment(whole, config, np.random.default_rng(0))
+    assert found.strong.sum() > strong.sum() * found.strong.shape[1] / 60, "clips were mixed"
+    assert torch.equal(found.features[cache.GUIDE], found.strong)
+
+
 @pytest.fixture
 def scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cheap modality in place of mn04's scores."""
@@ -146,6 +179,38 @@ def test_a_run_learns_from_a_bundle_that_hears_more_and_from_pseudo_labels(
     replace(bundle, provenance=msgspec.structs.replace(bundle.provenance, split=split)).save(tmp_path / "bundle")
     with pytest.raises(EarwitnessError, match="1 groups of recordings in different parts"):
         loop.fit(corpus, tmp_path / "features", tmp_path / "other", config)
+
+
+def store_guide(folder: Path, corpus: Corpus, classes: tuple[str, ...]) -> None:
+    """Stored posteriors of all clips: 0.5."""
+    key = Key(FEATURES_VERSION, {"classes": list(classes)}, (len(classes),), pictures_alone=False, number="float16")
+    with Writer(folder / cache.GUIDE, key) as store:
+        for sha256 in corpus.media(folder).values():
+            store.add(sha256, np.full((20, len(classes)), 0.5, np.float16), np.ones(20, np.bool_), 0)
+
+
+def test_a_run_learns_from_stored_posteriors(tmp_path: Path) -> None:
+    source = make_corpus(tmp_path)
+    folder = tmp_path / "features"
+    assert features(source, folder, "--modalities", "spectral") == 0
+    corpus = Corpus.read(source)
+    config = FitConfig.model_validate({**FIT, "steps": 2, "validate_every": 2, "distil_stored": True})
+    with pytest.raises(EarwitnessError, match="has no features of guide: run `earwitness-train guide` first"):
+        loop.fit(corpus, folder, tmp_path / "none", config)
+    store_guide(folder, corpus, ("Dog", "Cat"))
+    loop.fit(corpus, folder, tmp_path / "run", config)
+    (row,) = log(tmp_path / "run")
+    assert row["costs"]["distilled_frames"] > 0.6, "at least the entropy of 0.5"
+    assert json.loads((tmp_path / "run" / "fit.json").read_text())["modalities"] == ["spectral"]
+    shutil.rmtree(folder / cache.GUIDE)
+    store_guide(folder, corpus, ("Dog",))
+    with pytest.raises(EarwitnessError, match="distil_stored: there are no posteriors of Cat"):
+        loop.fit(corpus, folder, tmp_path / "other", config)
+
+
+def test_stored_posteriors_and_models_are_not_taken_at_once() -> None:
+    with pytest.raises(ValueError, match="distil_stored, distil_from: choose one"):
+        FitConfig.model_validate({**FIT, "distil_stored": True, "distil_from": ["spectral"]})
 
 
 def test_contradictions_are_refused() -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from streamer.bundle import Bundle
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import ClassDecoding, Decoding
 from streamer.networks.context_gru import Context
 from streamer.networks.crnn import Crnn
 from streamer.networks.forms import FusionNetwork

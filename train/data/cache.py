@@ -36,6 +36,8 @@ from train.lock import only_writer
 _log = logging.getLogger(__name__)
 _BROKEN = "broken.json"
 """The media that could not be read, by SHA-256."""
+GUIDE = "guide"
+"""A store of posteriors, one a class, which `earwitness-train guide` fills: targets, and no network's input."""
 Specs: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Modality -> fields of its extractor's spec."""
 
@@ -189,20 +191,22 @@ def broken(folder: Path) -> dict[str, str]:
 
 
 def read(folder: Path, clips: Mapping[Path, str], modalities: Sequence[str]) -> Features:
-    """The stored features of `clips`, in their order.
+    """The stored features of `clips`, in their order; `modalities` may have `GUIDE` too.
 
     Raises:
         EarwitnessError: a modality or a clip is missing, or the features were made by another version.
 
     """
     stores: dict[str, Stored] = {}
-    for name in in_order(modalities):
-        stores[name] = store = read_store(folder / name, name)
+    targets = [GUIDE] if GUIDE in modalities else []
+    for name in (*in_order([name for name in modalities if name != GUIDE]), *targets):
+        command = "guide" if name == GUIDE else "features"
+        stores[name] = store = read_store(folder / name, name, command)
         missing = [path for path, sha256 in clips.items() if sha256 not in store.entries]
         if missing:
             raise EarwitnessError(
                 f"{folder}: has no {name} features of {len(missing)} of {len(clips)} clips in their current version, "
-                f"the first is {missing[0]}: run `earwitness-train features` for this corpus"
+                f"the first is {missing[0]}: run `earwitness-train {command}` for this corpus"
             )
     entries = {name: [store.entries[sha256] for sha256 in clips.values()] for name, store in stores.items()}
     if all(store.key.pictures_alone for store in stores.values()):  # a stream of pictures ends with its last picture

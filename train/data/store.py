@@ -155,20 +155,20 @@ def _append_to(path: Path, length: int) -> BinaryIO:
     return file
 
 
-def read_store(folder: Path, name: str) -> Stored:
-    """The stored features of the modality `name`.
+def read_store(folder: Path, name: str, command: str = "features") -> Stored:
+    """The stored features of the modality `name`, which a command of `earwitness-train` makes.
 
     Raises:
         EarwitnessError: there are none, they are damaged, or another version wrote them.
 
     """
     if not (folder / _STORE).exists():
-        raise EarwitnessError(f"{folder.parent}: has no features of {name}: run `earwitness-train features` first")
+        raise EarwitnessError(f"{folder.parent}: has no features of {name}: run `earwitness-train {command}` first")
     key = _read_key(folder)
     if key.version != FEATURES_VERSION:
         raise EarwitnessError(
             f"{folder}: was made by version {key.version} of the extractors, this is {FEATURES_VERSION}: delete it and "
-            "run `earwitness-train features` again"
+            f"run `earwitness-train {command}` again"
         )
     entries, _ = _read_entries(folder)
     cells = max((one.start + one.cells for one in entries.values()), default=0)

@@ -170,6 +170,7 @@ def _decode(
         bundle.decoding.filtered_by_at_most(settings.longest_filter_cells),
         max_event_cells=max(samples(settings.max_event_s) // CELL, 1),
         new_id=lambda: str(next(ids)),
+        early_threshold=settings.early_threshold,
     )
     windower = windower_of(name, values, bundle, settings)
     cells = len(next(iter(values.values())))

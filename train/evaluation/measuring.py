@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.bundle import Bundle
+from streamer.decoding import Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import Decoding
 from streamer.replay.scoring import KINDS, ClipCounts, ClipPrediction, Kind, Report, count
 from streamer.replay.truth import Truth
 from streamer.windows import PRESETS, Coverage, StreamSettings

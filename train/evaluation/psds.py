@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import Decoding
+from streamer.decoding import Decoding
 from streamer.filtering import filtered
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.timeline import seconds

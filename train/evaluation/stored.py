@@ -11,14 +11,17 @@ import torch
 from tqdm import tqdm
 
 from streamer.bundle import Bundle
-from streamer.events import ClassDecoding, Decoding, decode_clip, decode_epoch
+from streamer.decoding import ClassDecoding, Decoding
+from streamer.events import decode_clip, decode_epoch
 from streamer.networks.forms import FusionNetwork
 from streamer.networks.weights import WeightsStore
+from streamer.onsets import NOT_EARLY
 from streamer.replay.replayer import Replayer
 from streamer.replay.scoring import ClipPrediction, Report, evaluate
 from streamer.replay.truth import Truth, labelled
 from streamer.timeline import seconds
 from streamer.types import CELL, CellScores, Floats, Offset
+from streamer.windows import StreamSettings
 from train.config import FitConfig
 from train.data.dataset import PartData
 from train.workers import pool
@@ -32,6 +35,7 @@ class ClipPosteriors:
     cells: Floats  # (cells, classes)
     clip: Floats  # (classes,)
     runs: tuple[CellScores, ...] = ()  # of a stream: what the model said at each of its runs; its onsets need that
+    early_threshold: float = NOT_EARLY  # of a stream
 
     @property
     def duration_s(self) -> float:
@@ -107,7 +111,8 @@ def _begin_replay(bundle: Path, weights: Path) -> None:
 def _replay_job(path: str, row: str) -> ClipPosteriors:
     result = _replayer[0].replay(path)
     one_epoch = len({one.epoch for one in result.runs}) == 1
-    return ClipPosteriors(row, result.scores, result.tag_scores, result.runs if one_epoch else ())
+    runs = result.runs if one_epoch else ()
+    return ClipPosteriors(row, result.scores, result.tag_scores, runs, StreamSettings().early_threshold)
 
 
 def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, ClipPrediction]:
@@ -123,7 +128,9 @@ def predict(clips: Sequence[ClipPosteriors], decoding: Decoding) -> dict[str, Cl
 
 
 def _events(clip: ClipPosteriors, decoding: Decoding) -> list[Offset]:
-    return decode_epoch(clip.runs, decoding) if clip.runs else decode_clip(clip.name, clip.cells, decoding)
+    if clip.runs:
+        return decode_epoch(clip.runs, decoding, clip.early_threshold)
+    return decode_clip(clip.name, clip.cells, decoding)
 
 
 def score(clips: Sequence[ClipPosteriors], truth: Truth, decoding: Decoding) -> Report:

@@ -44,7 +44,7 @@ def stream_posteriors(
             runs = tuple(next(scores) for _ in of_clip)
             joined = np.concatenate([np.zeros((0, len(bundle.classes)), np.float32), *(one.scores for one in runs)])
             tags = linear_pooling(torch.from_numpy(joined)[None])[0].numpy()
-            made.append(ClipPosteriors(part.rows[row], joined, tags, runs))
+            made.append(ClipPosteriors(part.rows[row], joined, tags, runs, settings.early_threshold))
     return made
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 
 from streamer.bundle import Bundle
+from streamer.decoding import Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import Decoding
 from streamer.networks.forms import FusionNetwork
 from streamer.replay.scoring import ClipCounts, count
 from train import loop

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from streamer.features import SPECTRAL
 from train.config import FitConfig
+from train.data.cache import GUIDE
 
 
 @dataclass(slots=True)
@@ -112,6 +113,10 @@ def _mixup(batch: Batch, name: str, share: float, strong_clips: int, rng: np.ran
         [(magnitudes[:strong_clips].square() + other.square()).sqrt(), magnitudes[strong_clips:]]
     )
     batch.strong = torch.maximum(batch.strong, batch.strong[partners] * chosen[:, None, None])
+    if GUIDE in batch.features:  # its posteriors are targets as the labels are
+        guide = batch.features[GUIDE][:strong_clips]
+        both = torch.maximum(guide, guide[partners] * chosen[:, None, None])
+        batch.features[GUIDE] = torch.cat([both, batch.features[GUIDE][strong_clips:]])
 
 
 def _filters(magnitudes: Tensor, most_db: float, rng: np.random.Generator) -> Tensor:

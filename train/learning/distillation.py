@@ -1,7 +1,7 @@
-"""Distillation: bundles as further teachers, of labelled and unlabelled clips alike.
+"""Distillation: further teachers, of labelled and unlabelled clips alike.
 
-They may be larger than the student, several, and of other modalities: a student that only hears can learn from
-teachers that also see.
+Bundles may be larger than the student, several, and of other modalities: a student that only hears can learn from
+teachers that also see. Or posteriors are stored, of teachers that are no bundles.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from streamer.bundle import Bundle
 from streamer.errors import EarwitnessError
 from streamer.models import bundle_path
+from streamer.networks.crnn import linear_pooling
 from streamer.networks.forms import FusionNetwork
 from train.config import FitConfig
 from train.data import cache
@@ -89,12 +90,37 @@ class Guides:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class StoredGuide:
+    """Posteriors that were computed before: those of a clip move with it when it is shifted or cropped."""
+
+    columns: tuple[int, ...]  # the stored posteriors of the student's classes
+
+    @classmethod
+    def of_run(cls, classes: Sequence[str], features: cache.Features) -> StoredGuide:
+        """That of a run whose network has `classes`. Raises `EarwitnessError` if a class is not among the stored."""
+        stored = list(features.specs[cache.GUIDE]["classes"])
+        lacking = [label for label in classes if label not in stored]
+        if lacking:
+            raise EarwitnessError(f"distil_stored: there are no posteriors of {', '.join(lacking)}: compute them anew")
+        return cls(tuple(stored.index(label) for label in classes))
+
+    def of(self, batch: Batch) -> Guidance:
+        """Targets for all clips of a batch."""
+        valid = batch.valid[cache.GUIDE]
+        cells = batch.features[cache.GUIDE][:, :, self.columns] * valid[:, :, None]
+        clips = linear_pooling(cells)
+        heard = valid.any(dim=1)[:, None].float().expand_as(clips)
+        return Guidance(cells, valid[:, :, None].float().expand_as(cells), clips, heard)
+
+
 def modalities_of(config: FitConfig) -> Sequence[str]:
-    """The modalities that training with `config` needs: the student's, the bundles' and those of pseudo-labels.
+    """What training with `config` reads: the student's modalities, the bundles', those of pseudo-labels, a guide.
 
     Raises:
         BundleError: a bundle can't be read.
 
     """
     others = [name for path in config.distil_from for name in Bundle.load(bundle_path(path)).modalities]
-    return cache.in_order([*config.modalities, *others, *(("mn04_scores",) if config.pseudo else ())])
+    needed = cache.in_order([*config.modalities, *others, *(("mn04_scores",) if config.pseudo else ())])
+    return [*needed, *([cache.GUIDE] if config.distil_stored else [])]

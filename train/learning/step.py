@@ -11,7 +11,7 @@ from torch import Tensor
 from train.checkpoint import Learner
 from train.config import FitConfig
 from train.data.loader import Drawn
-from train.learning.distillation import Guides
+from train.learning.distillation import Guides, StoredGuide
 from train.learning.mean_teacher import (
     Guidance,
     Totals,
@@ -36,7 +36,9 @@ class Learned:
     weighted: Mapping[str, float]  # their sum is the cost
 
 
-def learn(learner: Learner, runner: Runner, drawn: Drawn, guides: Guides | None, config: FitConfig) -> Learned:
+def learn(
+    learner: Learner, runner: Runner, drawn: Drawn, guide: Guides | StoredGuide | None, config: FitConfig
+) -> Learned:
     """Train on a batch: one step of the student, after which the teacher follows it."""
     step, device = learner.step, runner.device
     batch = drawn.batch.to(device)
@@ -51,7 +53,7 @@ def learn(learner: Learner, runner: Runner, drawn: Drawn, guides: Guides | None,
     student_out = runner.student(seen, there)
     with torch.no_grad():
         teacher_out = runner.teacher(batch.features, batch.valid)
-        guidance = {} if guides is None else {"distilled": guides.of(batch)}
+        guidance = {} if guide is None else {"distilled": guide.of(batch)}
         if drawn.pseudo is not None:
             guidance["pseudo"] = drawn.pseudo.to(device)
     totals, guided = _totals(drawn, guidance, valid, runner, config)

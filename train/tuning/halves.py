@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.decoding import Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import Decoding
 from streamer.replay.scoring import KINDS, Kind, percent
 from train.evaluation.bootstrap import macro_f1
 from train.evaluation.groups import ClipGroups

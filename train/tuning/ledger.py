@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import ClassDecoding, Decoding
 from streamer.replay.scoring import KINDS, ClipPrediction, Kind, count_clip
 from streamer.replay.truth import LabelledEvent, Truth
 from train.evaluation.stored import ClipPosteriors, predict
@@ -53,7 +53,7 @@ class Material:
         digest = sha256(msgspec.json.encode([self.classes, self.truth.subset_sha256(one.name for one in self.ways[0])]))
         for clips in self.ways:
             for clip in clips:
-                digest.update(clip.name.encode(errors="surrogateescape"))
+                digest.update(msgspec.json.encode([clip.name.encode(errors="surrogateescape"), clip.early_threshold]))
                 digest.update(np.ascontiguousarray(clip.cells).tobytes())
                 digest.update(np.ascontiguousarray(clip.clip).tobytes())
                 for run in clip.runs:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import ClassDecoding
+from streamer.decoding import ClassDecoding
 from train.data.config import GroupPart
 from train.data.summary import Summary
 from train.evaluation.bootstrap import f1

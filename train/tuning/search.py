@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import Decoding
+from streamer.decoding import Decoding
 from train.tuning.ledger import Ledger
 from train.tuning.merit import Merit
 from train.tuning.space import MEDIANS, OFFSET_SHARES, ONSET_THRESHOLDS, TAG_THRESHOLDS, Setting, grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from streamer.events import ClassDecoding
+from streamer.decoding import ClassDecoding
 
 ONSET_THRESHOLDS = (0.1, 0.9)
 """The lowest and the highest."""

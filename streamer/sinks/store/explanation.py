@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import StoreError, UsageError, WireError
-from streamer.events import ClassDecoding, Decoding
 from streamer.evidence import Evidence
 from streamer.filtering import filtered
 from streamer.sinks.store.opening import read_only, store_error
@@ -28,7 +28,7 @@ class _Packed(msgspec.Struct, frozen=True):
     median_cells: list[int]
     scores: bytes  # float32, little-endian, one row per cell
     covered: bytes  # a byte per cell
-    # Added later, with defaults: the scores from which a backdated onset was read.
+    # Added later, with defaults: the scores that dated an onset or raised it early, for cells before `trigger`.
     newest_start: int = 0
     newest_scores: bytes = b""
     newest_covered: bytes = b""
@@ -52,7 +52,7 @@ def packed(evidence: Evidence) -> bytes:
         newest_start=0 if newest is None else newest.start,
         newest_scores=b"" if newest is None else newest.scores.astype("<f4").tobytes(),
         newest_covered=b"" if newest is None else newest.covered.astype(np.uint8).tobytes(),
-        trigger=evidence.trigger,
+        trigger=evidence.newest_until,
     )
     return zlib.compress(msgspec.msgpack.encode(value))
 
@@ -89,7 +89,7 @@ class Explanation:
     model: str  # empty: unknown
     decoding: Decoding
     cells: Sequence[int]  # indices in the epoch, ascending; the middle of a long event is not stored
-    scores: Floats  # (n, classes), the posteriors of `cells`: up to the trigger those from which the onset was read
+    scores: Floats  # (n, classes), the posteriors of `cells`: up to the trigger those that dated the onset
     filtered: Floats  # (n, classes), compared with the thresholds; NaN: the filter needs cells that are not stored
     covered: Bools  # (n,)
 
@@ -136,26 +136,36 @@ def _joined(
     """Merge the evidence of onset and offset. If there is a hole between them, each side is filtered separately."""
     decoding = evidence[0].decoding
     known: dict[int, tuple[Floats, bool]] = {}
-    for one in evidence:
-        for index in range(len(one.scores)):
-            known[one.start + index] = (one.scores[index], bool(one.covered[index]))
+    parts: list[Evidence | NewestScores] = [one for one in map(_undecided, evidence) if one is not None]
+    for part in [*parts, *evidence]:
+        for index in range(len(part.scores)):
+            known[part.start + index] = (part.scores[index], bool(part.covered[index]))
     cells = sorted(known)
     scores = np.stack([known[cell][0] for cell in cells])
     covered = np.array([known[cell][1] for cell in cells], np.bool_)
     smooth = np.full(scores.shape, np.nan, np.float32)
     breaks = [index for index in range(1, len(cells)) if cells[index] != cells[index - 1] + 1]
     for begin, end in zip([0, *breaks], [*breaks, len(cells)], strict=True):
-        part = slice(begin, end)
-        smooth[part] = _filtered(scores[part], covered[part], decoding)
+        between = slice(begin, end)
+        smooth[between] = _filtered(scores[between], covered[between], decoding)
     for one in evidence:
         if one.newest is not None:
             newest_smooth = _filtered(one.newest.scores, one.newest.covered, decoding)
             for index, cell in enumerate(cells):
                 row = cell - one.newest.start
-                if row >= 0 and cell < one.trigger:
+                if row >= 0 and cell < one.newest_until:
                     scores[index] = one.newest.scores[row]
                     smooth[index] = np.where(np.isnan(newest_smooth[row]), smooth[index], newest_smooth[row])
     return Explanation(onset, offset, model, decoding, cells, scores, smooth, covered)
+
+
+def _undecided(one: Evidence) -> NewestScores | None:
+    """The cells that raised an event early: only the newest scores have them. None: it was not early."""
+    first, newest = one.start + len(one.scores), one.newest
+    if newest is None or one.newest_until <= first:
+        return None
+    part = slice(max(first - newest.start, 0), one.newest_until - newest.start)
+    return NewestScores(max(first, newest.start), newest.scores[part], newest.covered[part])
 
 
 def _filtered(scores: Floats, covered: Bools, decoding: Decoding) -> Floats:

@@ -16,6 +16,7 @@ from streamer.detect import Detector
 from streamer.errors import UsageError
 from streamer.networks.stream_crnn import StreamForm
 from streamer.networks.weights import WeightsStore
+from streamer.onsets import NOT_EARLY
 from streamer.pipeline import Output, StreamPipeline, run
 from streamer.replay.replayer import Replayer
 from streamer.timeline import seconds
@@ -30,7 +31,9 @@ from train.evaluation.lookaheads import StreamedClip, stream_clip, streamed
 from train.evaluation.measuring import predictions
 from train.evaluation.stored import predict
 
-SETTINGS = [StreamSettings(hop, lookahead) for hop in (4, 8, 12, 40) for lookahead in (0, 7, 45)]
+SETTINGS = [
+    StreamSettings(hop, lookahead, early_threshold=NOT_EARLY) for hop in (4, 8, 12, 40) for lookahead in (0, 7, 45)
+]
 
 
 class Counting(Detector):
@@ -133,6 +136,15 @@ def test_a_clip_that_ends_before_a_decision_says_so(all_streamed: list[StreamedC
                 assert one.at_end
 
 
+def test_early_decisions_leave_posteriors_as_they_are(clip: tuple[Path, ClipCells], bundle: Bundle) -> None:
+    _, cells = clip
+    final, early = (StreamSettings(4, 45, early_threshold=one) for one in (NOT_EARLY, 0.4))
+    late, soon = stream_clip("clip", cells.values, cells.valid, Detector(bundle), bundle, [final, early])
+    assert np.array_equal(late.posteriors.cells, soon.posteriors.cells)
+    waits = [[one.decided_s - one.onset_s for one in of.decided if not one.at_end] for of in (late, soon)]
+    assert min(waits[1]) < min(waits[0]) - seconds(CELL * 20)
+
+
 def test_pictures_and_sound_arrive_side_by_side() -> None:
     bundle = seeded_bundle(("spectral", "vgg16"), window_cells=60)
     made = factories(("spectral", "vgg16"))
@@ -160,7 +172,9 @@ def test_the_network_runs_once_for_each_window_and_once_for_the_multiples_of_a_h
     detector = Counting(bundle)
     stream_clip("clip", cells.values, cells.valid, detector, bundle, SETTINGS)
     assert detector.windows == -(-cells.cells // 4)  # every fourth cell, and the last one
-    few = [StreamSettings(12, 7), StreamSettings(8, 7)]  # neither holds the windows of the other
+    few = [
+        StreamSettings(hop, 7, early_threshold=NOT_EARLY) for hop in (12, 8)
+    ]  # neither holds the windows of the other
     assert [one.events for one in stream_clip("clip", cells.values, cells.valid, detector, bundle, few)] == [
         all_streamed[SETTINGS.index(one)].events for one in few
     ]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 
-from streamer.events import ClassDecoding, Decoding
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.replay.truth import LabelledEvent, Truth
 from train.evaluation.bootstrap import Groups, drawn
 from train.evaluation.psds import SCENARIOS, Psds, psds

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streamer.decoding import Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import Decoding
 from tests.train.tuning.test_search import CLASSES, clips
 from train.evaluation.bootstrap import Groups
 from train.evaluation.groups import ClipGroups

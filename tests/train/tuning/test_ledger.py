@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from streamer.decoding import ClassDecoding, Decoding
 from streamer.errors import EarwitnessError
-from streamer.events import ClassDecoding, Decoding
 from streamer.replay.scoring import KINDS, Kind, count
 from tests.train.tuning.test_search import CLASSES, clips
 from train.evaluation.stored import predict

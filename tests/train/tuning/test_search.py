@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.events import Decoding
+from streamer.decoding import Decoding
 from streamer.replay.truth import LabelledEvent, Truth
 from streamer.types import CELL, SAMPLE_RATE_HZ
 from train.config import FitConfig
