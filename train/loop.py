@@ -39,7 +39,7 @@ from train.learning.runner import Runner, new_learner, prepared
 from train.learning.step import learn
 from train.learning.student import new_student
 from train.lock import only_writer
-from train.provenance import environment, known_of
+from train.provenance import environment
 from train.run import Run, new_run
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def fit(
         heard = {*config.modalities, *(name for one in (guides.bundles if guides else ()) for name in one.modalities)}
         for name in unused(heard, config):
             _log.warning("%s has no effect here: it needs%s spectral cells", name, " only" if name == "mixup" else "")
-        guide = StoredGuide.of_run(corpus.classes, stored) if config.distil_stored else guides
+        guide = StoredGuide.of_run(corpus.summary, stored) if config.distil_stored else guides
         labeller = Labeller.of_run(config, corpus.classes, stored)
         student = new_student(stored, labelled.target, len(corpus.classes), config)
         learner = new_learner(student, config, group.device)
@@ -97,7 +97,7 @@ def fit(
         if group.leads:
             stack.enter_context(only_writer(out))
             goes_on = _take_up(
-                out, learner, corpus, [*(one.part for one in data.values()), judged], config, begin, guides
+                out, learner, corpus, [*(one.part for one in data.values()), judged], config, begin, guide
             )
         if not group.share(goes_on):
             return
@@ -121,7 +121,7 @@ def _take_up(
     data: list[PartData],
     config: FitConfig,
     begin: Bundle | None,
-    guides: Guides | None,
+    guide: Guides | StoredGuide | None,
 ) -> bool:
     """Resume the run, or start it, and record the phase in `fit.json`; False if nothing is left to do."""
     run: Run | None = None
@@ -137,7 +137,7 @@ def _take_up(
         learner.step = run.steps
     summary = corpus.summary
     specs = {name: data[0].features.specs[name] for name in cache.in_order(config.modalities)}
-    seen = [one.sha256 for one in data] + ([] if guides is None else [guides.sha256])
+    seen = [one.sha256 for one in data] + ([guide.sha256] if isinstance(guide, Guides) else [])
     phase = Phase(
         from_step=learner.step,
         corpus=summary.config,
@@ -146,8 +146,8 @@ def _take_up(
         settings=config.model_dump(mode="json"),
     )
     now = new_run(out, phase, summary, specs) if run is None else run.taken_up(phase, summary, specs)
-    for bundle, certain in zip(guides.bundles, guides.certain, strict=True) if guides else ():
-        now = now.taught_by(known_of(bundle), certain=certain)
+    for known, certain in guide.teachers if guide else ():
+        now = now.taught_by(known, certain=certain)
     if resumed:
         if len(now.phases) > 1 and now.phases[-1].from_step == learner.step:
             learner.change_settings(config, reseed=now.phases[-2].settings.get("seed") != config.seed)

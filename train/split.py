@@ -61,6 +61,14 @@ class Known:
     counts: Mapping[str, Mapping[str, int]] | None = None  # of its last corpus: part -> class -> groups
 
 
+def joined(known: Iterable[Known]) -> Pin:
+    """The groups of all of them that are recorded."""
+    pin = Pin({})
+    for one in known:
+        pin = pin if one.pin is None else pin.joined(one.pin)
+    return pin
+
+
 def pin_of(summary: Summary) -> Pin:
     """A corpus's split. For a version that did not record it, it is taken from the groups of the parts."""
     if summary.split is not None:

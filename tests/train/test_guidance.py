@@ -30,6 +30,7 @@ from train.learning.augment import Batch, augment
 from train.learning.distillation import Guides, StoredGuide, modalities_of
 from train.learning.mean_teacher import Guidance, guided_costs, guided_totals
 from train.learning.pseudo_labels import MODALITY, Labeller
+from train.split import Known, Pin
 
 CLASSES = ("Cat", "Dog")
 
@@ -114,7 +115,7 @@ def test_stored_posteriors_are_targets_of_the_student_s_classes() -> None:
     clips.valid[cache.GUIDE] = torch.ones(6, 40, dtype=torch.bool)
     clips.valid[cache.GUIDE][0, 30:] = False
     clips.valid[cache.GUIDE][1] = False
-    found = StoredGuide((2, 0)).of(clips)
+    found = StoredGuide((2, 0), Known("guide", Pin({}), ()), certain=True).of(clips)
     assert torch.equal(found.cells[2:], stored[2:, :, [2, 0]])
     assert torch.allclose(found.clips[0], linear_pooling(stored[:1, :30, [2, 0]])[0])
     assert found.cell_weight.sum(dim=(1, 2)).tolist() == [60, 0, 80, 80, 80, 80]
@@ -181,9 +182,12 @@ def test_a_run_learns_from_a_bundle_that_hears_more_and_from_pseudo_labels(
         loop.fit(corpus, tmp_path / "features", tmp_path / "other", config)
 
 
-def store_guide(folder: Path, corpus: Corpus, classes: tuple[str, ...]) -> None:
+def store_guide(
+    folder: Path, corpus: Corpus, classes: tuple[str, ...], trained_on: dict[str, list[str]] | None = None
+) -> None:
     """Stored posteriors of all clips: 0.5."""
-    key = Key(FEATURES_VERSION, {"classes": list(classes)}, (len(classes),), pictures_alone=False, number="float16")
+    spec = {"classes": list(classes), "trained_on": trained_on or {}, "certain": False}
+    key = Key(FEATURES_VERSION, spec, (len(classes),), pictures_alone=False, number="float16")
     with Writer(folder / cache.GUIDE, key) as store:
         for sha256 in corpus.media(folder).values():
             store.add(sha256, np.full((20, len(classes)), 0.5, np.float16), np.ones(20, np.bool_), 0)
@@ -201,10 +205,16 @@ def test_a_run_learns_from_stored_posteriors(tmp_path: Path) -> None:
     loop.fit(corpus, folder, tmp_path / "run", config)
     (row,) = log(tmp_path / "run")
     assert row["costs"]["distilled_frames"] > 0.6, "at least the entropy of 0.5"
-    assert json.loads((tmp_path / "run" / "fit.json").read_text())["modalities"] == ["spectral"]
+    run = json.loads((tmp_path / "run" / "fit.json").read_text())
+    assert (run["modalities"], run["split_unchecked"]) == (["spectral"], True)
     shutil.rmtree(folder / cache.GUIDE)
     store_guide(folder, corpus, ("Dog",))
     with pytest.raises(EarwitnessError, match="distil_stored: there are no posteriors of Cat"):
+        loop.fit(corpus, folder, tmp_path / "other", config)
+    shutil.rmtree(folder / cache.GUIDE)
+    assert corpus.summary.split is not None
+    store_guide(folder, corpus, ("Dog", "Cat"), {"train": list(corpus.summary.split["test"])})
+    with pytest.raises(EarwitnessError, match=r"the stored guide and this corpus have .* in different parts"):
         loop.fit(corpus, folder, tmp_path / "other", config)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from streamer.bundle import Bundle
 from streamer.models import bundle_path
 from train.commands.options import Subparsers, add_data, new_command
+from train.data import cache
 from train.data.dataset import Corpus
 
 _log = logging.getLogger(__name__)
@@ -44,5 +45,5 @@ def main(args: argparse.Namespace) -> int:
     teachers = [Teacher.load(run) for run in args.runs]
     bundles = [Bundle.load(path) for path in args.beside]
     computed = guide.add(corpus, args.features, teachers, bundles)
-    _log.info("%s: computed %d clips", args.features / guide.NAME, computed)
+    _log.info("%s: computed %d clips", args.features / cache.GUIDE, computed)
     return 0

@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 _BROKEN = "broken.json"
 """The media that could not be read, by SHA-256."""
 GUIDE = "guide"
-"""A store of posteriors, one a class, which `earwitness-train guide` fills: targets, and no network's input."""
+"""A store of posteriors, one a class, which `earwitness-train guide` fills: targets, and no network's input. Its spec
+has their classes and the groups of recordings that the networks were trained on (`trained_on`; `certain`: all are)."""
 Specs: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Modality -> fields of its extractor's spec."""
 

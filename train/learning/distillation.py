@@ -24,7 +24,7 @@ from train.data.summary import Summary
 from train.learning.augment import Batch
 from train.learning.mean_teacher import Guidance
 from train.provenance import known_of
-from train.split import check_split
+from train.split import Known, Pin, check_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,11 @@ class Guides:
         for network in networks:
             network.reduced_precision = config.reduced_precision
         return cls(bundles, tuple(networks), tuple(columns), tuple(certain)) if bundles else None
+
+    @property
+    def teachers(self) -> list[tuple[Known, bool]]:
+        """What each was trained on, and whether that is certain."""
+        return [(known_of(one), certain) for one, certain in zip(self.bundles, self.certain, strict=True)]
 
     @property
     def sha256(self) -> str:
@@ -95,15 +100,31 @@ class StoredGuide:
     """Posteriors that were computed before: those of a clip move with it when it is shifted or cropped."""
 
     columns: tuple[int, ...]  # the stored posteriors of the student's classes
+    known: Known  # what the networks were trained on
+    certain: bool
 
     @classmethod
-    def of_run(cls, classes: Sequence[str], features: cache.Features) -> StoredGuide:
-        """That of a run whose network has `classes`. Raises `EarwitnessError` if a class is not among the stored."""
-        stored = list(features.specs[cache.GUIDE]["classes"])
-        lacking = [label for label in classes if label not in stored]
+    def of_run(cls, corpus: Summary, features: cache.Features) -> StoredGuide:
+        """That of a run on `corpus`.
+
+        Raises:
+            EarwitnessError: a class is not among the stored, or the networks were trained on recordings that this
+                corpus tests or validates on.
+
+        """
+        spec = features.specs[cache.GUIDE]
+        stored = list(spec["classes"])
+        lacking = [label for label in corpus.classes if label not in stored]
         if lacking:
             raise EarwitnessError(f"distil_stored: there are no posteriors of {', '.join(lacking)}: compute them anew")
-        return cls(tuple(stored.index(label) for label in classes))
+        known = Known("the stored guide", Pin.of_json(spec["trained_on"]), ())
+        check_split(known, corpus)
+        return cls(tuple(stored.index(label) for label in corpus.classes), known, spec["certain"])
+
+    @property
+    def teachers(self) -> list[tuple[Known, bool]]:
+        """What the networks were trained on, and whether that is certain."""
+        return [(self.known, self.certain)]
 
     def of(self, batch: Batch) -> Guidance:
         """Targets for all clips of a batch."""

@@ -28,13 +28,11 @@ from train.data.dataset import Corpus
 from train.data.store import Key, Writer, known, narrowed
 from train.lock import only_writer
 from train.provenance import known_of
-from train.split import check_split
+from train.split import check_split, joined
 from train.teacher.frames import clip_frames
 from train.teacher.network import TeacherNetwork
 from train.teacher.record import Teacher
 
-NAME = "guide"
-"""The store's."""
 _BATCH = 16
 
 
@@ -62,18 +60,20 @@ def add(corpus: Corpus, features: Path, teachers: Sequence[Teacher], bundles: Se
             validates on; features are missing or others; the store is of other teachers; or a clip can't be read.
 
     """
-    for trained in (*(one.known for one in teachers), *(known_of(one) for one in bundles)):
-        check_split(trained, corpus.summary)
+    trained = [*(one.known for one in teachers), *(known_of(one) for one in bundles)]
+    checked = [check_split(one, corpus.summary) for one in trained]
     spec = {
         "classes": list(corpus.classes),
         "teachers": [one.record.tensors_sha256 for one in teachers],
         "bundles": [one.fingerprint() for one in bundles],
+        "trained_on": joined(trained).json(),
+        "certain": all(checked),
     }
     key = Key(FEATURES_VERSION, spec, (len(corpus.classes),), pictures_alone=False, number="float16")
     ensemble = _Teachers.of(teachers, corpus.classes)
     columns = [_columns(one.name, one.classes, corpus.classes) for one in bundles]
     with only_writer(features):
-        there = known(features / NAME, key)
+        there = known(features / cache.GUIDE, key)
         by_hash = {sha256: path for path, sha256 in _media(corpus, features).items() if sha256 not in there}
         clips = {path: sha256 for sha256, path in by_hash.items()}
         if not clips:
@@ -81,7 +81,7 @@ def add(corpus: Corpus, features: Path, teachers: Sequence[Teacher], bundles: Se
         models = [_Model.read(one, of, features, clips) for one, of in zip(bundles, columns, strict=True)]
         paths, hashes = list(clips), list(clips.values())
         with (
-            Writer(features / NAME, key) as writer,
+            Writer(features / cache.GUIDE, key) as writer,
             tqdm(total=len(clips), desc="guide", unit="clip", mininterval=5) as bar,
         ):
             for first in range(0, len(clips), _BATCH):

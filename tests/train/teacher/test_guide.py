@@ -71,7 +71,7 @@ def trained(corpus: Corpus, **fields: object) -> Bundle:
 
 
 def stored(folder: Path, clips: Mapping[Path, str]) -> dict[Path, Floats]:
-    found = read_store(folder / guide.NAME, guide.NAME)
+    found = read_store(folder / cache.GUIDE, cache.GUIDE)
     made = {}
     for path, sha256 in clips.items():
         entry = found.entries[sha256]
@@ -98,11 +98,13 @@ def test_the_guide_is_the_mean_of_log_odds_of_teachers_and_models(
             expected = torch.sigmoid(torch.stack(log_odds).mean(dim=0))[0].numpy()
         assert len(found[path]) == frames.cells == 22
         assert np.abs(found[path] - expected).max() < 3e-4  # float16
-    key = read_store(store / guide.NAME, guide.NAME).key
+    key = read_store(store / cache.GUIDE, cache.GUIDE).key
     assert key.spec == {
         "classes": ["Cat", "Dog"],
         "teachers": [one.record.tensors_sha256 for one in teachers],
         "bundles": [bundle.fingerprint()],
+        "trained_on": pin_of(source.summary).json(),
+        "certain": True,
     }
     assert key.shape == (2,)
     assert guide.add(source, store, teachers, [bundle]) == 0
@@ -124,17 +126,16 @@ def test_a_killed_command_goes_on_and_new_clips_are_added(
 ) -> None:
     monkeypatch.setattr(guide, "_BATCH", 3)
     teacher = Teacher.load(run)
+    others = msgspec.structs.replace(teacher.record, split={"train": ["recordings of neither corpus"]})
+    teacher = replace(teacher, record=others)
     assert guide.add(source, store, [teacher], []) == 8
     whole = stored(store, source.media(store))
-    clips = store / guide.NAME / "clips.jsonl"
+    clips = store / cache.GUIDE / "clips.jsonl"
     clips.write_bytes(clips.read_bytes()[:-40])  # killed while it wrote the last line
     assert guide.add(source, store, [teacher], []) == 1
     again = stored(store, source.media(store))
     assert all(np.abs(again[path] - whole[path]).max() < 1e-3 for path in whole)
     more = make_corpus(folder, "more", seed=3)
-    split = more.summary.split
-    assert split is not None
-    teacher = replace(teacher, record=msgspec.structs.replace(teacher.record, split=split))
     assert guide.add(more, store, [teacher], []) == 8
 
 
@@ -144,7 +145,7 @@ def test_the_command(
     trained(source).save(tmp_path / "bundle")
     command = ["guide", str(source.folder), str(store), str(run)]
     assert cli.main([*command, "--beside", str(tmp_path / "bundle")]) == 0
-    assert len(json.loads((store / guide.NAME / "store.json").read_text())["spec"]["bundles"]) == 1
+    assert len(json.loads((store / cache.GUIDE / "store.json").read_text())["spec"]["bundles"]) == 1
     capsys.readouterr()
     assert cli.main(command) == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
@@ -160,7 +161,7 @@ def test_other_classes_tested_groups_and_damage_are_one_line(
         more = ["--beside", *beside] if beside else []
         assert cli.main(["guide", str(source.folder), str(store), str(teacher), *more]) == 1
         (said,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-        assert not (store / guide.NAME).exists()
+        assert not (store / cache.GUIDE).exists()
         return said
 
     def changed(name: str, **fields: object) -> Path:
