@@ -59,4 +59,4 @@ class Detector:
 
 def _decided(window: Window, posteriors: Floats, tags: Floats) -> CellScores:
     newest = NewestScores(window.start, posteriors.copy(), np.any(list(window.valid.values()), axis=0))
-    return CellScores.of(window, newest, tags.copy())
+    return CellScores.of(window, newest, tags.copy(), newest.stop)

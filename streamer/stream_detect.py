@@ -19,7 +19,7 @@ from streamer.types import Bools, Carried, CellScores, Floats, NewestScores, Win
 
 MAX_BATCH = 64
 """Streams in one pass of the network."""
-_HIDDEN, _CONTEXT, _COVERED = -3, -2, -1  # places in the state's arrays
+_WAITING_VALID, _HIDDEN, _CONTEXT, _COVERED = -4, -3, -2, -1  # places in the state's arrays
 
 
 @dataclass(slots=True)
@@ -30,10 +30,23 @@ class _Remembered:
     known: int  # cells that have posteriors
     scores: Floats  # the newest (n, classes) of the cells before `known` that tags are for
     covered: Bools  # (n,)
+    waiting: Floats  # (p, classes), of the cells behind them: provisional
     decided: list[Array]  # context and covered, as in the state, of the cells that were decided last
 
+    @property
+    def newest(self) -> NewestScores:
+        """The newest posteriors, of waiting cells too."""
+        waiting = self.state[_WAITING_VALID][0, : len(self.waiting)].any(axis=1)
+        return NewestScores(
+            self.known - len(self.scores),
+            np.concatenate([self.scores, self.waiting]),
+            np.concatenate([self.covered, waiting]),
+        )
+
     def add(self, posteriors: Floats, new_cells: int, since: int) -> None:
-        """Accept the posteriors of the cells in the state's context; drop those of cells before `since`."""
+        """Accept the posteriors of the cells in the state's context and of waiting ones; drop those before `since`."""
+        cells = self.state[_CONTEXT].shape[1]
+        posteriors, self.waiting = posteriors[:cells], posteriors[cells:]
         self.known += new_cells
         start = self.known - len(posteriors)  # posteriors of earlier cells are final
         old = start - (self.known - new_cells - len(self.scores))
@@ -112,8 +125,9 @@ class StreamDetector:
         posteriors, behind, *after = network(*features, *valid, *before)
         made = []
         for row, (window, one) in enumerate(zip(windows, remembered, strict=True)):
-            new_cells = posteriors.shape[1] - one.state[_CONTEXT].shape[1]
+            before_cells = one.state[_CONTEXT].shape[1]
             one.state = list(after) if len(windows) == 1 else [array[row : row + 1].copy() for array in after]
+            new_cells = one.state[_CONTEXT].shape[1] - before_cells
             one.add(posteriors[row], new_cells, _carried(window).tags_start)
             if window.emit_stop > one.known:
                 raise ValueError(
@@ -141,14 +155,16 @@ class StreamDetector:
         if not isinstance(memory.content, _Remembered):
             like = {name: torch.from_numpy(window.features[name][None]) for name in self._modalities}
             state = [tensor.numpy() for tensor in self._network.begin(like).tensors()]
-            none = np.zeros((0, len(self._thresholds)), np.float32), np.zeros(0, np.bool_)
-            memory.content = _Remembered(state, 0, *none, [state[_CONTEXT], state[_COVERED]])
+            none = np.zeros((0, len(self._thresholds)), np.float32)
+            memory.content = _Remembered(
+                state, 0, none, np.zeros(0, np.bool_), none, [state[_CONTEXT], state[_COVERED]]
+            )
         return memory.content
 
 
 def _decided(window: Window, one: _Remembered) -> CellScores:
-    newest = NewestScores(one.known - len(one.scores), one.scores, one.covered)
-    return CellScores.of(window, newest, linear_pooling(torch.from_numpy(newest.scores)[None])[0].numpy())
+    tags = linear_pooling(torch.from_numpy(one.scores)[None])[0].numpy()
+    return CellScores.of(window, one.newest, tags, one.known)
 
 
 def _carried(window: Window) -> Carried:

@@ -189,8 +189,8 @@ class CellScores:
     newest: NewestScores | None = None  # of the same run of the network; None: the final ones are the newest
 
     @classmethod
-    def of(cls, window: Window, newest: NewestScores, tags: Floats) -> CellScores:
-        """What a run of the network on `window` decides; `tags` are of all cells of `newest`."""
+    def of(cls, window: Window, newest: NewestScores, tags: Floats, tags_stop: int) -> CellScores:
+        """What a run of the network on `window` decides; `tags` are of the cells of `newest` before `tags_stop`."""
         cells = slice(window.emit_start - newest.start, window.emit_stop - newest.start)
         return cls(
             stream=window.stream,
@@ -200,7 +200,7 @@ class CellScores:
             covered=newest.covered[cells].copy(),
             tags=tags,
             tags_start=newest.start,
-            tags_stop=newest.stop,
+            tags_stop=tags_stop,
             newest=newest,
         )
 

@@ -158,11 +158,12 @@ class StreamCrnn(nn.Module):
         """Take the next T >= 0 cells of B streams; `last`: none will follow.
 
         Returns:
-            The posteriors of the m cells in the new state's `context`, (B, m, classes): of new cells, those whose
-            convolutions are known, and of earlier ones again, with all that is known now as right context. The owner of
-            the state removes from `context` and `covered` the cells that it decides, and puts what the second layer
-            made of the last of them into `hidden`. Then the backward states at the first of these cells, (B, layers,
-            GRU size), with which `again` goes on; and the new state.
+            The posteriors of the m cells in the new state's `context`: of new cells, those whose convolutions are
+            known, and of earlier ones again, with all that is known now as right context; behind them those of the p
+            waiting cells, as if no more came, (B, m + p, classes). The owner of the state removes from `context` and
+            `covered` the cells that it decides, and puts what the second layer made of the last of them into `hidden`.
+            Then the backward states at the first of these cells, (B, layers, GRU size), with which `again` goes on; and
+            the new state.
 
         """
         new, size = StreamState.of(state.tensors()), self.gru.hidden_size
@@ -177,12 +178,12 @@ class StreamCrnn(nn.Module):
         if not cells:
             return inputs[:, :0, : self.classify.out_features], torch.zeros_like(new.hidden), new
         back, further = self.gru.backward_passes(inputs, ahead)
-        inputs, ahead, back, further = (one[:, :cells] for one in (inputs, ahead, back, further))
         onward = self.gru.onward(1, torch.cat([ahead, back], dim=2), new.hidden)
-        new.context = torch.cat([inputs, ahead, onward], dim=2)
+        new.context = torch.cat([inputs, ahead, onward], dim=2)[:, :cells]
         logits = self._classified(torch.cat([onward, further], dim=2))
         behind = torch.cat([back[:, :1], further[:, :1]], dim=1)
-        return torch.sigmoid(logits) * new.covered[:, :, None], behind, new
+        there = torch.cat([new.covered, new.waiting_valid.any(dim=2)], dim=1)[:, : logits.shape[1], None]
+        return torch.sigmoid(logits) * there, behind, new
 
     def again(self, context: Tensor, covered: Tensor, behind: Tensor) -> Tensor:
         """The posteriors (B, m, classes) of m >= 0 consecutive cells that are decided, with what is known by now.

@@ -84,6 +84,7 @@ def streamed(
         before = state.context.shape[1]
         posteriors, _, state = made.step(piece, flags, state, last=stop == cells and stop == edges[-1])
         known += state.context.shape[1] - before
+        posteriors = posteriors[:, : state.context.shape[1]]  # without waiting cells
         given.append(posteriors)
         of.append((known - posteriors.shape[1], known))
         count = max(stop - lookahead - decided, 0)
@@ -133,6 +134,25 @@ def test_cells_that_are_decided_on_the_way_have_the_scores_of_their_context(
             assert float((part - whole[:, decided:end]).abs().max()) <= TOLERANCE
             decided = end
     assert decided == cells
+
+
+@settings(max_examples=30, deadline=None)
+@given(modalities_and_ahead, st.integers(2, 60), st.integers(1, 59), st.integers(0, 2**32 - 1))
+def test_waiting_cells_have_the_scores_that_they_would_have_if_no_more_came(
+    which: tuple[tuple[str, ...], int], cells: int, cut: int, seed: int
+) -> None:
+    made, cut = NETWORKS[which], min(cut, cells - 1)
+    features, valid = cells_of(which[0], 2, cells, seed)
+    pieces = [
+        ({name: one[:, part] for name, one in features.items()}, {name: one[:, part] for name, one in valid.items()})
+        for part in (slice(0, cut), slice(cut, cells))
+    ]
+    _, _, state = made.step(*pieces[0], made.begin(features), last=False)
+    given, _, after = made.step(*pieces[1], state, last=False)
+    ended, _, _ = made.step(*pieces[1], state, last=True)
+    known = after.context.shape[1]
+    assert given.shape[1] in ((known + after.waiting.shape[1],) if known else (0,))
+    assert given.shape[1] == 0 or float((given - ended[:, : given.shape[1]]).abs().max()) <= TOLERANCE
 
 
 def test_every_cell_has_at_least_its_lookahead() -> None:
