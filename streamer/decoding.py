@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,6 @@ class Decoding:
             raise ValueError(f"{len(self.classes)} classes but decoding for {len(self.per_class)}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must be one or more different names")
-
-    def filtered_by_at_most(self, cells: int | None) -> Decoding:
-        """The same with each median filter no longer than `cells`, which is odd; None: without a limit."""
-        if cells is None:
-            return self
-        return Decoding(
-            self.classes, tuple(replace(one, median_cells=min(one.median_cells, cells)) for one in self.per_class)
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,12 +121,11 @@ class StreamPipeline:
         longest = _cells(self._settings.max_event_s)
         rates_hz = want_of(self._factories[name] for name in self._present).rates_hz
         self._powers = CellPowers(max(rates_hz, default=SAMPLE_RATE_HZ), longest + self._window_cells)
-        decoding = self._decoding.filtered_by_at_most(self._settings.longest_filter_cells)
-        self._history = ScoreHistory(decoding)
+        self._history = ScoreHistory(self._decoding)
         self._tracker = EventTracker(
             self._stream,
             self._epoch,
-            decoding,
+            self._decoding,
             max_event_cells=longest,
             new_id=self._new_id,
             early_threshold=self._settings.early_threshold,

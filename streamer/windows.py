@@ -24,7 +24,6 @@ class StreamSettings:
     lookahead_cells: int = 15  # right context of every decided cell: 1 s
     skew_cells: int = 30  # a modality further behind than this (2 s) no longer holds up the others
     max_event_s: float = 600.0  # a longer event is closed, and goes on as a new one
-    longest_filter_cells: int | None = None  # longer median filters are shortened to this; None: the model's are used
     early_threshold: float = 0.75  # cells that are not decided yet raise an event from this posterior on; 1: never
 
 

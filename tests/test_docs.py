@@ -128,7 +128,7 @@ def test_scores_of_the_other_models_in_the_readme_are_their_bundles() -> None:
 
 def at_preset(bundle: Bundle, name: Preset) -> dict[str, Any]:
     """What was measured with a preset."""
-    fields = ("hop_cells", "lookahead_cells", "longest_filter_cells")
+    fields = ("hop_cells", "lookahead_cells", "early_threshold")
     wanted = {field: getattr(PRESETS[name], field) for field in fields}
     (found,) = (one for one in bundle.scores["evaluation"]["curve"] if {key: one[key] for key in fields} == wanted)
     return dict(found)

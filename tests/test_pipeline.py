@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from streamer.bundle import Bundle
 from streamer.detect import Detector
 from streamer.errors import SourceError
-from streamer.events import decode_clip
-from streamer.onsets import NOT_EARLY
 from streamer.pipeline import WHOLE_CLIP, WHOLE_CLIP_WINDOW, Output, StreamPipeline, TimedOutput, run
 from streamer.types import (
     CELL,
@@ -216,28 +214,6 @@ def test_an_event_that_is_open_at_the_end_gets_the_reason() -> None:
         assert {event.end_reason for event in closed if event.offset == end} == {reason}
         assert {event.end_reason for event in closed if event.offset < end} == {"silence"}
         assert not pipeline.open_events
-
-
-def test_events_are_decoded_with_filters_no_longer_than_the_limit() -> None:
-    decoding = BUNDLES["spectral",].decoding
-    assert max(one.median_cells for one in decoding.per_class) > 1
-    assert decoding.filtered_by_at_most(None) is decoding
-    first = {}
-    for limit in (None, 1):
-        settings = replace(SETTINGS, longest_filter_cells=limit, early_threshold=NOT_EARLY)
-        outputs = scored(every(AUDIO, 1000), pipeline_of(stream_settings=settings))
-        events = decode_clip(
-            "door",
-            np.concatenate([one.scores for one in outputs if isinstance(one, CellScores)]),
-            decoding.filtered_by_at_most(limit),
-        )
-        found = [(one.label, one.offset) for one in events_of(outputs)]
-        assert found == sorted((one.label, one.offset) for one in events)
-        longest = max(decoding.per_class, key=lambda one: one.median_cells)
-        label = decoding.classes[decoding.per_class.index(longest)]
-        onset = next(one for one in outputs if isinstance(one, Onset) and one.label == label)
-        first[limit] = len(cells_of(outputs[: outputs.index(onset)]))
-    assert first[1] < first[None], "half a filter earlier"
 
 
 def test_long_events_are_closed_and_go_on() -> None:

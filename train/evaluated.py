@@ -16,7 +16,7 @@ FIGURES = "evaluation.json"
 NAME, BACKGROUNDS = "evaluation", "backgrounds"
 """Of these figures among a bundle's scores; the second if none of the classes sounds in the clips."""
 _F1 = tuple(f"{kind}_f1_{mean}" for kind in ("clip", "segment", "event") for mean in ("micro", "macro"))
-_SETTINGS = ("hop_cells", "lookahead_cells", "longest_filter_cells", "early_threshold")
+_SETTINGS = ("hop_cells", "lookahead_cells", "early_threshold")
 _POINT = (*_SETTINGS, "event_f1_macro", "onset_latency_s")
 
 

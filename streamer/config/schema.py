@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr
 from pydantic_core import PydanticCustomError
 
 from streamer.address import Address
@@ -195,13 +195,6 @@ class WindowsConfig(_Section):
         le=75,
         description="Cells that must follow a cell before its score is final, 15 are 1 s; null: the preset's.",
     )
-    longest_filter_cells: int | None = Field(
-        default=None,
-        ge=1,
-        le=151,
-        description="The model's median filters are shortened to this odd number of cells, because an event is told "
-        "half a filter late; null: the preset's.",
-    )
     early_threshold: float | None = Field(
         default=None,
         gt=0.0,
@@ -229,16 +222,8 @@ class WindowsConfig(_Section):
             preset.lookahead_cells if self.lookahead_cells is None else self.lookahead_cells,
             self.skew_cells,
             self.max_event_s,
-            preset.longest_filter_cells if self.longest_filter_cells is None else self.longest_filter_cells,
             preset.early_threshold if self.early_threshold is None else self.early_threshold,
         )
-
-    @field_validator("longest_filter_cells")
-    @classmethod
-    def _odd(cls, cells: int | None) -> int | None:
-        if cells is not None and cells % 2 == 0:
-            raise PydanticCustomError("filter", "must be odd, not {cells}", {"cells": cells})
-        return cells
 
 
 class LoadConfig(_Section):

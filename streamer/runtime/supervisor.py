@@ -237,8 +237,7 @@ class Supervisor:
             self.metrics.add(one.source.name)
             self.board.add(_first_view(one))
             added[one.source.name] = self._maker.new(one, model, plan.settings, plan.backoff)
-        filters = plan.settings.longest_filter_cells != self.plan.settings.longest_filter_cells
-        adopt = staying if filters or model is not self.model else {}
+        adopt = staying if model is not self.model else {}
         same_media = model.want == self.model.want  # the readers already deliver what the new model needs
         carried_out = threading.Event()
         self._worker.ask(

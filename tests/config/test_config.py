@@ -111,7 +111,7 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("publisher: a/b\n", "config FILE:1: publisher: names are 1 to 64 letters"),
         ("streams: [door]\n", "config FILE:1: streams"),
         ("windows:\n  hop_cells: 0\n", "config FILE:2: windows.hop_cells: input should be greater than or equal to 1"),
-        ("windows: {longest_filter_cells: 4}\n", "windows.longest_filter_cells: must be odd, not 4"),
+        ("windows: {early_threshold: 1.5}\n", "windows.early_threshold: "),
         ("windows: 8\n", "config FILE:1: windows must contain fields"),
         ("- a\n- b\n", "config FILE: must be fields with values (`streams:` ...), not a list"),
         ("streams:\n  door: [\n", "config FILE:3: not valid YAML"),
@@ -196,7 +196,7 @@ def test_a_preset_sets_what_is_not_set(tmp_path: Path) -> None:
 
     assert settings() == PRESETS["balanced"]
     assert settings(preset="fast") == PRESETS["fast"]
-    assert settings(preset="fast", longest_filter_cells=13) == replace(PRESETS["fast"], longest_filter_cells=13)
+    assert settings(preset="fast", early_threshold=1.0) == replace(PRESETS["fast"], early_threshold=1.0)
     assert settings(preset="fast", hop_cells=2) == replace(PRESETS["fast"], hop_cells=2)
 
 

@@ -169,18 +169,6 @@ def test_a_model_is_replaced_without_reconnecting(tmp_path: Path, clip: Path) ->
     assert daemon.last("cam", "reconnects") == 0
 
 
-def test_shorter_filters_begin_an_epoch_without_reconnecting(tmp_path: Path, clip: Path) -> None:
-    stream = live("cam", clip)
-    with Reloadable(tmp_path, stream) as daemon:
-        daemon.until(lambda: daemon.has_open("cam"))
-        settings = replace(daemon.supervisor.plan.settings, longest_filter_cells=1)
-        assert daemon.reload(stream, settings=settings).text == "changed: windows"
-        daemon.until(lambda: daemon.last("cam", "epoch") == 1 and daemon.cells("cam") > 150)
-        assert daemon.last("cam", "reconnects") == 0
-        daemon.end()
-    assert "reload" in daemon.events("cam").values()
-
-
 def test_a_model_that_needs_other_media_restarts_the_readers(tmp_path: Path) -> None:
     film = make_clip(tmp_path / "film.mkv", audio="aac", video="h264", seconds=20.0)
     cam, file = source("cam", film, realtime=True, loop=True), source("file", film)

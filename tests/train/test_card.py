@@ -129,12 +129,11 @@ def evaluation_of(folder: Path, about: Bundle, changes: dict[str, object] | None
         {
             "hop_cells": hop,
             "lookahead_cells": cells,
-            "longest_filter_cells": longest,
             "early_threshold": early,
             "event_f1_macro": interval(0.4 + cells / 1000 - (early == 1) / 10),
             "onset_latency_s": late,
         }
-        for hop, cells, longest, early in ((4, 8, None, 1), (4, 8, None, 0.7), (8, 15, None, 0.7))
+        for hop, cells, early in ((4, 8, 1), (4, 8, 0.75), (8, 15, 0.75))
     ]
     report = {
         "model": about.name,

@@ -167,7 +167,7 @@ def _decode(
     tracker = EventTracker(
         name,
         0,
-        bundle.decoding.filtered_by_at_most(settings.longest_filter_cells),
+        bundle.decoding,
         max_event_cells=max(samples(settings.max_event_s) // CELL, 1),
         new_id=lambda: str(next(ids)),
         early_threshold=settings.early_threshold,

@@ -94,7 +94,7 @@ def latency_curve(evaluation: Evaluation) -> str:
             for end in (used.event_macro.interval.low, used.event_macro.interval.high)
         ]
         drawing.line(ends[0], ends[1], "whisker")
-    for index, ((hop, filter_cells), its) in enumerate(groupby(sorted(points, key=_line_of), key=_line_of)):
+    for index, (hop, its) in enumerate(groupby(sorted(points, key=_hop), key=_hop)):
         line = sorted(its, key=lambda one: one.settings.lookahead_cells)
         css = f"line{index % 5}"
         drawing.path([_at(frame, one) for one in line], f"line {css}")
@@ -105,18 +105,13 @@ def latency_curve(evaluation: Evaluation) -> str:
                 drawing.text((x + 5, y - 8), f"{one.settings.lookahead_cells}", "small")
         y = 40 + 20 * index
         drawing.path([(690, y), (715, y)], f"line {css}")
-        drawing.text((722, y + 4), f"hop {hop} ({hop * _CELL_S:.2f} s){_filter(filter_cells)}", "small")
+        drawing.text((722, y + 4), f"hop {hop} ({hop * _CELL_S:.2f} s)", "small")
     drawing.text((664, 366), "numbers: lookahead in cells", "small")
     return drawing.svg()
 
 
-def _line_of(point: CurvePoint) -> tuple[int, int]:
-    """Its hop, and the limit on its filters; 0: none."""
-    return point.settings.hop_cells, point.settings.longest_filter_cells or 0
-
-
-def _filter(cells: int) -> str:
-    return f", filter {cells}" if cells else ""
+def _hop(point: CurvePoint) -> int:
+    return point.settings.hop_cells
 
 
 def _latency(point: CurvePoint) -> float:
@@ -130,7 +125,7 @@ def _at(frame: Frame, point: CurvePoint) -> Point:
 def _point_title(point: CurvePoint) -> str:
     settings = point.settings
     return (
-        f"hop {settings.hop_cells}, lookahead {settings.lookahead_cells}{_filter(_line_of(point)[1])} cells: "
+        f"hop {settings.hop_cells}, lookahead {settings.lookahead_cells} cells: "
         f"event F1 macro {percent(float(point.event_macro.value))}, median latency {_latency(point):.2f} s"
     )
 

@@ -104,7 +104,6 @@ def _point(of: CurvePoint) -> dict[str, Any]:
         "hop_cells": of.settings.hop_cells,
         "hop_s": round(of.settings.hop_cells * CELL / SAMPLE_RATE_HZ, 4),
         "lookahead_cells": of.settings.lookahead_cells,
-        "longest_filter_cells": of.settings.longest_filter_cells,
         "early_threshold": of.settings.early_threshold,
         "lookahead_s": round(of.settings.lookahead_cells * CELL / SAMPLE_RATE_HZ, 4),
         "event_f1_macro": _figure(of.event_macro),
