@@ -102,7 +102,7 @@ def test_the_log_has_the_products_scores_beside_the_papers(run: Path) -> None:
     rows = log(run)
     assert [row["step"] for row in rows if "product" in row] == [4, 8]
     assert rows[0]["scored"] == "whole clips, threshold 0.5, median filter of 7 cells"
-    assert rows[1]["product"]["scored"].startswith("streamed with 2.0 s of lookahead, thresholds tuned")
+    assert rows[1]["product"]["scored"].startswith("streamed with 1.0 s of lookahead, thresholds tuned")
     assert set(rows[1]["product"]) - {"scored"} == {name for name in rows[1] if "_f1_" in name}
     for row in rows:
         weighted = {name: value for name, value in row["mean_costs"].items() if name != "total"}

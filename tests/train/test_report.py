@@ -216,9 +216,9 @@ def test_groups_are_those_of_the_corpus(report: Path) -> None:
 
 
 def test_a_preset_that_the_model_can_not_use_is_left_out_of_the_curve() -> None:
-    small = seeded_bundle(window_cells=40)
-    points = Plan(hops=(8,), lookaheads=(15,)).points(small)
-    assert points == [PRESETS["balanced"], PRESETS["fast"], StreamSettings(8, 15)]
+    small = seeded_bundle(window_cells=30)
+    points = Plan(hops=(8,), lookaheads=(12,)).points(small)
+    assert points == [PRESETS["balanced"], PRESETS["fast"], StreamSettings(8, 12)]
     assert PRESETS["accurate"] in Plan().points(seeded_bundle())
 
 
