@@ -33,7 +33,7 @@ class _Open:
     onset: Onset
     cell: int  # of the onset
     until: int  # active up to this cell, whatever the final posteriors are: what was told is true
-    ticks: int  # sum of the posteriors from `cell` up to `seen`: the newest ones up to the trigger, then final ones
+    ticks: int  # sum of the posteriors from `cell` up to `seen`: final ones, but those that dated it back
     peak: float  # the highest of them
     seen: int
 
@@ -227,17 +227,19 @@ class EventTracker:
             return []
         rows = self._newest_held()
         for group, decided in zip(self._groups, self._decided, strict=True):
-            sure = sure_runs(rows[:, group.columns], np.maximum(group.onset, self._early_threshold))
+            first = max(decided, newest.start)
+            undecided = rows[first - newest.start :, group.columns]
+            sure = sure_runs(undecided, np.maximum(group.onset, self._early_threshold))
             for member in np.flatnonzero(sure.any(axis=0)).tolist():
                 column = int(group.columns[member])
-                first = max(decided, self._ended[column], newest.start)
-                runs = np.flatnonzero(sure[first - newest.start :, member])
+                not_before = max(first, self._ended[column])
+                runs = np.flatnonzero(sure[not_before - first :, member])
                 if column in self._open or not len(runs):
                     continue
-                begin = first + int(runs[0])
+                begin = not_before + int(runs[0])
                 trigger = begin + EARLY_CELLS - 1
-                began = self._began(column, 1, begin, first)
-                score = float(rows[begin - newest.start : trigger + 1 - newest.start, column].min())
+                began = self._began(column, 1, begin, not_before)
+                score = float(undecided[begin - first : trigger + 1 - first, member].min())
                 onset = self._onset(column, began, trigger, score, early=True)
                 self._open[column] = _Open(onset, began, trigger + 1, 0, 0.0, began)
                 found.append(onset)

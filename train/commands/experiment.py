@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the command; returns 1 if a run failed."""
     from train.experiment import campaign, comparison, duration, page, plan, spreadsheet, table
     from train.experiment.executor import Processes
-    from train.experiment.files import replace
+    from train.files import replace
 
     planned = plan.read(args.config, args.corpus, args.features, args.out)
     if args.estimate:

@@ -16,10 +16,10 @@ from train.data import cache
 from train.data.dataset import Corpus
 from train.experiment import result
 from train.experiment.executor import Executor
-from train.experiment.files import replace
 from train.experiment.job import Job
 from train.experiment.plan import Plan, RunPlan
 from train.experiment.standing import Standing
+from train.files import replace
 from train.learning.distillation import modalities_of
 from train.lock import only_writer
 from train.run import Run

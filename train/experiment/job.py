@@ -29,8 +29,8 @@ from train.evaluation.stored import ClipPosteriors
 from train.evaluation.streaming import stream_posteriors
 from train.experiment import result
 from train.experiment.config import Mode, ScoringConfig
-from train.experiment.files import replace
 from train.export import load_network
+from train.files import replace
 from train.tuning import search
 from train.tuning.ledger import Ledger, Material
 from train.tuning.merit import Merit, groups_in

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamer.errors import EarwitnessError
-from train.experiment.files import replace
+from train.files import replace
 
 
 def markers(name: str) -> tuple[str, str]:

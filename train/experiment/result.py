@@ -14,7 +14,7 @@ from streamer.replay.scoring import ClipCounts
 from train.config import FitConfig
 from train.evaluation import groups
 from train.evaluation.groups import ClipGroups
-from train.experiment.files import replace
+from train.files import replace
 
 FILE = "result.json"
 IMMATERIAL = (

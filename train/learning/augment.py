@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamer.features import SPECTRAL
@@ -81,15 +82,26 @@ def blanked(batch: Batch, config: FitConfig, rng: np.random.Generator) -> dict[s
         magnitudes = features[name].clone()
         for clip in magnitudes:
             if config.mask_mels:
-                width = int(rng.integers(config.mask_mels + 1))
-                first = int(rng.integers(clip.shape[2] - width + 1))
-                clip[:, :, first : first + width] = 0
+                clip[:, :, some_adjacent(config.mask_mels, clip.shape[2], rng)] = 0
             if config.mask_cells:
-                width = min(int(rng.integers(config.mask_cells + 1)), len(clip))
-                first = int(rng.integers(len(clip) - width + 1))
-                clip[first : first + width] = 0
+                clip[some_adjacent(config.mask_cells, len(clip), rng)] = 0
         features[name] = magnitudes
     return features
+
+
+def some_adjacent(most: int, count: int, rng: np.random.Generator) -> slice:
+    """Up to `most` adjacent places of `count`, anywhere among them."""
+    width = min(int(rng.integers(most + 1)), count)
+    first = int(rng.integers(count - width + 1))
+    return slice(first, first + width)
+
+
+def response_db(mels: int, most_db: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A smooth random frequency response, (mels,), up to `most_db` up or down."""
+    bands = int(rng.integers(2, 7))
+    places = np.sort(np.concatenate([[0, mels - 1], rng.integers(0, mels, bands - 1)]))
+    response: NDArray[np.float64] = np.interp(np.arange(mels), places, rng.uniform(-most_db, most_db, len(places)))
+    return response
 
 
 def _shift(batch: Batch, row: int, cells: int, strong_clips: int) -> None:
@@ -124,9 +136,7 @@ def _filters(magnitudes: Tensor, most_db: float, rng: np.random.Generator) -> Te
     clips, mels = magnitudes.shape[0], magnitudes.shape[3]
     curves = []
     for _ in range(clips):
-        bands = int(rng.integers(2, 7))
-        places = np.sort(np.concatenate([[0, mels - 1], rng.integers(0, mels, bands - 1)]))
-        curve = np.interp(np.arange(mels), places, rng.uniform(-most_db, most_db, len(places)))
+        curve = response_db(mels, most_db, rng)
         if rng.random() < 0.25:  # a narrow-band microphone or codec
             cut = int(rng.integers(mels // 2, mels))
             curve[cut:] -= np.minimum(np.arange(mels - cut) * 6.0, 60.0)

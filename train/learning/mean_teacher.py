@@ -32,14 +32,23 @@ def new_teacher(student: FusionNetwork) -> FusionNetwork:
     return copy.deepcopy(student).eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, step: int, config: FitConfig) -> None:
     """Move the teacher towards the student: an exponential moving average of weights and of float buffers.
 
     Batch norm's running statistics are averaged like the weights, so that they match the averaged weights; its
     counters are copied. Step 0 is the first one.
     """
-    keep = min(1 - 1 / (step + 2), config.ema) if config.ema_warmup else config.ema
+    average_into(teacher, student, warm_share(step, config.ema) if config.ema_warmup else config.ema)
+
+
+def warm_share(step: int, ema: float) -> float:
+    """What a moving average keeps of itself after a step: at first less than `ema`, so that it leaves its start."""
+    return min(1 - 1 / (step + 2), ema)
+
+
+@torch.no_grad()
+def average_into(teacher: nn.Module, student: nn.Module, keep: float) -> None:
+    """Move weights and float buffers: what stays of the teacher's is the share `keep`. Counters are copied."""
     for ours, theirs in zip(teacher.state_dict().values(), student.state_dict().values(), strict=True):
         if ours.is_floating_point():
             ours.lerp_(theirs, 1 - keep)

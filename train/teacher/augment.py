@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from streamer.features.mn04 import PER_DB, SILENCE, log_of, power_of
+from train.learning.augment import response_db, some_adjacent
 from train.teacher.config import TeachConfig
 from train.teacher.frames import frames_in
 
@@ -34,8 +35,8 @@ def augmented(log_mel: Tensor, targets: Tensor, config: TeachConfig, rng: np.ran
     for clip in log_mel:
         clip += _response(clip.shape[0], config, rng)[:, None]
         clip.clamp_(min=SILENCE)
-        _mask(clip, config.mask_mels, rng)
-        _mask(clip.T, config.mask_frames, rng)
+        clip[some_adjacent(config.mask_mels, clip.shape[0], rng)] = SILENCE
+        clip[:, some_adjacent(config.mask_frames, clip.shape[1], rng)] = SILENCE
     return log_mel, targets
 
 
@@ -54,15 +55,5 @@ def _mixed(log_mel: Tensor, targets: Tensor, config: TeachConfig, rng: np.random
 
 def _response(mels: int, config: TeachConfig, rng: np.random.Generator) -> Tensor:
     """A smooth random frequency response with a random gain, (mels,), as log-mel values."""
-    bands = int(rng.integers(2, 7))
-    places = np.sort(np.concatenate([[0, mels - 1], rng.integers(0, mels, bands - 1)]))
-    response_db = np.interp(np.arange(mels), places, rng.uniform(-config.filter_db, config.filter_db, len(places)))
-    response_db = response_db + rng.uniform(-config.gain_db, config.gain_db)
-    return torch.from_numpy((response_db * PER_DB).astype(np.float32))
-
-
-def _mask(rows: Tensor, most: int, rng: np.random.Generator) -> None:
-    """Silence up to `most` adjacent rows."""
-    width = min(int(rng.integers(most + 1)), len(rows))
-    first = int(rng.integers(len(rows) - width + 1))
-    rows[first : first + width] = SILENCE
+    made_db = response_db(mels, config.filter_db, rng) + rng.uniform(-config.gain_db, config.gain_db)
+    return torch.from_numpy((made_db * PER_DB).astype(np.float32))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from train.checkpoint import CHECKPOINT, reading, save
+from train.learning.mean_teacher import average_into, warm_share
 from train.teacher.config import TeachConfig
 from train.teacher.network import TeacherNetwork
 from train.teacher.record import Record
@@ -53,15 +54,9 @@ class Learner:
         ):
             group["lr"] = share * highest
 
-    @torch.no_grad()
     def update_mean(self, ema: float) -> None:
-        """Move the mean towards the network, after a step."""
-        kept = min(1 - 1 / (self.step + 1), ema)
-        for mean, value in zip(self.mean.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - kept)
-            else:
-                mean.copy_(value)  # how many batches the batch norms have seen
+        """Move the mean towards the network, after a step, which `step` counts already."""
+        average_into(self.mean, self.network, warm_share(self.step - 1, ema))
 
     def save(self, out: Path, record: Record) -> None:
         """Write `checkpoint.pt` atomically."""

@@ -9,7 +9,6 @@ RUN/teacher.safetensors    the mean of the network's weights: mn04's, fine-tuned
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import load, save
 from streamer.errors import EarwitnessError
 from streamer.provenance import Environment
 from train.data.summary import Summary
+from train.files import replace
 from train.split import Known, Pin, pin_of
 from train.teacher.config import TeachConfig
 from train.teacher.network import TeacherNetwork
@@ -124,11 +124,5 @@ def write(out: Path, network: TeacherNetwork, record: Record) -> None:
     """Write a teacher, each file atomically; the record last."""
     data = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     whole = msgspec.structs.replace(record, tensors_sha256=hashlib.sha256(data).hexdigest())
-    _replace(out / TENSORS, data)
-    _replace(out / JSON, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    replace(out / TENSORS, data)
+    replace(out / JSON, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")

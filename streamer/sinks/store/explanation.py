@@ -136,18 +136,22 @@ def _joined(
     """Merge the evidence of onset and offset. If there is a hole between them, each side is filtered separately."""
     decoding = evidence[0].decoding
     known: dict[int, tuple[Floats, bool]] = {}
-    parts: list[Evidence | NewestScores] = [one for one in map(_undecided, evidence) if one is not None]
-    for part in [*parts, *evidence]:
-        for index in range(len(part.scores)):
-            known[part.start + index] = (part.scores[index], bool(part.covered[index]))
+    for one in evidence:
+        for index in range(len(one.scores)):
+            known[one.start + index] = (one.scores[index], bool(one.covered[index]))
+    for one in evidence:
+        if one.newest is not None:  # of the cells that raised an event early there may be no other scores
+            for cell in range(max(one.start + len(one.scores), one.newest.start), one.newest_until):
+                row = cell - one.newest.start
+                known.setdefault(cell, (one.newest.scores[row], bool(one.newest.covered[row])))
     cells = sorted(known)
     scores = np.stack([known[cell][0] for cell in cells])
     covered = np.array([known[cell][1] for cell in cells], np.bool_)
     smooth = np.full(scores.shape, np.nan, np.float32)
     breaks = [index for index in range(1, len(cells)) if cells[index] != cells[index - 1] + 1]
     for begin, end in zip([0, *breaks], [*breaks, len(cells)], strict=True):
-        between = slice(begin, end)
-        smooth[between] = _filtered(scores[between], covered[between], decoding)
+        part = slice(begin, end)
+        smooth[part] = _filtered(scores[part], covered[part], decoding)
     for one in evidence:
         if one.newest is not None:
             newest_smooth = _filtered(one.newest.scores, one.newest.covered, decoding)
@@ -157,15 +161,6 @@ def _joined(
                     scores[index] = one.newest.scores[row]
                     smooth[index] = np.where(np.isnan(newest_smooth[row]), smooth[index], newest_smooth[row])
     return Explanation(onset, offset, model, decoding, cells, scores, smooth, covered)
-
-
-def _undecided(one: Evidence) -> NewestScores | None:
-    """The cells that raised an event early: only the newest scores have them. None: it was not early."""
-    first, newest = one.start + len(one.scores), one.newest
-    if newest is None or one.newest_until <= first:
-        return None
-    part = slice(max(first - newest.start, 0), one.newest_until - newest.start)
-    return NewestScores(max(first, newest.start), newest.scores[part], newest.covered[part])
 
 
 def _filtered(scores: Floats, covered: Bools, decoding: Decoding) -> Floats:
